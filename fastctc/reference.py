@@ -1,0 +1,272 @@
+"""The executable definition of fastctc's operations, in plain PyTorch and float64.
+
+Everything here is slow and short on purpose: it says what the compiled operations compute, and the tests hold
+them to it. `brute_force` is more basic still, it enumerates every path and knows no recursion at all.
+Arguments are taken to be valid; the public functions check theirs.
+
+Notation: N batch, T frames, C classes, S target length, L = 2S+1 length of the extended label (Graves et al.,
+2006, "Connectionist Temporal Classification", section 4.1): a blank, then each label followed by a blank.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "GreedyDecodeReference",
+    "brute_force",
+    "collapse",
+    "ctc_loss_reference",
+    "ctc_posteriors_reference",
+    "greedy_decode_reference",
+]
+
+Lengths = Tensor | Sequence[int] | int
+MAX_PATHS = 1 << 18
+
+
+def ctc_loss_reference(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Lengths,
+    target_lengths: Lengths,
+    blank: int = 0,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+    *,
+    from_logits: bool = False,
+) -> Tensor:
+    """What `fastctc.ctc_loss` computes, by the forward recursion in float64.
+
+    The gradient is autograd's own derivative of the recursion, to any order; it is that of the function of
+    `log_probs` as they are given, and equals minus the posteriors.
+
+    | input | result |
+    | --- | --- |
+    | target with no alignment (too few frames, or all of its paths at probability 0) | +inf, gradient 0 |
+    | the same with `zero_infinity` | 0, gradient 0 |
+    | log-probability -inf (masked class) | probability 0, finite gradients |
+    | frame t >= input_length | never read, gradient 0, whatever it holds |
+    | NaN in a used frame | NaN in that sample only |
+    | empty target | -sum_t log p_t(blank) |
+    | input length 0 | 0 for an empty target, otherwise +inf |
+    | T = 0 or N = 0 | as above, or an empty result |
+
+    Args:
+        log_probs: (T, N, C) or (T, C), natural-log probabilities, or logits with `from_logits`.
+        targets: (N, S) padded, (sum of target_lengths,) concatenated, or (S,) where `log_probs` is (T, C).
+        input_lengths: (N,) frames in use.
+        target_lengths: (N,) labels in use.
+        blank: class index of the blank.
+        reduction: "none", "sum", or "mean": the mean over the batch of loss / max(target_length, 1).
+        zero_infinity: whether an infinite loss counts as 0.
+        from_logits: whether to apply a log-softmax over C first.
+
+    Returns:
+        float64, (N,) for reduction "none" (() where `log_probs` is (T, C)), otherwise ().
+    """
+    batched = log_probs.dim() == 3
+    x = log_probs.double() if batched else log_probs.double().unsqueeze(1)
+    num_frames, num_samples, _ = x.shape
+    frames = _lengths(input_lengths, num_samples, x.device)
+    labels = _lengths(target_lengths, num_samples, x.device)
+    extended = _extended_labels(targets.to(x.device), labels, blank)
+
+    used = torch.arange(num_frames, device=x.device)[:, None] < frames
+    x = torch.where(used[:, :, None], x, 0.0)
+    if from_logits:
+        x = x.log_softmax(dim=2)
+    emissions = x.gather(2, extended.expand(num_frames, -1, -1))
+
+    alpha = _forward(emissions, extended, used, blank)
+    last_blank = alpha.gather(1, 2 * labels[:, None])
+    last_label = alpha.gather(1, (2 * labels[:, None] - 1).clamp(min=0))
+    last_label = torch.where(labels[:, None] > 0, last_label, -torch.inf)
+    loss = -_log_sum_exp(last_blank, last_label).squeeze(1)
+
+    if zero_infinity:
+        loss = torch.where(loss == torch.inf, 0.0, loss)
+    if not batched:
+        loss, labels = loss.squeeze(0), labels.squeeze(0)
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    if reduction == "mean":
+        return (loss / labels.clamp(min=1)).mean()
+    raise ValueError(f'reduction must be "none", "sum" or "mean", got {reduction!r}')
+
+
+def ctc_posteriors_reference(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Lengths,
+    target_lengths: Lengths,
+    blank: int = 0,
+    *,
+    from_logits: bool = False,
+) -> Tensor:
+    """gamma[n, t, c] = P(the path is at class c in frame t | it spells the target), (N, T, C) float64.
+
+    It is minus the derivative of the loss with respect to log p_t(c). A frame in use sums to 1 over the
+    classes, a padding frame and a target with no alignment are 0. (T, C) input gives (T, C).
+    """
+    x = log_probs.detach().double()
+    if from_logits:
+        x = x.log_softmax(dim=-1)
+    x.requires_grad_()
+    with torch.enable_grad():
+        loss = ctc_loss_reference(x, targets, input_lengths, target_lengths, blank, "sum")
+    (gradient,) = torch.autograd.grad(loss, x)
+    return -gradient.transpose(0, 1) if x.dim() == 3 else -gradient
+
+
+def _lengths(lengths: Lengths, num_samples: int, device: torch.device) -> Tensor:
+    return torch.as_tensor(lengths, device=device).to(torch.int64).reshape(num_samples)
+
+
+def _extended_labels(targets: Tensor, lengths: Tensor, blank: int) -> Tensor:
+    """(N, L): blank, label, blank, label, ..., blank; what lies beyond a target's length is blank too."""
+    num_samples = len(lengths)
+    longest = int(lengths.max()) if num_samples else 0
+    position = torch.arange(longest, device=targets.device)
+    if targets.dim() == 2:
+        index = (
+            position.expand(num_samples, -1)
+            + targets.shape[1] * torch.arange(num_samples, device=targets.device)[:, None]
+        )
+    else:
+        index = position + (lengths.cumsum(0) - lengths)[:, None]
+    inside = position < lengths[:, None]
+    extended = torch.full((num_samples, 2 * longest + 1), blank, dtype=torch.int64, device=targets.device)
+    padded = extended[:, 1::2]
+    padded[inside] = targets.reshape(-1)[index[inside]].to(torch.int64)
+    return extended
+
+
+def _forward(emissions: Tensor, extended: Tensor, used: Tensor, blank: int) -> Tensor:
+    """log alpha (N, L) after each sample's last frame, from log emissions (T, N, L).
+
+    Equations 6 and 7 of the paper: a state is reached from itself, from the one before, and from two before
+    when both are labels and differ. The recursion starts before the first frame, in the leading blank with
+    probability 1.
+    """
+    num_samples, num_states = extended.shape
+    may_skip = torch.zeros_like(extended, dtype=torch.bool)
+    may_skip[:, 2:] = (extended[:, 2:] != blank) & (extended[:, 2:] != extended[:, :-2])
+
+    alpha = torch.full((num_samples, num_states), -torch.inf, dtype=torch.float64, device=emissions.device)
+    alpha[:, 0] = 0.0
+    alpha = alpha + emissions[:0].sum(dim=0)  # with no frame at all, still a function of the emissions
+    for t in range(len(emissions)):
+        one_before = torch.nn.functional.pad(alpha, (1, 0), value=-torch.inf)[:, :-1]
+        two_before = torch.nn.functional.pad(alpha, (2, 0), value=-torch.inf)[:, :-2]
+        two_before = torch.where(may_skip, two_before, -torch.inf)
+        moved = _log_sum_exp(alpha, one_before, two_before) + emissions[t]
+        alpha = torch.where(used[t][:, None], moved, alpha)
+    return alpha
+
+
+def _log_sum_exp(*terms: Tensor) -> Tensor:
+    """log(sum(exp(term))), element by element; where all terms are -inf, -inf with derivatives 0, not NaN."""
+    stacked = torch.stack(terms)
+    peak = stacked.detach().amax(dim=0)
+    dead = peak == -torch.inf
+    peak = torch.where(dead, 0.0, peak)
+    total = (stacked - peak).exp().sum(dim=0)
+    return torch.where(dead, -torch.inf, torch.where(dead, 1.0, total).log() + peak)
+
+
+class GreedyDecodeReference(NamedTuple):
+    """tokens and timesteps, (N, T), padded with -1; lengths, (N,); scores, (N,), natural-log probabilities."""
+
+    tokens: Tensor
+    lengths: Tensor
+    scores: Tensor
+    timesteps: Tensor
+
+
+def greedy_decode_reference(
+    log_probs: Tensor,
+    input_lengths: Lengths | None = None,
+    *,
+    blank: int = 0,
+    time_major: bool = False,
+    from_logits: bool = False,
+) -> GreedyDecodeReference:
+    """What `fastctc.greedy_decode` computes: the best class per frame, repeats merged, then blanks dropped.
+
+    The best class is the one of highest log-probability, the lowest index where several share it. The score
+    is the sum of those log-probabilities over the frames in use: the probability of the path, not of the
+    labelling. A token's timestep is the first frame of its run. A NaN anywhere in a frame in use makes the
+    sample's score NaN.
+    """
+    batched = log_probs.dim() == 3
+    x = log_probs.detach().double()
+    x = x.unsqueeze(0) if not batched else x.transpose(0, 1) if time_major else x
+    num_samples, num_frames, _ = x.shape
+    if input_lengths is None:
+        input_lengths = [num_frames] * num_samples
+    frames = _lengths(input_lengths, num_samples, x.device).tolist()
+
+    tokens = torch.full((num_samples, num_frames), -1, dtype=torch.int64)
+    timesteps = tokens.clone()
+    lengths = torch.zeros(num_samples, dtype=torch.int64)
+    scores = torch.zeros(num_samples, dtype=torch.float64)
+    for n in range(num_samples):
+        rows = x[n, : frames[n]].log_softmax(dim=1) if from_logits else x[n, : frames[n]]
+        previous = blank
+        for t, row in enumerate(rows.tolist()):
+            best = max(range(len(row)), key=lambda c: (-math.inf if math.isnan(row[c]) else row[c], -c))
+            scores[n] += math.nan if any(map(math.isnan, row)) else row[best]
+            if best not in (blank, previous):
+                tokens[n, lengths[n]] = best
+                timesteps[n, lengths[n]] = t
+                lengths[n] += 1
+            previous = best
+    result = [each.to(x.device) for each in (tokens, lengths, scores, timesteps)]
+    return GreedyDecodeReference(*(result if batched else [each[0] for each in result]))
+
+
+def collapse(path: Sequence[int], blank: int = 0) -> tuple[int, ...]:
+    """The labelling a path spells: repeats merged, then blanks dropped.
+
+    >>> collapse([0, 1, 1, 0, 1, 2])
+    (1, 1, 2)
+    """
+    return tuple(label for label, _ in itertools.groupby(path) if label != blank)
+
+
+def brute_force(log_probs: Tensor, blank: int = 0) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+    """Every labelling of (T, C) log-probabilities with its log P, (), and its posteriors, (T, C), in float64.
+
+    By enumeration of all C^T paths, so for small T and C only. Labellings of probability 0 are listed too,
+    with log P = -inf and posteriors 0; a labelling that is absent has no path at all.
+    """
+    num_frames, num_classes = log_probs.shape
+    if num_classes**num_frames > MAX_PATHS:
+        raise ValueError(
+            f"{num_classes}^{num_frames} paths are too many to enumerate, the limit is {MAX_PATHS}"
+        )
+    x = log_probs.detach().double().cpu()
+    spelled: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for path in itertools.product(range(num_classes), repeat=num_frames):
+        spelled.setdefault(collapse(path, blank), []).append(path)
+
+    result = {}
+    for labelling, paths in spelled.items():
+        path_classes = torch.tensor(paths, dtype=torch.int64).reshape(len(paths), num_frames)
+        scores = x[torch.arange(num_frames), path_classes].sum(dim=1)
+        log_p = scores.logsumexp(dim=0)
+        weights = torch.zeros_like(scores) if log_p == -torch.inf else (scores - log_p).exp()
+        posteriors = torch.zeros_like(x)
+        for t in range(num_frames):
+            posteriors[t].index_add_(0, path_classes[:, t], weights)
+        result[labelling] = (log_p, posteriors)
+    return result

@@ -1,0 +1,130 @@
+"""The machines a test runs on.
+
+`device` is "cpu", "emulated" or "cuda". Emulated means the CUDA kernels, compiled by the host compiler
+against an emulation of CUDA's threads, on CPU tensors: while such a test runs they stand in for the CPU
+kernels of `torch.ops.fastctc`, so everything above them is what a user calls.
+
+    FASTCTC_REQUIRE_CUDA=1          without a GPU the cuda tests fail instead of being skipped
+    FASTCTC_EMULATED_LIBRARY=PATH   a library of emulated kernels that is built already
+    FASTCTC_DEVICES=cpu,cuda        only these
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEVICES = ("cpu", "emulated", "cuda")
+
+# Random cases are drawn from a fixed seed; `device` is the same for all examples of one test, as it should
+# be.
+settings.register_profile(
+    "fastctc",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("fastctc")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a test runs: its name here, and where its tensors live."""
+
+    name: str
+    torch: torch.device
+
+    @property
+    def runs_cuda_kernels(self) -> bool:
+        return self.name != "cpu"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: more than a few seconds")
+    config.addinivalue_line("markers", "large: too large to emulate; runs on cpu and cuda")
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    name = request.param
+    if name not in os.environ.get("FASTCTC_DEVICES", ",".join(DEVICES)).split(","):
+        pytest.skip("not in FASTCTC_DEVICES")
+    if name == "cuda":
+        require_cuda()
+        yield Device(name, torch.device("cuda"))
+    elif name == "emulated":
+        if request.node.get_closest_marker("large"):
+            pytest.skip("too large to emulate")
+        request.getfixturevalue("emulated_library")
+        with_emulation = override_cpu_kernels()
+        yield Device(name, torch.device("cpu"))
+        with_emulation._destroy()
+    else:
+        yield Device(name, torch.device("cpu"))
+
+
+def require_cuda() -> None:
+    if torch.cuda.is_available():
+        return
+    if os.environ.get("FASTCTC_REQUIRE_CUDA") == "1":
+        pytest.fail("FASTCTC_REQUIRE_CUDA=1, but torch finds no CUDA device")
+    pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="session")
+def emulated_library() -> Path:
+    """The emulated kernels, built if need be and loaded: `torch.ops.fastctc_emulated`."""
+    import fastctc  # noqa: F401  defines the schemas that the emulated operations share
+
+    given = os.environ.get("FASTCTC_EMULATED_LIBRARY")
+    path = Path(given) if given else build_emulated_library(REPOSITORY / "build" / "emulated")
+    torch.ops.load_library(str(path))
+    return path
+
+
+def build_emulated_library(folder: Path) -> Path:
+    options = ["-DFASTCTC_TESTS=ON", "-DFASTCTC_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
+    for command in (
+        ["cmake", "-S", str(REPOSITORY), "-B", str(folder), "-G", "Ninja", *options],
+        ["cmake", "--build", str(folder), "--target", "fastctc_emulated"],
+    ):
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        if done.returncode:
+            pytest.fail(
+                f"the emulated kernels do not build: {' '.join(command)}\n{done.stdout}", pytrace=False
+            )
+    (path,) = folder.rglob("libfastctc_emulated.so")
+    return path
+
+
+def operators(namespace: str) -> list[str]:
+    """The names, without namespace, of the operators registered under it; overloads as `name.overload`."""
+    names = torch._C._dispatch_get_all_op_names()
+    return sorted(name.removeprefix(f"{namespace}::") for name in names if name.startswith(f"{namespace}::"))
+
+
+def override_cpu_kernels() -> torch.library.Library:
+    """Sends `torch.ops.fastctc` on CPU tensors to the emulated kernels, until the result is destroyed."""
+    library = torch.library.Library("fastctc", "IMPL")
+    names = operators("fastctc_emulated")
+    assert names, "the emulated library registers no operator"
+    for name in names:
+        packet, _, overload = name.partition(".")
+        emulated = getattr(getattr(torch.ops.fastctc_emulated, packet), overload or "default")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a kernel is overridden
+            library.impl(name, emulated, "CPU", allow_override=True)
+    return library
