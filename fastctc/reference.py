@@ -184,7 +184,7 @@ def _log_sum_exp(*terms: Tensor) -> Tensor:
 
 
 class GreedyDecodeReference(NamedTuple):
-    """tokens and timesteps, (N, T), padded with -1; lengths, (N,); scores, (N,), natural-log probabilities."""
+    """tokens and timesteps, (N, T), padded with -1; lengths, (N,); scores, (N,), natural logarithms."""
 
     tokens: Tensor
     lengths: Tensor
