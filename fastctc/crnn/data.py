@@ -1,0 +1,345 @@
+"""Training and evaluation samples: drawn or read once, kept preprocessed in memory, batched by a pure rule.
+
+Which samples form the batch of a step, and how they are shifted, depends on nothing but the seed and the step:
+no sampler state has to be saved, and a resumed run sees exactly what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastctc.crnn.preprocess import ImageError, ImageLike, PreprocessConfig, load_grey, pad_batch
+from fastctc.text import Alphabet
+
+CHUNK = 64
+LABELS_FILE = "labels.tsv"
+
+
+class Source(Protocol):
+    """Anything that gives sample number ``index``; picklable, so that worker processes can draw from it."""
+
+    def __call__(self, index: int) -> tuple[ImageLike, str]:
+        """The image and its text."""
+
+
+class LabelError(ValueError):
+    """A labels file that cannot be read, or a data set in which no sample is usable."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A sample that was left out: its name and why."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass
+class Samples:
+    """Preprocessed images, (H, W) uint8 each, with their texts and the names they go by in reports."""
+
+    images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: list[int]) -> Samples:
+        """The samples at these indices, in this order; the images are shared."""
+        return Samples(*([column[i] for i in indices] for column in (self.images, self.texts, self.names)))
+
+
+class FolderSource:
+    """Image files named in ``labels.tsv`` (file name, tab, text; UTF-8) of a folder.
+
+    Args:
+        folder: the folder that holds ``labels.tsv``; its file names are relative to it.
+
+    Raises:
+        LabelError: no labels file, a line without a tab, not UTF-8, or no line at all.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.entries = read_labels(self.folder / LABELS_FILE)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __call__(self, index: int) -> tuple[Path, str]:
+        name, text = self.entries[index]
+        return self.folder / name, text
+
+    def name(self, index: int) -> str:
+        """The file name of a sample, as it stands in the labels file."""
+        return self.entries[index][0]
+
+
+def read_labels(path: Path) -> list[tuple[str, str]]:
+    """The (file name, text) pairs of a labels file, one tab-separated pair a line; empty lines do not count."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise LabelError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, tab, text = line.partition("\t")
+        if not tab or not name:
+            raise LabelError(f"{path}, line {number}: expected a file name, a tab and a text, got {line!r}")
+        pairs.append((name, text))
+    if not pairs:
+        raise LabelError(f"{path} names no image")
+    return pairs
+
+
+# --- Collecting: from a source into memory, by worker processes -------------------------------------------------
+
+_Collected = tuple[npt.NDArray[np.uint8] | str, str]  # the image or why there is none, and the text
+_worker_source: tuple[Source, PreprocessConfig] | None = None
+
+
+def collect(
+    source: Source,
+    indices: range,
+    preprocess: PreprocessConfig,
+    *,
+    workers: int = 0,
+    seconds: float | None = None,
+    name: Callable[[int], str] = "sample {}".format,
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> tuple[Samples, list[Problem]]:
+    """Draws or reads samples and preprocesses them, in the order of their indices whatever the workers' timing.
+
+    Args:
+        source: gives the samples; must be picklable if ``workers`` > 0.
+        indices: which samples.
+        preprocess: height and limits.
+        workers: processes that draw; 0 draws in this one.
+        seconds: stop after this time, keeping what was drawn so far; None: draw all.
+        name: what to call a sample in reports.
+        on_progress: called with the number of samples done since the last call.
+
+    Returns:
+        The samples, and the problems of those whose image could not be read.
+    """
+    samples, problems = Samples(), []
+    deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
+    chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
+    for chunk, items in _read_chunks(source, chunks, preprocess, workers):
+        for index, (image, text) in zip(chunk, items, strict=True):
+            if isinstance(image, str):
+                problems.append(Problem(name(index), image))
+                continue
+            samples.images.append(image)
+            samples.texts.append(text)
+            samples.names.append(name(index))
+        on_progress(len(chunk))
+        if time.monotonic() > deadline:
+            break
+    return samples, problems
+
+
+def default_workers() -> int:
+    """Worker processes for drawing: one for each CPU this process may use, none where there is only one."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cpus if cpus > 1 else 0
+
+
+def _read_chunks(
+    source: Source, chunks: list[range], preprocess: PreprocessConfig, workers: int
+) -> Iterator[tuple[range, list[_Collected]]]:
+    """Chunks with their samples, in order; a few chunks are in work ahead of the one that is yielded."""
+    if workers < 1 or len(chunks) < 2:
+        for chunk in chunks:
+            yield chunk, [_read_one(source, index, preprocess) for index in chunk]
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start_worker, (source, preprocess)) as pool:
+        waiting: deque[tuple[range, Future[list[_Collected]]]] = deque()
+        todo = iter(chunks)
+        try:
+            while True:
+                while len(waiting) < 4 * workers and (chunk := next(todo, None)) is not None:
+                    waiting.append((chunk, pool.submit(_read_in_worker, chunk)))
+                if not waiting:
+                    return
+                chunk, future = waiting.popleft()
+                yield chunk, future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_one(source: Source, index: int, preprocess: PreprocessConfig) -> _Collected:
+    image, text = source(index)
+    try:
+        return load_grey(image, preprocess), text
+    except ImageError as error:
+        return str(error), text
+
+
+def _start_worker(source: Source, preprocess: PreprocessConfig) -> None:
+    """Runs once in each worker: keeps the source, and makes the worker end when its parent is killed."""
+    global _worker_source
+    _worker_source = (source, preprocess)
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _read_in_worker(chunk: range) -> list[_Collected]:
+    assert _worker_source is not None
+    source, preprocess = _worker_source
+    return [_read_one(source, index, preprocess) for index in chunk]
+
+
+# --- Pre-flight check -------------------------------------------------------------------------------------------
+
+
+def frames_needed(tokens: list[int]) -> int:
+    """Frames without which CTC has no path: one a label, and a blank between equal neighbours."""
+    return len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+
+
+def check_samples(
+    samples: Samples, alphabet: Alphabet, frames: Callable[[int], int]
+) -> tuple[Samples, list[Problem]]:
+    """Finds the samples a model cannot learn from, before training does.
+
+    Args:
+        samples: what to check.
+        alphabet: characters the model knows.
+        frames: frames the model makes of an image, by its width in pixels.
+
+    Returns:
+        The usable samples, and a problem for each other one.
+
+    Raises:
+        LabelError: no sample is usable.
+    """
+    usable, problems = [], []
+    for i, (image, text, name) in enumerate(zip(samples.images, samples.texts, samples.names, strict=True)):
+        try:
+            tokens = alphabet.encode(text)
+        except ValueError as error:
+            problems.append(Problem(name, str(error)))
+            continue
+        available, needed = frames(image.shape[1]), frames_needed(tokens)
+        if needed > available:
+            problems.append(
+                Problem(name, f"label {text!r} needs {needed} frames, an image {image.shape[1]} wide has {available}")
+            )
+            continue
+        usable.append(i)
+    if not usable:
+        first = f"; the first: {problems[0]}" if problems else ""
+        raise LabelError(f"none of {len(samples)} samples can be used{first}")
+    return (samples.subset(usable) if problems else samples), problems
+
+
+def split_holdout(samples: Samples, seed: int, limit: int = 1000) -> tuple[Samples, Samples]:
+    """Parts samples into training and evaluation: a twentieth, at most ``limit``, at least one, chosen by ``seed``."""
+    if len(samples) < 2:
+        raise LabelError(f"{len(samples)} samples, expected at least 2: one to train on and one to evaluate on")
+    held = min(limit, max(1, len(samples) // 20))
+    order = np.random.default_rng([seed, 2]).permutation(len(samples)).tolist()
+    return samples.subset(sorted(order[held:])), samples.subset(sorted(order[:held]))
+
+
+# --- Batches ----------------------------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """What one training step takes: images (N, 1, H, W) uint8, widths (N,), targets (sum S,), target lengths (N,)."""
+
+    images: Tensor
+    widths: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+
+
+class BatchMaker:
+    """Gives the batch of any step, as a pure function of the seed and the step.
+
+    Sample positions run through an endless chain of epochs, each a permutation of all samples drawn from the seed
+    and the epoch's number; step k takes positions ``k * batch_size`` up to ``(k + 1) * batch_size``.
+
+    Args:
+        samples: all with texts in the alphabet.
+        alphabet: for the targets.
+        batch_size: images a step.
+        seed: decides order and shifts.
+        shift: an image moves by up to this many columns, and half as many rows, its edge repeated.
+    """
+
+    def __init__(
+        self, samples: Samples, alphabet: Alphabet, batch_size: int, *, seed: int = 0, shift: int = 2
+    ) -> None:
+        self.samples, self.batch_size, self.seed, self.shift = samples, batch_size, seed, shift
+        self._targets = [torch.tensor(alphabet.encode(text), dtype=torch.int64) for text in samples.texts]
+        self._epoch = -1
+        self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def indices(self, step: int) -> list[int]:
+        """Which samples form the batch of a step."""
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [int(self._permutation(p // len(self.samples))[p % len(self.samples)]) for p in positions]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, images shifted."""
+        indices = self.indices(step)
+        rng = np.random.default_rng([self.seed, 1, step])
+        shifts = np.stack(
+            [
+                rng.integers(-self.shift, self.shift + 1, len(indices)),
+                rng.integers(-(self.shift // 2), self.shift // 2 + 1, len(indices)),
+            ],
+            axis=1,
+        ).tolist()
+        images = [shifted(self.samples.images[i], dx, dy) for i, (dx, dy) in zip(indices, shifts, strict=True)]
+        pixels, widths = pad_batch(images)
+        targets = [self._targets[i] for i in indices]
+        return Batch(pixels, widths, torch.cat(targets), torch.tensor([len(target) for target in targets]))
+
+    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.samples))
+        return self._order
+
+
+def shifted(image: npt.NDArray[np.uint8], dx: int, dy: int) -> npt.NDArray[np.uint8]:
+    """An image moved right by ``dx`` and down by ``dy`` pixels; what comes in repeats its edge."""
+    if dx == 0 and dy == 0:
+        return image
+    height, width = image.shape
+    rows = np.clip(np.arange(height) - dy, 0, height - 1)
+    columns = np.clip(np.arange(width) - dx, 0, width - 1)
+    return image[rows[:, None], columns]

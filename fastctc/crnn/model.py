@@ -1,0 +1,269 @@
+"""The recogniser's network: an image of one line of text in, CTC log-probabilities out.
+
+Images of a batch are padded on the right to one width. After every stage the columns that are padding are set to
+zero again, which is what a convolution sees beyond the edge of an image that stands alone; so neither padding nor
+the company in a batch changes what is read.
+
+    images (N, 1, H, W) ── convolutions, pooling ──> (N, C, H', W/4) ── columns ──> (N, T, C·H')
+                        ── linear ──> (N, T, hidden) ── head ──> (N, T, classes),  T = ceil(W/4)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+ARCHITECTURES = ("conv", "vgg-bilstm")
+COLUMNS_PER_FRAME = 4
+
+
+@dataclass(frozen=True)
+class CRNNConfig:
+    """Shape of a :class:`CRNN`. Stored in the checkpoint.
+
+    Attributes:
+        num_classes: classes, the blank included.
+        architecture: ``"conv"``, a small network with a convolutional head that trains fast on a CPU, or
+            ``"vgg-bilstm"``, the network of the CRNN paper.
+        height: rows of the input images, a multiple of 8 (conv) or of 16 (vgg-bilstm).
+        channels: channels of the first convolution; the others are multiples of it.
+        hidden: features of a frame in the head (for the BiLSTM: in each direction).
+        dropout: share of features dropped before the last layer in training.
+    """
+
+    num_classes: int
+    architecture: str = "conv"
+    height: int = 32
+    channels: int = 32
+    hidden: int = 128
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture is {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes is {self.num_classes}, expected at least 2: a character and the blank")
+        multiple = 8 if self.architecture == "conv" else 16
+        if self.height < multiple or self.height % multiple:
+            raise ValueError(f"height is {self.height}, expected a multiple of {multiple} for {self.architecture!r}")
+
+    @classmethod
+    def paper(cls, num_classes: int) -> CRNNConfig:
+        """The sizes of the CRNN paper (Shi, Bai and Yao, 2015): 64 to 512 channels, 2 x BiLSTM(256)."""
+        return cls(num_classes, "vgg-bilstm", channels=64, hidden=256, dropout=0.0)
+
+
+def frame_lengths(widths: Tensor) -> Tensor:
+    """Frames the model makes of images of these widths: ceil(width / 4)."""
+    return torch.div(widths + COLUMNS_PER_FRAME - 1, COLUMNS_PER_FRAME, rounding_mode="floor")
+
+
+class MaskedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation whose statistics in training leave the padding out."""
+
+    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        """Equals ``BatchNorm2d`` over the columns where ``inside`` is true.
+
+        Args:
+            x: (N, C, H, W).
+            inside: (N, 1, 1, W) bool, or None where nothing is padding.
+        """
+        if inside is None or not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None and self.running_var is not None
+        weight = inside.float()
+        count = weight.sum() * x.shape[2]
+        mean = (x.float() * weight).sum((0, 2, 3)) / count
+        centred = x.float() - mean.view(1, -1, 1, 1)
+        variance = (centred.square() * weight).sum((0, 2, 3)) / count
+        with torch.no_grad():
+            momentum = 0.1 if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / (count - 1).clamp_min(1), momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
+class ConvStage(nn.Module):
+    """Convolution, normalisation, ReLU, padding zeroed, and max-pooling by whole windows."""
+
+    def __init__(self, inputs: int, outputs: int, pool: tuple[int, int] = (1, 1), norm: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norm)
+        self.norm = MaskedBatchNorm(outputs) if norm else None
+        self.pool = pool
+
+    def forward(self, x: Tensor, widths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(N, C, H, W), widths -> (N, C', H/pool, W/pool) and the widths that remain, rounded up."""
+        inside = _inside(x, widths)
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x, inside)
+        x = F.relu(x, inplace=True)
+        if inside is not None:
+            x = x * inside
+        if self.pool != (1, 1):
+            x = F.max_pool2d(x, self.pool)  # a half-filled window sees the padding's zeros: no ReLU is below them
+            if widths is not None:
+                widths = torch.div(widths + self.pool[1] - 1, self.pool[1], rounding_mode="floor")
+        return x, widths
+
+
+def _inside(x: Tensor, widths: Tensor | None) -> Tensor | None:
+    """(N, 1, 1, W) bool, true in the columns that are not padding; None where there is no padding."""
+    if widths is None:
+        return None
+    return (torch.arange(x.shape[3], device=x.device) < widths[:, None])[:, None, None, :]
+
+
+class ConvHead(nn.Module):
+    """Residual dilated convolutions along the frames: context of 17 frames, no recurrence."""
+
+    def __init__(self, hidden: int, dilations: tuple[int, ...] = (1, 2, 1)) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(hidden, hidden, (1, 5), padding=(0, 2 * d), dilation=(1, d), bias=False) for d in dilations
+        )
+        self.norms = nn.ModuleList(MaskedBatchNorm(hidden) for _ in dilations)
+        self.features = hidden
+
+    def forward(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
+        """(N, T, hidden) -> (N, T, hidden)."""
+        x = frames.transpose(1, 2).unsqueeze(2)  # (N, hidden, 1, T)
+        inside = _inside(x, lengths)
+        if inside is not None:
+            x = x * inside
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            step = F.relu(norm(conv(x), inside))
+            x = x + (step if inside is None else step * inside)
+        return x.squeeze(2).transpose(1, 2)
+
+
+class BiLSTMHead(nn.Module):
+    """Two bidirectional LSTM layers along the frames."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(inputs, hidden, num_layers=2, bidirectional=True, batch_first=True)
+        self.features = 2 * hidden
+
+    def forward(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
+        """(N, T, inputs) -> (N, T, 2 hidden)."""
+        if lengths is None:
+            result: Tensor = self.rnn(frames)[0]
+            return result
+        packed = pack_padded_sequence(frames, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=frames.shape[1])[0]
+
+
+def _conv_stages(c: int) -> list[ConvStage]:
+    """Four convolutions with batch normalisation; height / 8, width / 4."""
+    return [
+        ConvStage(1, c, pool=(2, 2)),
+        ConvStage(c, 2 * c, pool=(2, 2)),
+        ConvStage(2 * c, 4 * c, pool=(2, 1)),
+        ConvStage(4 * c, 4 * c),
+    ]
+
+
+def _vgg_stages(c: int) -> list[ConvStage]:
+    """The paper's table 1 without its last 2x2 convolution; height / 16, width / 4."""
+    return [
+        ConvStage(1, c, pool=(2, 2), norm=False),
+        ConvStage(c, 2 * c, pool=(2, 2), norm=False),
+        ConvStage(2 * c, 4 * c, norm=False),
+        ConvStage(4 * c, 4 * c, pool=(2, 1), norm=False),
+        ConvStage(4 * c, 8 * c),
+        ConvStage(8 * c, 8 * c, pool=(2, 1)),
+    ]
+
+
+class CRNN(nn.Module):
+    """Convolutional network with a sequence head and CTC output, for images of any width.
+
+    The default architecture has 555,000 parameters at 17 characters. ``"vgg-bilstm"`` follows Shi, Bai and Yao, An
+    End-to-End Trainable Neural Network for Image-based Sequence Recognition, arXiv:1507.05717, except that pooling
+    keeps the frames at ceil(W/4) and the last convolution sees one zero column on the right.
+
+    Example:
+        >>> model = CRNN(CRNNConfig(num_classes=18)).eval()
+        >>> log_probs, lengths = model(torch.zeros(2, 1, 32, 96), torch.tensor([96, 50]))
+        >>> log_probs.shape, lengths
+        (torch.Size([2, 24, 18]), tensor([24, 13]))
+    """
+
+    def __init__(self, config: CRNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, hidden = config.channels, config.hidden
+        self.head: ConvHead | BiLSTMHead
+        if config.architecture == "conv":
+            self.stages = nn.ModuleList(_conv_stages(c))
+            self.project = nn.Sequential(
+                nn.Linear(4 * c * (config.height // 8), hidden), nn.LayerNorm(hidden), nn.ReLU(inplace=True)
+            )
+            self.head = ConvHead(hidden)
+        else:
+            self.stages = nn.ModuleList(_vgg_stages(c))
+            rows = config.height // 16
+            self.project = nn.Sequential(nn.Linear(8 * c * rows * 2, 8 * c), nn.ReLU(inplace=True))
+            self.head = BiLSTMHead(8 * c, hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classify = nn.Linear(self.head.features, config.num_classes)
+
+    def forward(self, images: Tensor, widths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the classes at each frame.
+
+        Args:
+            images: (N, 1, H, W) float, normalised; H as in the configuration, any W.
+            widths: (N,) int64, columns of each image that are not padding; None: all of them.
+
+        Returns:
+            log_probs (N, T, C) float32 with T = ceil(W / 4), and lengths (N,) int64. Frames at or beyond an image's
+            length carry no meaning.
+        """
+        logits, lengths = self.logits(images, widths)
+        return logits.log_softmax(-1), lengths
+
+    def logits(self, images: Tensor, widths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As ``forward``, without the softmax: for a loss that takes logits."""
+        self._check(images, widths)
+        n, _, _, width = images.shape
+        images = F.pad(images, (0, -width % COLUMNS_PER_FRAME))
+        full = images.shape[3]
+        if widths is None:
+            widths = torch.full((n,), width, device=images.device)
+        lengths = frame_lengths(widths)
+        padded = bool((widths < full).any())
+        remaining = widths if padded else None
+        x = images if remaining is None else images * _inside(images, remaining)
+        for stage in self.stages:
+            x, remaining = stage(x, remaining)
+        frames = self.project(self._columns(x))
+        frames = self.head(frames, lengths if padded else None)
+        return self.classify(self.dropout(frames)).float(), lengths
+
+    def _columns(self, x: Tensor) -> Tensor:
+        """(N, C, H', T) -> (N, T, features): each column of the feature map becomes a frame."""
+        if self.config.architecture == "vgg-bilstm":
+            # The paper's last layer, a 2x2 convolution over two rows, as a linear map of column t and t + 1.
+            x = torch.cat([x, F.pad(x[..., 1:], (0, 1))], dim=1)  # (N, 2C, H', T)
+        return x.permute(0, 3, 2, 1).flatten(2)  # rows before channels: a view when memory is channels-last
+
+    def _check(self, images: Tensor, widths: Tensor | None) -> None:
+        if images.dim() != 4 or images.shape[1] != 1 or images.shape[2] != self.config.height:
+            raise ValueError(f"images has shape {tuple(images.shape)}, expected (N, 1, {self.config.height}, W)")
+        if images.shape[3] < 1:
+            raise ValueError("images has width 0, expected at least one column")
+        if widths is None:
+            return
+        if widths.shape != images.shape[:1] or widths.is_floating_point():
+            raise ValueError(f"widths is {widths.dtype} {tuple(widths.shape)}, expected integers ({images.shape[0]},)")
+        if widths.numel() and (int(widths.min()) < 1 or int(widths.max()) > images.shape[3]):
+            raise ValueError(
+                f"widths has {int(widths.min())} to {int(widths.max())}, expected 1 to {images.shape[3]}"
+            )

@@ -1,0 +1,534 @@
+"""Training a recogniser: seeded, resumable after a kill with the same result, within a budget of steps or minutes.
+
+Everything random in a step (order, shifts, dropout) is drawn from the seed and the step's number, and the learning
+rate is a function of the step; so the state of a run is its weights, its optimizer and a number.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fastctc.crnn.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint, save_state
+from fastctc.crnn.data import (
+    Batch,
+    BatchMaker,
+    FolderSource,
+    Problem,
+    Samples,
+    Source,
+    check_samples,
+    collect,
+    default_workers,
+    split_holdout,
+)
+from fastctc.crnn.evaluate import Evaluation, evaluate
+from fastctc.crnn.model import CRNN, CRNNConfig, frame_lengths
+from fastctc.crnn.preprocess import PreprocessConfig, normalize
+from fastctc.loss import ctc_loss
+from fastctc.text import Alphabet
+
+log = logging.getLogger(__name__)
+
+STATE_FILE = "state.pt"
+MODEL_FILE = "model.safetensors"
+LOG_FILE = "log.jsonl"
+FIRST_UNSEEN = 1_000_000_000  # evaluation images of a drawn series start at this index, beyond any training image
+DRAWING_SHARE = 0.2  # of a budget of minutes, if the number of images is left open
+MAX_BAD_STEPS = 20
+
+
+class TrainError(RuntimeError):
+    """Training cannot go on: it diverged, or its state does not fit what was asked."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training recipe. Kept in the training state and in the checkpoint.
+
+    Attributes:
+        data: folder with ``labels.tsv`` to train on; None: formulas are drawn.
+        look, renderer, value: which formulas are drawn, see :class:`fastctc.crnn.drawing.FormulaSource`.
+        images: how many images are drawn; None: what can be drawn in a fifth of ``minutes``.
+        characters: the alphabet; None: of the formulas, or of all labels in ``data``.
+        architecture: ``"conv"`` or ``"vgg-bilstm"``.
+        height: rows images are resized to.
+        steps: training steps; None: what fits into ``minutes``.
+        minutes: wall time for drawing and training together, turned into ``images`` and ``steps`` at the start.
+        batch_size: images a step.
+        max_lr: peak of the one-cycle learning rate.
+        warmup: share of the steps in which the rate rises.
+        weight_decay, clip: of AdamW, and the largest gradient norm.
+        shift: random shift in pixels, see :class:`fastctc.crnn.data.BatchMaker`.
+        seed: decides images, weights, order, shifts and dropout.
+        threads: of torch in this process; sums depend on it. None: torch's choice.
+        precision: ``"bf16"`` (autocast), ``"fp32"``, or ``"auto"``: bf16 where the processor has it.
+        device: ``"cpu"`` or ``"cuda"``.
+        eval_images: unseen images that accuracy is measured on.
+        eval_every, save_every: steps between evaluations, and between saves.
+    """
+
+    data: str | None = None
+    look: str = "contest"
+    renderer: str = "mixed"
+    value: str = "mixed"
+    images: int | None = 20_000
+    characters: str | None = None
+    architecture: str = "conv"
+    height: int = 32
+    steps: int | None = 2_000
+    minutes: float | None = None
+    batch_size: int = 64
+    max_lr: float = 3e-3
+    warmup: float = 0.15
+    weight_decay: float = 1e-2
+    clip: float = 5.0
+    shift: int = 2
+    seed: int = 0
+    threads: int | None = None
+    precision: str = "auto"
+    device: str = "cpu"
+    eval_images: int = 1_000
+    eval_every: int = 500
+    save_every: int = 250
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "eval_images", "eval_every", "save_every", "height"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("images", "steps", "minutes", "threads"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}, expected more than 0")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise ValueError(f"precision is {self.precision!r}, expected 'auto', 'bf16' or 'fp32'")
+        if self.minutes is None and (self.steps is None or (self.images is None and self.data is None)):
+            raise ValueError("steps and images may be left open only with minutes")
+
+
+PRESETS = {
+    "quick": TrainConfig(look="contest", images=None, steps=None, minutes=8.0),
+    "shipped": TrainConfig(look="mixed", images=200_000, steps=24_000, eval_images=4_000, eval_every=2_000),
+}
+
+
+@dataclass
+class TrainResult:
+    """What a finished run leaves: the checkpoint's path, the recipe as it was run, and the accuracy on unseen images."""
+
+    checkpoint: Path
+    config: TrainConfig
+    evaluation: Evaluation
+    problems: list[Problem]
+    bad_steps: int
+
+
+class _Data(NamedTuple):
+    train: Samples
+    unseen: Samples
+    alphabet: Alphabet
+    preprocess: PreprocessConfig
+    problems: list[Problem]
+
+
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    workers: int | None = None,
+    show_progress: bool = True,
+    should_stop: Callable[[int], bool] = lambda step: False,
+) -> TrainResult:
+    """Trains a recogniser and leaves ``model.safetensors``, ``state.pt`` and ``log.jsonl`` in a folder.
+
+    Args:
+        config: the recipe. On a resumed run the recipe in the state counts.
+        out: the folder; made if missing.
+        resume: go on from ``state.pt`` if it is there. The result is the one of an uninterrupted run.
+        workers: processes that draw or read images; None: one for each CPU. No influence on the result.
+        show_progress: a progress bar on stderr.
+        should_stop: asked before each step; true saves the state and ends the run with :class:`KeyboardInterrupt`.
+
+    Returns:
+        The checkpoint's path and its accuracy on images that were not trained on.
+
+    Raises:
+        TrainError: the loss stayed NaN or infinite, or ``out`` holds a run and ``resume`` is false.
+        fastctc.crnn.data.LabelError: the data cannot be used.
+    """
+    started = time.monotonic()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    state = _find_state(out, resume)
+    if state is not None:
+        config = _config_from(state)
+    threads_before = torch.get_num_threads()
+    config = replace(config, threads=config.threads or threads_before, precision=_precision(config))
+    torch.set_num_threads(config.threads or threads_before)
+    try:
+        workers = default_workers() if workers is None else workers
+        data, config = load_data(config, workers, show_progress)
+        run = _Run(config, data, out, started, show_progress)
+        run.restore(state) if state is not None else run.begin()
+        return run.finish(run.loop(should_stop))
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _find_state(out: Path, resume: bool) -> dict[str, Any] | None:
+    """The saved state to go on from; None to begin."""
+    path = out / STATE_FILE
+    if not path.exists():
+        return None
+    if not resume:
+        raise TrainError(f"{out} holds a training run already: resume it, or choose another folder")
+    return load_state(path)
+
+
+def _config_from(state: dict[str, Any]) -> TrainConfig:
+    known = {f.name for f in fields(TrainConfig)}
+    unknown = sorted(set(state["config"]) - known)
+    if unknown:
+        raise TrainError(f"the training state has settings this fastctc does not know: {', '.join(unknown)}")
+    return TrainConfig(**state["config"])
+
+
+def saved_config(out: str | Path) -> TrainConfig | None:
+    """The recipe of the run in a folder, to go on with; None if it holds none."""
+    state = _find_state(Path(out), resume=True)
+    return None if state is None else _config_from(state)
+
+
+def _precision(config: TrainConfig) -> str:
+    """Resolves ``"auto"``: bf16 pays only where the processor multiplies it."""
+    if config.precision != "auto":
+        return config.precision
+    if torch.device(config.device).type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return "bf16" if any(check() for check in checks if check is not None) else "fp32"
+
+
+# --- Data -------------------------------------------------------------------------------------------------------
+
+
+def load_data(config: TrainConfig, workers: int, show_progress: bool) -> tuple[_Data, TrainConfig]:
+    """Draws or reads all samples, checks them, and says how many there are in the configuration it returns."""
+    preprocess = PreprocessConfig(height=config.height)
+    if config.data is not None:
+        samples, problems = _read_folder(config.data, preprocess, workers, show_progress)
+        alphabet = Alphabet(config.characters or "".join(sorted(set("".join(samples.texts)))) or "?")
+        usable, unusable = check_samples(samples, alphabet, _frames)
+        training, unseen = split_holdout(usable, config.seed, config.eval_images)
+        problems += unusable
+    else:
+        from fastctc.crnn.formulas import CHARACTERS
+
+        alphabet = Alphabet(config.characters or CHARACTERS)
+        training = _draw(config, preprocess, workers, show_progress)
+        unseen = draw_unseen(config, preprocess, workers, show_progress)
+        training, problems = check_samples(training, alphabet, _frames)
+        config = replace(config, images=len(training) + len(problems))
+    for problem in problems:
+        log.warning("left out: %s", problem)
+    return _Data(training, unseen, alphabet, preprocess, problems), config
+
+
+def _frames(width: int) -> int:
+    return int(frame_lengths(torch.tensor(width)))
+
+
+def formula_source(config: TrainConfig, **changes: Any) -> Source:
+    """The series of drawn formulas that a configuration names."""
+    from fastctc.crnn.drawing import FormulaSource
+
+    settings = {
+        "look": config.look, "renderer": config.renderer, "value": config.value, "seed": config.seed, "grey": True
+    }  # fmt: skip
+    return FormulaSource(**(settings | changes))
+
+
+def _draw(config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_progress: bool) -> Samples:
+    """The training images: as many as the configuration says, or as fit into its share of the minutes."""
+    seconds = None if config.images else 60 * DRAWING_SHARE * (config.minutes or 0)
+    count = config.images or 5_000_000
+    with tqdm(total=config.images, desc="drawing", unit="img", disable=not show_progress) as bar:
+        samples, _ = collect(
+            formula_source(config), range(count), preprocess,
+            workers=workers, seconds=seconds, on_progress=bar.update,
+        )  # fmt: skip
+    return samples
+
+
+def draw_unseen(config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_progress: bool) -> Samples:
+    """Evaluation images of the same look that no training run sees, drawn by the ``captcha`` package itself."""
+    source = formula_source(config, renderer="captcha")
+    indices = range(FIRST_UNSEEN, FIRST_UNSEEN + config.eval_images)
+    with tqdm(total=len(indices), desc="drawing unseen", unit="img", disable=not show_progress) as bar:
+        return collect(source, indices, preprocess, workers=workers, on_progress=bar.update)[0]
+
+
+def _read_folder(
+    folder: str, preprocess: PreprocessConfig, workers: int, show_progress: bool
+) -> tuple[Samples, list[Problem]]:
+    source = FolderSource(folder)
+    with tqdm(total=len(source), desc="reading", unit="img", disable=not show_progress) as bar:
+        return collect(
+            source, range(len(source)), preprocess, workers=workers if len(source) > 2_000 else 0,
+            name=source.name, on_progress=bar.update,
+        )  # fmt: skip
+
+
+# --- One step ---------------------------------------------------------------------------------------------------
+
+
+def one_cycle(step: int, steps: int, max_lr: float, warmup: float) -> tuple[float, float]:
+    """Learning rate and momentum (AdamW's first beta) of a step: the one-cycle policy with cosine slopes.
+
+    Smith and Topin, Super-Convergence, arXiv:1708.07120: the rate rises from a 25th of ``max_lr`` and falls to
+    nearly zero, the momentum goes from 0.95 to 0.85 and back.
+    """
+    rising = max(1.0, warmup * steps)
+    if step < rising:
+        share = 0.5 - 0.5 * math.cos(math.pi * step / rising)
+        return max_lr * (1 / 25 + (1 - 1 / 25) * share), 0.95 - 0.1 * share
+    share = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (step - rising) / max(1.0, steps - 1 - rising)))
+    return max_lr * (1 - share) + max_lr * 4e-6 * share, 0.85 + 0.1 * share
+
+
+class StepReport(NamedTuple):
+    """Loss (mean per character, nats), share of frames read as blank, and whether the step was skipped as not finite."""
+
+    loss: float
+    blank_rate: float
+    skipped: bool
+
+
+def training_step(
+    model: CRNN, optimizer: torch.optim.Optimizer, batch: Batch, preprocess: PreprocessConfig,
+    alphabet: Alphabet, *, clip: float, bf16: bool,
+) -> StepReport:  # fmt: skip
+    """One update of the weights; a batch whose loss or gradient is not finite changes nothing."""
+    device = next(model.parameters()).device
+    pixels, widths, targets, target_lengths = (tensor.to(device) for tensor in batch)
+    images = normalize(pixels, widths, preprocess).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        logits, lengths = model.logits(images, widths)
+    loss = ctc_loss(
+        logits.transpose(0, 1), targets, lengths, target_lengths,
+        blank=alphabet.blank, zero_infinity=True, from_logits=True,
+    )  # fmt: skip
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+    finite = bool(torch.isfinite(norm)) and math.isfinite(loss.item())
+    if finite:
+        optimizer.step()
+    return StepReport(loss.item(), _blank_rate(logits.detach(), lengths, alphabet.blank), not finite)
+
+
+def _blank_rate(logits: Tensor, lengths: Tensor, blank: int) -> float:
+    """Share of the frames whose most probable class is the blank: 1 means the model has not begun to read."""
+    inside = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
+    return float(((logits.argmax(-1) == blank) & inside).sum() / inside.sum())
+
+
+def make_optimizer(model: CRNN, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW without decay on biases and normalisation."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.max_lr, betas=(0.95, 0.98))
+
+
+# --- The run ----------------------------------------------------------------------------------------------------
+
+
+class _Clock:
+    """Where the time of the last steps went."""
+
+    def __init__(self) -> None:
+        self.data = self.compute = 0.0
+        self.images = 0
+
+    def rate(self) -> str:
+        total = self.data + self.compute
+        return f"{self.images / max(1e-9, total):.0f} img/s, {100 * self.data / max(1e-9, total):.0f}% data"
+
+
+class _Run:
+    """A training run: its model, its optimizer, its step."""
+
+    def __init__(self, config: TrainConfig, data: _Data, out: Path, started: float, show_progress: bool) -> None:
+        self.config, self.data, self.out, self.show_progress = config, data, out, show_progress
+        self.started = started
+        self.earlier = 0.0  # seconds spent before this process, on a resumed run
+        self.step = self.bad_steps = 0
+        torch.manual_seed(config.seed)
+        shape = CRNNConfig(data.alphabet.num_classes, architecture=config.architecture, height=config.height)
+        if config.architecture == "vgg-bilstm":
+            shape = replace(CRNNConfig.paper(shape.num_classes), height=config.height)
+        self.model = CRNN(shape).to(config.device, memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(self.model, config)
+        self.batches = BatchMaker(
+            data.train, data.alphabet, config.batch_size, seed=config.seed, shift=config.shift
+        )
+
+    def begin(self) -> None:
+        """Settles the number of steps and writes the first state."""
+        if self.config.steps is None:
+            self.config = replace(self.config, steps=self._steps_that_fit())
+        (self.out / LOG_FILE).unlink(missing_ok=True)
+        self.save()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a saved state."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.bad_steps, self.earlier = state["step"], state["bad_steps"], state["seconds"]
+
+    def save(self) -> None:
+        """Writes state and checkpoint."""
+        state = {
+            "config": asdict(self.config),
+            "step": self.step,
+            "bad_steps": self.bad_steps,
+            "seconds": self.seconds(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        save_state(state, self.out / STATE_FILE)
+
+    def seconds(self) -> float:
+        """Wall time of this run, drawing included, over all its processes."""
+        return self.earlier + time.monotonic() - self.started
+
+    def loop(self, should_stop: Callable[[int], bool]) -> Evaluation:
+        """Trains up to the last step; returns the evaluation of the weights as they are stored."""
+        steps = self.config.steps or 0
+        self.model.train()
+        clock, exact = _Clock(), float("nan")
+        with tqdm(total=steps, initial=self.step, desc="training", unit="step", disable=not self.show_progress) as bar:
+            while self.step < steps:
+                if should_stop(self.step):
+                    self.save()
+                    raise KeyboardInterrupt
+                report = self._advance(clock)
+                bar.update()
+                if self.step % 20 == 0:
+                    bar.set_postfix_str(
+                        f"loss {report.loss:.3f}, exact {100 * exact:.1f}%, blank {100 * report.blank_rate:.0f}%,"
+                        f" {clock.rate()}"
+                    )
+                if self.step % self.config.eval_every == 0 and self.step < steps:
+                    exact = self._evaluate().exact_match
+                    self._log(report, clock, exact)
+                    clock = _Clock()
+                if self.step % self.config.save_every == 0 or self.step == steps:
+                    self.save()
+        save_checkpoint(self._checkpoint(None), self.out / MODEL_FILE)
+        self.model = load_checkpoint(self.out / MODEL_FILE).model.to(self.config.device)
+        evaluation = self._evaluate()
+        if clock.images:
+            self._log(report, clock, evaluation.exact_match)
+        return evaluation
+
+    def finish(self, evaluation: Evaluation) -> TrainResult:
+        """Writes the final checkpoint with its record."""
+        path = self.out / MODEL_FILE
+        save_checkpoint(self._checkpoint(evaluation), path)
+        return TrainResult(path, self.config, evaluation, self.data.problems, self.bad_steps)
+
+    def _advance(self, clock: _Clock) -> StepReport:
+        """One step, timed."""
+        began = time.perf_counter()
+        batch = self.batches.batch(self.step)
+        ready = time.perf_counter()
+        report = self._train_on(self.model, self.optimizer, batch, self.step)
+        clock.data += ready - began
+        clock.compute += time.perf_counter() - ready
+        clock.images += len(batch.widths)
+        self.step += 1
+        self.bad_steps = self.bad_steps + 1 if report.skipped else 0
+        if self.bad_steps >= MAX_BAD_STEPS:
+            raise TrainError(
+                f"loss or gradient was not finite in {MAX_BAD_STEPS} steps in a row, up to step {self.step}:"
+                " lower max_lr, or use precision 'fp32'"
+            )
+        return report
+
+    def _train_on(self, model: CRNN, optimizer: torch.optim.Optimizer, batch: Batch, step: int) -> StepReport:
+        config = self.config
+        lr, momentum = one_cycle(step, config.steps or 1, config.max_lr, config.warmup)
+        for group in optimizer.param_groups:
+            group["lr"], group["betas"] = lr, (momentum, group["betas"][1])
+        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
+        return training_step(
+            model, optimizer, batch, self.data.preprocess, self.data.alphabet,
+            clip=config.clip, bf16=config.precision == "bf16",
+        )  # fmt: skip
+
+    def _steps_that_fit(self) -> int:
+        """Measures a few steps on a copy of the model and fills the rest of the minutes with such."""
+        model = copy.deepcopy(self.model).train()
+        optimizer = make_optimizer(model, self.config)
+        times = []
+        for step in range(24):
+            began = time.perf_counter()
+            self._train_on(model, optimizer, self.batches.batch(step), step)
+            times.append(time.perf_counter() - began)
+        step_seconds = sorted(times[4:])[len(times[4:]) // 2]
+        began = time.perf_counter()
+        self._evaluate()
+        evaluation_seconds = time.perf_counter() - began
+        left = 60 * (self.config.minutes or 0) - self.seconds() - evaluation_seconds
+        return max(1, int(0.95 * left / (step_seconds + evaluation_seconds / self.config.eval_every)))
+
+    def _evaluate(self) -> Evaluation:
+        return evaluate(
+            self.model, self.data.unseen, self.data.alphabet, self.data.preprocess, device=self.config.device
+        )
+
+    def _log(self, report: StepReport, clock: _Clock, exact: float) -> None:
+        """Appends a line of figures to the log."""
+        entry = {
+            "step": self.step, "seconds": round(self.seconds(), 1), "loss": round(report.loss, 5),
+            "blank_rate": round(report.blank_rate, 4), "exact_match": round(exact, 5),
+            "images_per_second": round(clock.images / (clock.data + clock.compute), 1),
+            "data_seconds": round(clock.data, 3), "compute_seconds": round(clock.compute, 3),
+        }  # fmt: skip
+        with (self.out / LOG_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
+        """The model with its record, as it is now."""
+        import fastctc
+
+        record: dict[str, Any] = {
+            "recipe": asdict(self.config),
+            "steps": self.step,
+            "minutes": round(self.seconds() / 60, 2),
+            "training_images": len(self.data.train),
+            "torch": torch.__version__,
+            "fastctc": getattr(fastctc, "__version__", "unknown"),
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        }
+        if evaluation is not None:
+            record["exact_match"] = round(evaluation.exact_match, 6)
+            record["character_error_rate"] = round(evaluation.character_error_rate, 6)
+            record["evaluated_images"] = evaluation.count
+        return Checkpoint(self.model, self.data.alphabet, self.data.preprocess, record)
