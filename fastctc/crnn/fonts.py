@@ -1,0 +1,73 @@
+"""Which fonts formulas can be drawn with: found where they are installed, checked, never shipped."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fastctc.crnn.formulas import CHARACTERS
+
+
+def find_fonts(*, system: bool = False) -> tuple[str, ...]:
+    """Return the fonts at hand that draw every character of a formula, always in the same order.
+
+    The ``captcha`` package's font comes first, then those bundled with matplotlib where it is installed: the same
+    fonts on every machine with the same versions of both.
+
+    Args:
+        system: add what lies under /usr/share/fonts, which differs from machine to machine.
+    """
+    folders = [package_folder("captcha") / "data"]
+    if importlib.util.find_spec("matplotlib") is not None:
+        folders.append(package_folder("matplotlib") / "mpl-data" / "fonts" / "ttf")
+    if system:
+        folders.append(Path("/usr/share/fonts"))
+    found: dict[tuple[str | None, str | None], str] = {}
+    for folder in folders:
+        for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".ttf", ".otf")):
+            if draws_formulas(str(path)):
+                found.setdefault(ImageFont.truetype(str(path), 16).getname(), str(path))
+    return tuple(found.values())
+
+
+@cache
+def draws_formulas(path: str) -> bool:
+    """Tell whether the font file at ``path`` has all the characters of a formula, and in their usual shapes.
+
+    Fonts of mathematical symbols put arrows or fragments of braces at these codes, so besides being there each glyph
+    must differ from the others, the minus be wide, the brackets tall, and the equals sign fall into two bars.
+    """
+    try:
+        font = ImageFont.truetype(path, 40)
+        glyphs = {c: printed(c, font) for c in CHARACTERS + "\U0010ffff"}
+    except (OSError, ValueError):
+        return False
+    missing = glyphs.pop("\U0010ffff").tobytes()
+    if len({glyph.tobytes() for glyph in glyphs.values()} - {missing, b""}) < len(CHARACTERS):
+        return False
+    equals_rows = np.asarray(glyphs["="]).max(1)
+    return (
+        glyphs["-"].width > glyphs["-"].height
+        and all(glyphs[c].height > 1.5 * glyphs[c].width for c in "()")
+        and equals_rows[len(equals_rows) // 2] == 0
+    )
+
+
+def package_folder(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"drawing formulas needs the {name} package: pip install {name}", name=name)
+    return Path(spec.submodule_search_locations[0])
+
+
+def printed(character: str, font: ImageFont.FreeTypeFont) -> Image.Image:
+    """Print one character, upright, as the tightest box of its coverage (0-255); empty if it leaves no ink."""
+    left, top, right, bottom = font.getbbox(character)
+    image = Image.new("L", (ceil(right - left) + 4, ceil(bottom - top) + 4))
+    ImageDraw.Draw(image).text((2 - left, 2 - top), character, font=font, fill=255)
+    return image.crop(image.getbbox() or (0, 0, 0, 0))
