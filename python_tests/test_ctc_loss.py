@@ -1,4 +1,4 @@
-"""fastctc.ctc_loss: values, exact gradients, semantics, determinism, against brute force and the reference."""
+"""fastctc.ctc_loss: values, gradients, semantics, determinism, against brute force and the reference."""
 
 from __future__ import annotations
 
@@ -469,7 +469,7 @@ def test_infeasible_sample_leaves_the_others_alone(
 
 @from_log_probs_and_logits
 def test_masked_classes_have_probability_zero(device: Device, from_logits: bool) -> None:
-    """-inf in a class the target does without, in one frame of a label, in the blank, and in a whole label."""
+    """-inf in a class the target does without, in one frame of a label, in the blank, in all of a label."""
     batch = random_batch(7, 4, 5, 3)
     batch.targets = torch.tensor([[1, 2, 3]] * 4)
     with torch.no_grad():
