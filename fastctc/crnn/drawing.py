@@ -126,27 +126,32 @@ def _compose(
 
 
 def _with_noise(image: Image.Image, style: _Style, ink: Any, rng: random.Random) -> Pixels:
-    """Return the image with the package's arc, and its dots, each a short slanted stroke."""
+    """Return the image with the package's dots, each a short slanted stroke, and its arc."""
+
+    def below(n: int) -> int:
+        return int(rng.random() * n)
+
     w, h = image.size
+    starts = np.array([(below(w + 1), below(h + 1)) for _ in range(style.dots)], dtype=int)
     if style.arc:
-        x1, x2 = rng.randint(0, w // 5), rng.randint(w // 5, w)
-        y1 = rng.randint(h // 5, h - h // 5)
-        box = (x1, y1, x2, rng.randint(y1, h - h // 5))
-        ImageDraw.Draw(image).arc(box, rng.randint(0, 20), rng.randint(160, 200), ink)
+        x1, x2 = below(w // 5 + 1), below(w - w // 5 + 1) + w // 5
+        y1 = below(h - 2 * (h // 5) + 1) + h // 5
+        y2 = below(h - y1 - h // 5 + 1) + y1
+        end, start = below(41) + 160, below(21)
+        ImageDraw.Draw(image).arc((x1, y1, x2, y2), start, end, ink)
     pixels = np.array(image)
-    dots = np.array([(int(rng.random() * (h + 1)), int(rng.random() * (w + 1))) for _ in range(style.dots)])
-    y, x = (dots.reshape(-1, 1, 2) + _dot(style.dot_width)).reshape(-1, 2).T.astype(int)
-    inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+    x, y = (starts.reshape(-1, 1, 2) + _dot(style.dot_width)).reshape(-1, 2).T
+    inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
     pixels[y[inside], x[inside]] = ink
     return pixels
 
 
 @cache
 def _dot(width: int) -> npt.NDArray[np.int64]:
-    """Return the pixels (y, x) of a stroke of that width from (0, 0) to (-1, -1)."""
+    """Return the pixels (x, y) of a stroke of that width from (0, 0) to (-1, -1)."""
     image = Image.new("L", (17, 17))
     ImageDraw.Draw(image).line((8, 8, 7, 7), 255, width)
-    return np.argwhere(np.asarray(image)) - 8
+    return np.argwhere(np.asarray(image).T) - 8
 
 
 def _smoothed(image: Pixels) -> Pixels:

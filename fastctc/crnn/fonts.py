@@ -59,6 +59,7 @@ def draws_formulas(path: str) -> bool:
 
 
 def package_folder(name: str) -> Path:
+    """Return where a package is installed, without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"drawing formulas needs the {name} package: pip install {name}", name=name)
