@@ -175,7 +175,7 @@ def test_zero_input_lengths(device: Device) -> None:
 @reductions
 @pytest.mark.parametrize("zero_infinity", [False, True])
 def test_zero_infinity(device: Device, reduction: str, zero_infinity: bool) -> None:
-    """60 labels in 50 frames. Without zero_infinity torch's own gradient is NaN there, so losses alone compare."""
+    """60 labels in 50 frames. Without zero_infinity torch's gradient is NaN there, so only losses compare."""
     logits = random_logits(50, 3, 15).to(device.torch).requires_grad_()
     targets = random_targets(60 + 25 + 20, num_classes=15).to(device.torch)
     arguments = targets, [50, 50, 50], [60, 25, 20]
