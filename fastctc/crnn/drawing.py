@@ -9,9 +9,9 @@ contest what formula contests show: many fonts, glyphs set tightly, thin ``-`` a
         dots, no arc, now and then hardly any contrast
 ======= ==============================================================================================
 
-:class:`CaptchaRenderer` draws every glyph anew with the package's own routine; :class:`GlyphRenderer` draws a bank
-of glyphs once, with the same routine, and composes pictures of them by the package's rules, some ten times faster.
-A picture depends on its text, its random numbers and the renderer's options alone.
+:class:`CaptchaRenderer` draws every glyph anew with the package's own routine; :class:`GlyphRenderer` draws a
+bank of glyphs once, with the same routine, and composes pictures of them by the package's rules, some ten
+times faster. A picture depends on its text, its random numbers and the renderer's options alone.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ _Glyphs = Callable[[str, int, float, random.Random], Box]
 def _compose(
     text: str, style: _Style, size: tuple[int, int], glyphs: _Glyphs, rng: random.Random, mode: str
 ) -> Pixels:
-    """Set ``text`` by the captcha package's rules, in colour (mode ``RGB``) or grey (``L``), as (height, width[, 3]).
+    """Set ``text`` by the captcha package's rules; gives (height, width) for mode ``L``, (…, 3) for ``RGB``.
 
-    The package slides each glyph back by a random part of the mean width, pastes it through a mask that is the
-    lightness of its ink, shrinks the line where it is too wide, adds noise, and smooths the whole.
+    The package slides each glyph back by a random part of the mean width, pastes it through a mask that is
+    the lightness of its ink, shrinks the line where it is too wide, adds noise, and smooths the whole.
     """
     boxes = []
     for character in text:
@@ -155,12 +155,12 @@ def _dot(width: int) -> npt.NDArray[np.int64]:
 
 
 def _smoothed(image: Pixels) -> Pixels:
-    """Return what Pillow's SMOOTH filter makes of an image: five times the pixel and its 8 neighbours, over 13."""
+    """Return what Pillow's SMOOTH makes of an image: five times the pixel, and its 8 neighbours, over 13."""
     wide = image.astype(np.uint16)
     rows = wide[:-2] + wide[1:-1] + wide[2:]
     total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
     total += 4 * wide[1:-1, 1:-1] + 6
-    smoothed = image.copy()
+    smoothed: Pixels = image.copy()
     smoothed[1:-1, 1:-1] = total // 13
     return smoothed
 
@@ -175,10 +175,10 @@ _STRAIGHT = np.minimum(255, 255 * _PRODUCT // np.maximum(_BYTE, 1))
 
 
 def _masks(ink: tuple[int, ...]) -> bytes:
-    """Return the package's mask of each coverage: 1.97 times the ink's lightness, however thin the coverage is.
+    """Return the package's mask of each coverage: 1.97 times the ink's lightness, however thin the coverage.
 
-    Turning and warping multiply a colour by its coverage and divide it out again, in eight bits, which is the same
-    colour except where there is next to no coverage; _STRAIGHT[colour, coverage] says what comes out.
+    Turning and warping multiply a colour by its coverage and divide it out again, in eight bits, which is the
+    same colour except where there is next to no coverage; _STRAIGHT[colour, coverage] says what comes out.
     """
     lightness = 0.299 * _STRAIGHT[ink[0]] + 0.587 * _STRAIGHT[ink[1]] + 0.114 * _STRAIGHT[ink[2]]
     masks: Pixels = np.minimum(255, 1.97 * lightness).astype(np.uint8)
@@ -190,14 +190,14 @@ class CaptchaRenderer:
     """Draws formulas with the ``captcha`` package itself, every glyph anew.
 
     With ``look="default"`` a picture is what ``ImageCaptcha(*size).generate_image(text)`` makes. With
-    ``look="contest"`` the package's routine draws the glyphs, and its placement, dots and smoothing are varied.
+    ``look="contest"`` the package's routine draws the glyphs, and its placement, colours and dots are varied.
 
     Args:
         look: ``"contest"`` or ``"default"``.
-        size: width and height of the pictures in pixels. The contest's glyphs grow with the height, the package's
-            own do not.
-        fonts: paths of the fonts to draw with; by default :func:`fastctc.crnn.fonts.find_fonts` for ``"contest"``
-            and the package's own for ``"default"``.
+        size: width and height of the pictures in pixels. The contest's glyphs grow with the height, the
+            package's own do not.
+        fonts: paths of the fonts to draw with; by default :func:`fastctc.crnn.fonts.find_fonts` for
+            ``"contest"`` and the package's own for ``"default"``.
 
     Raises:
         ValueError: for another look, too small a size, or a font without the characters of a formula.
@@ -233,8 +233,9 @@ class CaptchaRenderer:
 class GlyphRenderer:
     """Draws formulas in the same looks from a bank of glyphs, some ten times faster than the package.
 
-    The bank is drawn once per process and set of arguments (about two seconds; processes forked later share it),
-    with the same routine as :class:`CaptchaRenderer`. Each picture chooses, places and colours glyphs, and adds noise.
+    The bank is drawn once per process and set of arguments (about two seconds; processes forked later share
+    it), with the same routine as :class:`CaptchaRenderer`. Each picture chooses, places and colours glyphs,
+    and adds noise.
 
     Args:
         look, size, fonts: as for :class:`CaptchaRenderer`.
@@ -298,14 +299,14 @@ def make_renderer(name: RendererName, look: Look) -> CaptchaRenderer | GlyphRend
 
 @dataclass(frozen=True)
 class FormulaSource:
-    """An endless series of pictures of formulas: ``source(i)`` is number ``i``, whoever asks, in whatever order.
+    """An endless series of pictures of formulas: ``source(i)`` is number ``i``, whoever asks, in any order.
 
-    Worker processes may each hold a copy; call :meth:`prepare` before they are forked, so that they share one bank
-    of glyphs instead of drawing one each.
+    Worker processes may each hold a copy; call :meth:`prepare` before they are forked, so that they share one
+    bank of glyphs instead of drawing one each.
 
     Args:
         look: ``"contest"``, ``"default"`` or ``"mixed"``, half of each.
-        renderer: ``"captcha"``, ``"glyphs"`` or ``"mixed"``, a tenth by the package and the others from glyphs.
+        renderer: ``"captcha"``, ``"glyphs"`` or ``"mixed"``, a tenth by the package, the others from glyphs.
         seed: which series.
         value: what follows the expression, see :func:`fastctc.crnn.formulas.random_formula`.
         grey: give arrays of uint8 of shape (60, 180) instead of RGB pictures.

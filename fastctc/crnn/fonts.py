@@ -16,8 +16,8 @@ from fastctc.crnn.formulas import CHARACTERS
 def find_fonts(*, system: bool = False) -> tuple[str, ...]:
     """Return the fonts at hand that draw every character of a formula, always in the same order.
 
-    The ``captcha`` package's font comes first, then those bundled with matplotlib where it is installed: the same
-    fonts on every machine with the same versions of both.
+    The ``captcha`` package's font comes first, then those bundled with matplotlib where it is installed: the
+    same fonts on every machine with the same versions of both.
 
     Args:
         system: add what lies under /usr/share/fonts, which differs from machine to machine.
@@ -39,8 +39,9 @@ def find_fonts(*, system: bool = False) -> tuple[str, ...]:
 def draws_formulas(path: str) -> bool:
     """Tell whether the font file at ``path`` has all the characters of a formula, and in their usual shapes.
 
-    Fonts of mathematical symbols put arrows or fragments of braces at these codes, so besides being there each glyph
-    must differ from the others, the minus be wide, the brackets tall, and the equals sign fall into two bars.
+    Fonts of mathematical symbols put arrows or fragments of braces at these codes, so besides being there
+    each glyph must differ from the others, the minus be wide, the brackets tall, and the equals sign fall
+    into two bars.
     """
     try:
         font = ImageFont.truetype(path, 40)
@@ -67,7 +68,7 @@ def package_folder(name: str) -> Path:
 
 
 def printed(character: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """Print one character, upright, as the tightest box of its coverage (0-255); empty if it leaves no ink."""
+    """Print one character, upright: the tightest box of its coverage (0-255), or an empty one for no ink."""
     left, top, right, bottom = font.getbbox(character)
     image = Image.new("L", (ceil(right - left) + 4, ceil(bottom - top) + 4))
     ImageDraw.Draw(image).text((2 - left, 2 - top), character, font=font, fill=255)

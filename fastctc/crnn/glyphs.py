@@ -66,7 +66,7 @@ def captcha_draws_from(rng: random.Random) -> Iterator[None]:
 
 
 class Box(NamedTuple):
-    """A drawn glyph: how much ink (0-255) covers each pixel of its box, row by row; empty where there is none."""
+    """A drawn glyph: how much ink (0-255) covers each pixel of its box, row by row; empty for no ink."""
 
     width: int
     height: int
@@ -101,7 +101,7 @@ class GlyphPress:
 
 
 def _box(glyph: Image.Image, raised: int = 0) -> Box:
-    """Make a box of a grey image; room below raises the ink by so many pixels once the box is centred on a line."""
+    """Make a box of a grey image, with room below that raises its ink once the box is centred on a line."""
     if glyph.getbbox() is None:
         return Box(*glyph.size, b"")
     return Box(glyph.width, glyph.height + 2 * raised, glyph.tobytes() + bytes(glyph.width * 2 * raised))
