@@ -29,9 +29,13 @@ class Alphabet:
             raise ValueError("characters is empty, expected at least one character")
         for position, character in enumerate(characters):
             if character in characters[:position]:
-                raise ValueError(f"characters has {character!r} twice, the second time at position {position}")
+                raise ValueError(
+                    f"characters has {character!r} twice, the second time at position {position}"
+                )
         if not 0 <= blank <= len(characters):
-            raise ValueError(f"blank is {blank}, expected 0 to {len(characters)} for {len(characters)} characters")
+            raise ValueError(
+                f"blank is {blank}, expected 0 to {len(characters)} for {len(characters)} characters"
+            )
         self.characters = characters
         self.blank = blank
         self._class_of = {c: i + (i >= blank) for i, c in enumerate(characters)}

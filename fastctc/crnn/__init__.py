@@ -1,1 +1,23 @@
-"""A convolutional recurrent network (CRNN) that reads a line of text from an image, trained with CTC."""
+"""A CRNN text recogniser trained with CTC: images of one line of text in, text out.
+
+Training is in :mod:`fastctc.crnn.train`, drawing of formula images in :mod:`fastctc.crnn.drawing`.
+"""
+
+from fastctc.crnn.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from fastctc.crnn.model import CRNN, CRNNConfig
+from fastctc.crnn.preprocess import ImageError, PreprocessConfig
+from fastctc.crnn.recognize import Hypothesis, Reading, Recognizer
+
+__all__ = [
+    "CRNN",
+    "CRNNConfig",
+    "Checkpoint",
+    "CheckpointError",
+    "Hypothesis",
+    "ImageError",
+    "PreprocessConfig",
+    "Reading",
+    "Recognizer",
+    "load_checkpoint",
+    "save_checkpoint",
+]

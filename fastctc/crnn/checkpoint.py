@@ -39,7 +39,8 @@ class Checkpoint:
         model: in evaluation mode, on the CPU, float32.
         alphabet: characters and blank.
         preprocess: what is done to an image before the model.
-        training: how it came to be: recipe, seed, steps, accuracy, versions. For people; nothing depends on it.
+        training: how it came to be: recipe, seed, steps, accuracy, versions. For people; nothing depends on
+        it.
     """
 
     model: CRNN

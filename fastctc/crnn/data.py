@@ -1,7 +1,8 @@
 """Training and evaluation samples: drawn or read once, kept preprocessed in memory, batched by a pure rule.
 
-Which samples form the batch of a step, and how they are shifted, depends on nothing but the seed and the step:
-no sampler state has to be saved, and a resumed run sees exactly what an uninterrupted one would have seen.
+Which samples form the batch of a step, and how they are shifted, depends on nothing but the seed and the
+step: no sampler state has to be saved, and a resumed run sees exactly what an uninterrupted one would have
+seen.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ import multiprocessing
 import os
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fastctc.crnn.preprocess import ImageError, ImageLike, PreprocessConfig, load_grey, pad_batch
@@ -32,7 +37,7 @@ LABELS_FILE = "labels.tsv"
 class Source(Protocol):
     """Anything that gives sample number ``index``; picklable, so that worker processes can draw from it."""
 
-    def __call__(self, index: int) -> tuple[ImageLike, str]:
+    def __call__(self, index: int, /) -> tuple[ImageLike, str]:
         """The image and its text."""
 
 
@@ -62,9 +67,20 @@ class Samples:
     def __len__(self) -> int:
         return len(self.images)
 
+    def fingerprint(self) -> int:
+        """A number that changes, almost surely, with any text or pixel."""
+        value = zlib.crc32("\n".join(self.texts).encode())
+        for image in self.images:
+            value = zlib.crc32(image.tobytes(), value)
+        return value
+
     def subset(self, indices: list[int]) -> Samples:
         """The samples at these indices, in this order; the images are shared."""
-        return Samples(*([column[i] for i in indices] for column in (self.images, self.texts, self.names)))
+        return Samples(
+            [self.images[i] for i in indices],
+            [self.texts[i] for i in indices],
+            [self.names[i] for i in indices],
+        )
 
 
 class FolderSource:
@@ -85,6 +101,7 @@ class FolderSource:
         return len(self.entries)
 
     def __call__(self, index: int) -> tuple[Path, str]:
+        """The path of a sample's image and its text."""
         name, text = self.entries[index]
         return self.folder / name, text
 
@@ -94,7 +111,7 @@ class FolderSource:
 
 
 def read_labels(path: Path) -> list[tuple[str, str]]:
-    """The (file name, text) pairs of a labels file, one tab-separated pair a line; empty lines do not count."""
+    """The (file name, text) pairs of a labels file, a pair a line; empty lines do not count."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -114,10 +131,9 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-# --- Collecting: from a source into memory, by worker processes -------------------------------------------------
+# --- Collecting: from a source into memory, by worker processes ----------------------------------------
 
 _Collected = tuple[npt.NDArray[np.uint8] | str, str]  # the image or why there is none, and the text
-_worker_source: tuple[Source, PreprocessConfig] | None = None
 
 
 def collect(
@@ -130,7 +146,7 @@ def collect(
     name: Callable[[int], str] = "sample {}".format,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> tuple[Samples, list[Problem]]:
-    """Draws or reads samples and preprocesses them, in the order of their indices whatever the workers' timing.
+    """Draws or reads samples and preprocesses them, in the order of their indices.
 
     Args:
         source: gives the samples; must be picklable if ``workers`` > 0.
@@ -147,7 +163,7 @@ def collect(
     samples, problems = Samples(), []
     deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
-    for chunk, items in _read_chunks(source, chunks, preprocess, workers):
+    for chunk, items in _map_chunks(partial(_read_one, source, preprocess), chunks, workers):
         for index, (image, text) in zip(chunk, items, strict=True):
             if isinstance(image, str):
                 problems.append(Problem(name(index), image))
@@ -167,22 +183,86 @@ def default_workers() -> int:
     return cpus if cpus > 1 else 0
 
 
-def _read_chunks(
-    source: Source, chunks: list[range], preprocess: PreprocessConfig, workers: int
-) -> Iterator[tuple[range, list[_Collected]]]:
-    """Chunks with their samples, in order; a few chunks are in work ahead of the one that is yielded."""
+def write_folder(
+    source: Source,
+    folder: str | Path,
+    count: int,
+    *,
+    first: int = 0,
+    workers: int = 0,
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> None:
+    """Writes ``count`` samples of a source as PNG files, and ``labels.tsv`` once all of them are there.
+
+    Args:
+        source: gives the samples.
+        folder: made if missing.
+        count: how many samples.
+        first: index of the first.
+        workers: processes that draw; 0 draws in this one.
+        on_progress: called with the number of samples written since the last call.
+
+    Raises:
+        LabelError: the folder has a labels file already.
+    """
+    folder = Path(folder)
+    labels = folder / LABELS_FILE
+    if labels.exists():
+        raise LabelError(f"{folder} has a {LABELS_FILE} already")
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    indices = range(first, first + count)
+    chunks = [indices[start : start + CHUNK] for start in range(0, count, CHUNK)]
+    for chunk, texts in _map_chunks(partial(_write_one, source, folder), chunks, workers):
+        lines += [f"{file_name(index)}\t{text}\n" for index, text in zip(chunk, texts, strict=True)]
+        on_progress(len(chunk))
+    temporary = labels.with_name(f".{LABELS_FILE}")
+    temporary.write_text("".join(lines), encoding="utf-8")
+    os.replace(temporary, labels)
+
+
+def file_name(index: int) -> str:
+    """The name under which sample ``index`` of a source is written."""
+    return f"{index:06d}.png"
+
+
+def _read_one(source: Source, preprocess: PreprocessConfig, index: int) -> _Collected:
+    image, text = source(index)
+    try:
+        return load_grey(image, preprocess), text
+    except ImageError as error:
+        return str(error), text
+
+
+def _write_one(source: Source, folder: Path, index: int) -> str:
+    image, text = source(index)
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    assert isinstance(image, Image.Image)
+    image.save(folder / file_name(index))
+    return text
+
+
+_R = TypeVar("_R")
+_worker_function: Callable[[int], Any]
+
+
+def _map_chunks(
+    function: Callable[[int], _R], chunks: list[range], workers: int
+) -> Iterator[tuple[range, list[_R]]]:
+    """Chunks with the function of each of their indices, in order; workers are a few chunks ahead."""
     if workers < 1 or len(chunks) < 2:
         for chunk in chunks:
-            yield chunk, [_read_one(source, index, preprocess) for index in chunk]
+            yield chunk, [function(index) for index in chunk]
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (source, preprocess)) as pool:
-        waiting: deque[tuple[range, Future[list[_Collected]]]] = deque()
+    with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
+        waiting: deque[tuple[range, Future[list[_R]]]] = deque()
         todo = iter(chunks)
         try:
             while True:
-                while len(waiting) < 4 * workers and (chunk := next(todo, None)) is not None:
-                    waiting.append((chunk, pool.submit(_read_in_worker, chunk)))
+                for chunk in islice(todo, 4 * workers - len(waiting)):
+                    waiting.append((chunk, pool.submit(_run_in_worker, chunk)))
                 if not waiting:
                     return
                 chunk, future = waiting.popleft()
@@ -191,18 +271,10 @@ def _read_chunks(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_one(source: Source, index: int, preprocess: PreprocessConfig) -> _Collected:
-    image, text = source(index)
-    try:
-        return load_grey(image, preprocess), text
-    except ImageError as error:
-        return str(error), text
-
-
-def _start_worker(source: Source, preprocess: PreprocessConfig) -> None:
-    """Runs once in each worker: keeps the source, and makes the worker end when its parent is killed."""
-    global _worker_source
-    _worker_source = (source, preprocess)
+def _start_worker(function: Callable[[int], Any]) -> None:
+    """Runs once in each worker: keeps the function, and makes the worker end when its parent is killed."""
+    global _worker_function
+    _worker_function = function
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -214,18 +286,16 @@ def _start_worker(source: Source, preprocess: PreprocessConfig) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _read_in_worker(chunk: range) -> list[_Collected]:
-    assert _worker_source is not None
-    source, preprocess = _worker_source
-    return [_read_one(source, index, preprocess) for index in chunk]
+def _run_in_worker(chunk: range) -> list[Any]:
+    return [_worker_function(index) for index in chunk]
 
 
-# --- Pre-flight check -------------------------------------------------------------------------------------------
+# --- Pre-flight check ----------------------------------------------------------------------------------
 
 
 def frames_needed(tokens: list[int]) -> int:
     """Frames without which CTC has no path: one a label, and a blank between equal neighbours."""
-    return len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def check_samples(
@@ -253,9 +323,8 @@ def check_samples(
             continue
         available, needed = frames(image.shape[1]), frames_needed(tokens)
         if needed > available:
-            problems.append(
-                Problem(name, f"label {text!r} needs {needed} frames, an image {image.shape[1]} wide has {available}")
-            )
+            reason = f"label {text!r} needs {needed} frames, an image {image.shape[1]} wide has {available}"
+            problems.append(Problem(name, reason))
             continue
         usable.append(i)
     if not usable:
@@ -265,19 +334,25 @@ def check_samples(
 
 
 def split_holdout(samples: Samples, seed: int, limit: int = 1000) -> tuple[Samples, Samples]:
-    """Parts samples into training and evaluation: a twentieth, at most ``limit``, at least one, chosen by ``seed``."""
+    """Parts samples into training and evaluation.
+
+    A twentieth is held out for evaluation, at most ``limit``, at least one, chosen by ``seed``.
+
+    Raises:
+        LabelError: fewer than two samples.
+    """
     if len(samples) < 2:
-        raise LabelError(f"{len(samples)} samples, expected at least 2: one to train on and one to evaluate on")
+        raise LabelError(f"{len(samples)} samples, expected at least 2: one to train on, one to evaluate on")
     held = min(limit, max(1, len(samples) // 20))
     order = np.random.default_rng([seed, 2]).permutation(len(samples)).tolist()
     return samples.subset(sorted(order[held:])), samples.subset(sorted(order[:held]))
 
 
-# --- Batches ----------------------------------------------------------------------------------------------------
+# --- Batches -------------------------------------------------------------------------------------------
 
 
 class Batch(NamedTuple):
-    """What one training step takes: images (N, 1, H, W) uint8, widths (N,), targets (sum S,), target lengths (N,)."""
+    """What a step takes: images (N, 1, H, W) uint8, widths (N,), targets (sum S,), target lengths (N,)."""
 
     images: Tensor
     widths: Tensor
@@ -288,8 +363,8 @@ class Batch(NamedTuple):
 class BatchMaker:
     """Gives the batch of any step, as a pure function of the seed and the step.
 
-    Sample positions run through an endless chain of epochs, each a permutation of all samples drawn from the seed
-    and the epoch's number; step k takes positions ``k * batch_size`` up to ``(k + 1) * batch_size``.
+    Sample positions run through an endless chain of epochs, each a permutation of all samples drawn from the
+    seed and the epoch's number; step k takes positions ``k * batch_size`` up to ``(k + 1) * batch_size``.
 
     Args:
         samples: all with texts in the alphabet.
@@ -323,7 +398,9 @@ class BatchMaker:
             ],
             axis=1,
         ).tolist()
-        images = [shifted(self.samples.images[i], dx, dy) for i, (dx, dy) in zip(indices, shifts, strict=True)]
+        images = [
+            shifted(self.samples.images[i], dx, dy) for i, (dx, dy) in zip(indices, shifts, strict=True)
+        ]
         pixels, widths = pad_batch(images)
         targets = [self._targets[i] for i in indices]
         return Batch(pixels, widths, torch.cat(targets), torch.tensor([len(target) for target in targets]))

@@ -1,8 +1,8 @@
 """The recogniser's network: an image of one line of text in, CTC log-probabilities out.
 
-Images of a batch are padded on the right to one width. After every stage the columns that are padding are set to
-zero again, which is what a convolution sees beyond the edge of an image that stands alone; so neither padding nor
-the company in a batch changes what is read.
+Images of a batch are padded on the right to one width. After every stage the columns that are padding are set
+to zero again, which is what a convolution sees beyond the edge of an image that stands alone; so neither
+padding nor the company in a batch changes what is read.
 
     images (N, 1, H, W) ── convolutions, pooling ──> (N, C, H', W/4) ── columns ──> (N, T, C·H')
                         ── linear ──> (N, T, hidden) ── head ──> (N, T, classes),  T = ceil(W/4)
@@ -44,12 +44,18 @@ class CRNNConfig:
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture is {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}")
+            raise ValueError(
+                f"architecture is {self.architecture!r}, expected one of {', '.join(ARCHITECTURES)}"
+            )
         if self.num_classes < 2:
-            raise ValueError(f"num_classes is {self.num_classes}, expected at least 2: a character and the blank")
+            raise ValueError(
+                f"num_classes is {self.num_classes}, expected at least 2: a character and the blank"
+            )
         multiple = 8 if self.architecture == "conv" else 16
         if self.height < multiple or self.height % multiple:
-            raise ValueError(f"height is {self.height}, expected a multiple of {multiple} for {self.architecture!r}")
+            raise ValueError(
+                f"height is {self.height}, expected a multiple of {multiple} for {self.architecture!r}"
+            )
 
     @classmethod
     def paper(cls, num_classes: int) -> CRNNConfig:
@@ -107,7 +113,9 @@ class ConvStage(nn.Module):
         if inside is not None:
             x = x * inside
         if self.pool != (1, 1):
-            x = F.max_pool2d(x, self.pool)  # a half-filled window sees the padding's zeros: no ReLU is below them
+            x = F.max_pool2d(
+                x, self.pool
+            )  # a half-filled window sees the padding's zeros: no ReLU is below them
             if widths is not None:
                 widths = torch.div(widths + self.pool[1] - 1, self.pool[1], rounding_mode="floor")
         return x, widths
@@ -126,7 +134,8 @@ class ConvHead(nn.Module):
     def __init__(self, hidden: int, dilations: tuple[int, ...] = (1, 2, 1)) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Conv2d(hidden, hidden, (1, 5), padding=(0, 2 * d), dilation=(1, d), bias=False) for d in dilations
+            nn.Conv2d(hidden, hidden, (1, 5), padding=(0, 2 * d), dilation=(1, d), bias=False)
+            for d in dilations
         )
         self.norms = nn.ModuleList(MaskedBatchNorm(hidden) for _ in dilations)
         self.features = hidden
@@ -185,9 +194,9 @@ def _vgg_stages(c: int) -> list[ConvStage]:
 class CRNN(nn.Module):
     """Convolutional network with a sequence head and CTC output, for images of any width.
 
-    The default architecture has 555,000 parameters at 17 characters. ``"vgg-bilstm"`` follows Shi, Bai and Yao, An
-    End-to-End Trainable Neural Network for Image-based Sequence Recognition, arXiv:1507.05717, except that pooling
-    keeps the frames at ceil(W/4) and the last convolution sees one zero column on the right.
+    The default architecture has 555,000 parameters at 17 characters. ``"vgg-bilstm"`` follows Shi, Bai and
+    Yao, An End-to-End Trainable Neural Network for Image-based Sequence Recognition, arXiv:1507.05717, except
+    that pooling keeps the frames at ceil(W/4) and the last convolution sees one zero column on the right.
 
     Example:
         >>> model = CRNN(CRNNConfig(num_classes=18)).eval()
@@ -223,8 +232,8 @@ class CRNN(nn.Module):
             widths: (N,) int64, columns of each image that are not padding; None: all of them.
 
         Returns:
-            log_probs (N, T, C) float32 with T = ceil(W / 4), and lengths (N,) int64. Frames at or beyond an image's
-            length carry no meaning.
+            log_probs (N, T, C) float32 with T = ceil(W / 4), and lengths (N,) int64. Frames at or beyond an
+            image's length carry no meaning.
         """
         logits, lengths = self.logits(images, widths)
         return logits.log_softmax(-1), lengths
@@ -240,7 +249,8 @@ class CRNN(nn.Module):
         lengths = frame_lengths(widths)
         padded = bool((widths < full).any())
         remaining = widths if padded else None
-        x = images if remaining is None else images * _inside(images, remaining)
+        inside = _inside(images, remaining)
+        x = images if inside is None else images * inside
         for stage in self.stages:
             x, remaining = stage(x, remaining)
         frames = self.project(self._columns(x))
@@ -256,13 +266,17 @@ class CRNN(nn.Module):
 
     def _check(self, images: Tensor, widths: Tensor | None) -> None:
         if images.dim() != 4 or images.shape[1] != 1 or images.shape[2] != self.config.height:
-            raise ValueError(f"images has shape {tuple(images.shape)}, expected (N, 1, {self.config.height}, W)")
+            raise ValueError(
+                f"images has shape {tuple(images.shape)}, expected (N, 1, {self.config.height}, W)"
+            )
         if images.shape[3] < 1:
             raise ValueError("images has width 0, expected at least one column")
         if widths is None:
             return
         if widths.shape != images.shape[:1] or widths.is_floating_point():
-            raise ValueError(f"widths is {widths.dtype} {tuple(widths.shape)}, expected integers ({images.shape[0]},)")
+            raise ValueError(
+                f"widths is {widths.dtype} {tuple(widths.shape)}, expected integers ({images.shape[0]},)"
+            )
         if widths.numel() and (int(widths.min()) < 1 or int(widths.max()) > images.shape[3]):
             raise ValueError(
                 f"widths has {int(widths.min())} to {int(widths.max())}, expected 1 to {images.shape[3]}"

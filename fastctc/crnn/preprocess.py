@@ -28,8 +28,8 @@ class PreprocessConfig:
         height: rows of the model's input; the width follows from the aspect ratio, never stretched.
         max_width: columns after resizing, above which an image is refused.
         max_pixels: pixels of the original image, above which it is refused undecoded.
-        contrast_floor: grey levels (of 255) added to the standard deviation an image is divided by, so that an
-            empty image stays near zero instead of becoming amplified noise.
+        contrast_floor: grey levels (of 255) added to the standard deviation an image is divided by, so that
+            an empty image stays near zero instead of becoming amplified noise.
     """
 
     height: int = 32
@@ -41,9 +41,9 @@ class PreprocessConfig:
 def load_grey(image: ImageLike, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
     """Reads an image of any kind as grey levels at the model's height.
 
-    Grey, the darkest pixel stretched to 0 and the lightest to 255, then resized to ``config.height`` keeping the
-    aspect ratio. Transparent parts become white; of an animation the first frame counts; 16-bit and float images
-    are scaled to 8 bits; a rotation noted by a camera is applied.
+    Grey, the darkest pixel stretched to 0 and the lightest to 255, then resized to ``config.height`` keeping
+    the aspect ratio. Transparent parts become white; of an animation the first frame counts; 16-bit and float
+    images are scaled to 8 bits; a rotation noted by a camera is applied.
 
     Args:
         image: path of a file, its bytes, a PIL image of any mode, or a uint8 array (H, W) or (H, W, 3 or 4).
@@ -81,7 +81,9 @@ def _open(image: ImageLike) -> Image.Image:
         return image
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise ImageError(f"array of {image.dtype} and shape {image.shape}, expected uint8 (H, W) or (H, W, 3)")
+            raise ImageError(
+                f"array of {image.dtype} and shape {image.shape}, expected uint8 (H, W) or (H, W, 3)"
+            )
         return Image.fromarray(image)
     if isinstance(image, bytes):
         return Image.open(io.BytesIO(image))

@@ -50,8 +50,8 @@ class Recognizer:
     """A trained model that reads images.
 
     Example:
-        >>> recognizer = Recognizer.from_checkpoint()       # the one that ships with the package  # doctest: +SKIP
-        >>> [reading.text for reading in recognizer.read(["formula.png"])]                         # doctest: +SKIP
+        >>> recognizer = Recognizer.from_checkpoint()  # doctest: +SKIP
+        >>> [reading.text for reading in recognizer.read(["formula.png"])]  # doctest: +SKIP
         ['(6*8)+3=51']
     """
 
@@ -59,10 +59,13 @@ class Recognizer:
         self.checkpoint = checkpoint
         self.alphabet = checkpoint.alphabet
         self.device = torch.device(device)
-        self.model = checkpoint.model.to(self.device, memory_format=torch.channels_last).eval()
+        self.model: CRNN = checkpoint.model.to(self.device).eval()
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path | None = None, device: str | torch.device = "cpu") -> Recognizer:
+    def from_checkpoint(
+        cls, path: str | Path | None = None, device: str | torch.device = "cpu"
+    ) -> Recognizer:
         """A recogniser from a checkpoint file; None: the checkpoint that ships with the package."""
         return cls(load_checkpoint(SHIPPED_CHECKPOINT if path is None else path), device)
 
@@ -145,7 +148,9 @@ def greedy_hypotheses(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) ->
         N lists of hypotheses.
     """
     decoded = greedy_decode(log_probs, lengths, blank=alphabet.blank)
-    targets = decoded.tokens.clamp_min(0 if alphabet.blank else 1)  # the padding must be a class, but is not used
+    targets = decoded.tokens.clamp_min(
+        0 if alphabet.blank else 1
+    )  # the padding must be a class, but is not used
     losses = ctc_loss(
         log_probs.transpose(0, 1), targets, lengths, decoded.lengths, blank=alphabet.blank, reduction="none"
     )

@@ -1,7 +1,7 @@
-"""Training a recogniser: seeded, resumable after a kill with the same result, within a budget of steps or minutes.
+"""Training a recogniser: seeded, resumable after a kill, within a budget of steps or minutes.
 
-Everything random in a step (order, shifts, dropout) is drawn from the seed and the step's number, and the learning
-rate is a function of the step; so the state of a run is its weights, its optimizer and a number.
+Everything random in a step (order, shifts, dropout) is drawn from the seed and the step's number, and the
+learning rate is a function of the step; so the state of a run is its weights, its optimizer and a number.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import math
 import os
 import platform
 import time
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from fastctc.crnn.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint, save_state
@@ -37,8 +35,8 @@ from fastctc.crnn.data import (
 )
 from fastctc.crnn.evaluate import Evaluation, evaluate
 from fastctc.crnn.model import CRNN, CRNNConfig, frame_lengths
-from fastctc.crnn.preprocess import PreprocessConfig, normalize
-from fastctc.loss import ctc_loss
+from fastctc.crnn.optimize import StepReport, make_optimizer, one_cycle, training_step
+from fastctc.crnn.preprocess import PreprocessConfig
 from fastctc.text import Alphabet
 
 log = logging.getLogger(__name__)
@@ -46,7 +44,9 @@ log = logging.getLogger(__name__)
 STATE_FILE = "state.pt"
 MODEL_FILE = "model.safetensors"
 LOG_FILE = "log.jsonl"
-FIRST_UNSEEN = 1_000_000_000  # evaluation images of a drawn series start at this index, beyond any training image
+FIRST_UNSEEN = (
+    1_000_000_000  # evaluation images of a drawn series start at this index, beyond any training image
+)
 DRAWING_SHARE = 0.2  # of a budget of minutes, if the number of images is left open
 MAX_BAD_STEPS = 20
 
@@ -67,7 +67,8 @@ class TrainConfig:
         architecture: ``"conv"`` or ``"vgg-bilstm"``.
         height: rows images are resized to.
         steps: training steps; None: what fits into ``minutes``.
-        minutes: wall time for drawing and training together, turned into ``images`` and ``steps`` at the start.
+        minutes: wall time for drawing and training together, turned into ``images`` and ``steps`` at the
+            start.
         batch_size: images a step.
         max_lr: peak of the one-cycle learning rate.
         warmup: share of the steps in which the rate rises.
@@ -127,7 +128,15 @@ PRESETS = {
 
 @dataclass
 class TrainResult:
-    """What a finished run leaves: the checkpoint's path, the recipe as it was run, and the accuracy on unseen images."""
+    """What a finished run leaves.
+
+    Attributes:
+        checkpoint: its path.
+        config: the recipe as it was run, images and steps filled in.
+        evaluation: accuracy of the stored weights on unseen images.
+        problems: samples that were left out.
+        bad_steps: steps without an update since the last good one.
+    """
 
     checkpoint: Path
     config: TrainConfig
@@ -160,8 +169,9 @@ def train(
         out: the folder; made if missing.
         resume: go on from ``state.pt`` if it is there. The result is the one of an uninterrupted run.
         workers: processes that draw or read images; None: one for each CPU. No influence on the result.
-        show_progress: a progress bar on stderr.
-        should_stop: asked before each step; true saves the state and ends the run with :class:`KeyboardInterrupt`.
+        show_progress: a progress bar on stderr, if that is a terminal.
+        should_stop: asked before each step; true saves the state and ends the run with
+            :class:`KeyboardInterrupt`.
 
     Returns:
         The checkpoint's path and its accuracy on images that were not trained on.
@@ -219,15 +229,17 @@ def _precision(config: TrainConfig) -> str:
         return config.precision
     if torch.device(config.device).type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    checks = [
+        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
     return "bf16" if any(check() for check in checks if check is not None) else "fp32"
 
 
-# --- Data -------------------------------------------------------------------------------------------------------
+# --- Data ----------------------------------------------------------------------------------------------
 
 
 def load_data(config: TrainConfig, workers: int, show_progress: bool) -> tuple[_Data, TrainConfig]:
-    """Draws or reads all samples, checks them, and says how many there are in the configuration it returns."""
+    """Draws or reads all samples and checks them; the configuration returned says how many there are."""
     preprocess = PreprocessConfig(height=config.height)
     if config.data is not None:
         samples, problems = _read_folder(config.data, preprocess, workers, show_progress)
@@ -252,21 +264,25 @@ def _frames(width: int) -> int:
     return int(frame_lengths(torch.tensor(width)))
 
 
-def formula_source(config: TrainConfig, **changes: Any) -> Source:
-    """The series of drawn formulas that a configuration names."""
+def formula_source(config: TrainConfig, *, renderer: str | None = None, grey: bool = True) -> Source:
+    """The series of drawn formulas that a configuration names, or the same by another renderer."""
     from fastctc.crnn.drawing import FormulaSource
 
-    settings = {
-        "look": config.look, "renderer": config.renderer, "value": config.value, "seed": config.seed, "grey": True
-    }  # fmt: skip
-    return FormulaSource(**(settings | changes))
+    settings: dict[str, Any] = {
+        "look": config.look,
+        "renderer": renderer or config.renderer,
+        "value": config.value,
+    }
+    return FormulaSource(**settings, seed=config.seed, grey=grey)
 
 
 def _draw(config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_progress: bool) -> Samples:
     """The training images: as many as the configuration says, or as fit into its share of the minutes."""
     seconds = None if config.images else 60 * DRAWING_SHARE * (config.minutes or 0)
     count = config.images or 5_000_000
-    with tqdm(total=config.images, desc="drawing", unit="img", disable=not show_progress) as bar:
+    with tqdm(
+        total=config.images, desc="drawing", unit="img", disable=None if show_progress else True
+    ) as bar:
         samples, _ = collect(
             formula_source(config), range(count), preprocess,
             workers=workers, seconds=seconds, on_progress=bar.update,
@@ -274,11 +290,15 @@ def _draw(config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_
     return samples
 
 
-def draw_unseen(config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_progress: bool) -> Samples:
-    """Evaluation images of the same look that no training run sees, drawn by the ``captcha`` package itself."""
+def draw_unseen(
+    config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_progress: bool
+) -> Samples:
+    """Evaluation images of the same look that are never trained on, drawn by the ``captcha`` package."""
     source = formula_source(config, renderer="captcha")
     indices = range(FIRST_UNSEEN, FIRST_UNSEEN + config.eval_images)
-    with tqdm(total=len(indices), desc="drawing unseen", unit="img", disable=not show_progress) as bar:
+    with tqdm(
+        total=len(indices), desc="drawing unseen", unit="img", disable=None if show_progress else True
+    ) as bar:
         return collect(source, indices, preprocess, workers=workers, on_progress=bar.update)[0]
 
 
@@ -286,76 +306,14 @@ def _read_folder(
     folder: str, preprocess: PreprocessConfig, workers: int, show_progress: bool
 ) -> tuple[Samples, list[Problem]]:
     source = FolderSource(folder)
-    with tqdm(total=len(source), desc="reading", unit="img", disable=not show_progress) as bar:
+    with tqdm(total=len(source), desc="reading", unit="img", disable=None if show_progress else True) as bar:
         return collect(
             source, range(len(source)), preprocess, workers=workers if len(source) > 2_000 else 0,
             name=source.name, on_progress=bar.update,
         )  # fmt: skip
 
 
-# --- One step ---------------------------------------------------------------------------------------------------
-
-
-def one_cycle(step: int, steps: int, max_lr: float, warmup: float) -> tuple[float, float]:
-    """Learning rate and momentum (AdamW's first beta) of a step: the one-cycle policy with cosine slopes.
-
-    Smith and Topin, Super-Convergence, arXiv:1708.07120: the rate rises from a 25th of ``max_lr`` and falls to
-    nearly zero, the momentum goes from 0.95 to 0.85 and back.
-    """
-    rising = max(1.0, warmup * steps)
-    if step < rising:
-        share = 0.5 - 0.5 * math.cos(math.pi * step / rising)
-        return max_lr * (1 / 25 + (1 - 1 / 25) * share), 0.95 - 0.1 * share
-    share = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (step - rising) / max(1.0, steps - 1 - rising)))
-    return max_lr * (1 - share) + max_lr * 4e-6 * share, 0.85 + 0.1 * share
-
-
-class StepReport(NamedTuple):
-    """Loss (mean per character, nats), share of frames read as blank, and whether the step was skipped as not finite."""
-
-    loss: float
-    blank_rate: float
-    skipped: bool
-
-
-def training_step(
-    model: CRNN, optimizer: torch.optim.Optimizer, batch: Batch, preprocess: PreprocessConfig,
-    alphabet: Alphabet, *, clip: float, bf16: bool,
-) -> StepReport:  # fmt: skip
-    """One update of the weights; a batch whose loss or gradient is not finite changes nothing."""
-    device = next(model.parameters()).device
-    pixels, widths, targets, target_lengths = (tensor.to(device) for tensor in batch)
-    images = normalize(pixels, widths, preprocess).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        logits, lengths = model.logits(images, widths)
-    loss = ctc_loss(
-        logits.transpose(0, 1), targets, lengths, target_lengths,
-        blank=alphabet.blank, zero_infinity=True, from_logits=True,
-    )  # fmt: skip
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-    finite = bool(torch.isfinite(norm)) and math.isfinite(loss.item())
-    if finite:
-        optimizer.step()
-    return StepReport(loss.item(), _blank_rate(logits.detach(), lengths, alphabet.blank), not finite)
-
-
-def _blank_rate(logits: Tensor, lengths: Tensor, blank: int) -> float:
-    """Share of the frames whose most probable class is the blank: 1 means the model has not begun to read."""
-    inside = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
-    return float(((logits.argmax(-1) == blank) & inside).sum() / inside.sum())
-
-
-def make_optimizer(model: CRNN, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW without decay on biases and normalisation."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.max_lr, betas=(0.95, 0.98))
-
-
-# --- The run ----------------------------------------------------------------------------------------------------
+# --- The run -------------------------------------------------------------------------------------------
 
 
 class _Clock:
@@ -373,17 +331,21 @@ class _Clock:
 class _Run:
     """A training run: its model, its optimizer, its step."""
 
-    def __init__(self, config: TrainConfig, data: _Data, out: Path, started: float, show_progress: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, data: _Data, out: Path, started: float, show_progress: bool
+    ) -> None:
         self.config, self.data, self.out, self.show_progress = config, data, out, show_progress
         self.started = started
         self.earlier = 0.0  # seconds spent before this process, on a resumed run
         self.step = self.bad_steps = 0
+        self.fingerprint = data.train.fingerprint()
         torch.manual_seed(config.seed)
         shape = CRNNConfig(data.alphabet.num_classes, architecture=config.architecture, height=config.height)
         if config.architecture == "vgg-bilstm":
             shape = replace(CRNNConfig.paper(shape.num_classes), height=config.height)
-        self.model = CRNN(shape).to(config.device, memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(self.model, config)
+        self.model: CRNN = CRNN(shape).to(config.device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(self.model, config.weight_decay)
         self.batches = BatchMaker(
             data.train, data.alphabet, config.batch_size, seed=config.seed, shift=config.shift
         )
@@ -397,6 +359,8 @@ class _Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up a saved state."""
+        if state["data"] != self.fingerprint:
+            raise TrainError("the training data is not what the run began with: it cannot be resumed")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.bad_steps, self.earlier = state["step"], state["bad_steps"], state["seconds"]
@@ -408,6 +372,7 @@ class _Run:
             "step": self.step,
             "bad_steps": self.bad_steps,
             "seconds": self.seconds(),
+            "data": self.fingerprint,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -422,7 +387,13 @@ class _Run:
         steps = self.config.steps or 0
         self.model.train()
         clock, exact = _Clock(), float("nan")
-        with tqdm(total=steps, initial=self.step, desc="training", unit="step", disable=not self.show_progress) as bar:
+        with tqdm(
+            total=steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            disable=None if self.show_progress else True,
+        ) as bar:
             while self.step < steps:
                 if should_stop(self.step):
                     self.save()
@@ -431,7 +402,8 @@ class _Run:
                 bar.update()
                 if self.step % 20 == 0:
                     bar.set_postfix_str(
-                        f"loss {report.loss:.3f}, exact {100 * exact:.1f}%, blank {100 * report.blank_rate:.0f}%,"
+                        f"loss {report.loss:.3f}, exact {100 * exact:.1f}%,"
+                        f" blank {100 * report.blank_rate:.0f}%,"
                         f" {clock.rate()}"
                     )
                 if self.step % self.config.eval_every == 0 and self.step < steps:
@@ -485,7 +457,7 @@ class _Run:
     def _steps_that_fit(self) -> int:
         """Measures a few steps on a copy of the model and fills the rest of the minutes with such."""
         model = copy.deepcopy(self.model).train()
-        optimizer = make_optimizer(model, self.config)
+        optimizer = make_optimizer(model, self.config.weight_decay)
         times = []
         for step in range(24):
             began = time.perf_counter()
@@ -504,7 +476,7 @@ class _Run:
         )
 
     def _log(self, report: StepReport, clock: _Clock, exact: float) -> None:
-        """Appends a line of figures to the log."""
+        """Appends a line of figures to the log file, and says it."""
         entry = {
             "step": self.step, "seconds": round(self.seconds(), 1), "loss": round(report.loss, 5),
             "blank_rate": round(report.blank_rate, 4), "exact_match": round(exact, 5),
@@ -513,6 +485,12 @@ class _Run:
         }  # fmt: skip
         with (self.out / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+        log.info(
+            "step %d of %d, %.1f min: loss %.4f, exact match %.2f%% of %d unseen, blank rate %.0f%%, %s",
+            self.step, self.config.steps, self.seconds() / 60, report.loss, 100 * exact,
+            len(self.data.unseen),
+            100 * report.blank_rate, clock.rate(),
+        )  # fmt: skip
 
     def _checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
         """The model with its record, as it is now."""
