@@ -291,10 +291,12 @@ class GlyphRenderer:
 
 
 @cache
-def make_renderer(name: RendererName, look: Look) -> CaptchaRenderer | GlyphRenderer:
+def make_renderer(
+    name: RendererName, look: Look, *, fonts: tuple[str, ...] | None = None
+) -> CaptchaRenderer | GlyphRenderer:
     """Return the renderer of that name (``"captcha"`` or ``"glyphs"``) for that look; one per process."""
     _check_choice("renderer", name, get_args(RendererName))
-    return CaptchaRenderer(look) if name == "captcha" else GlyphRenderer(look)
+    return CaptchaRenderer(look, fonts=fonts) if name == "captcha" else GlyphRenderer(look, fonts=fonts)
 
 
 @dataclass(frozen=True)
@@ -310,6 +312,8 @@ class FormulaSource:
         seed: which series.
         value: what follows the expression, see :func:`fastctc.crnn.formulas.random_formula`.
         grey: give arrays of uint8 of shape (60, 180) instead of RGB pictures.
+        fonts: what the contest look is drawn with, such as ``find_fonts(system=True)``; by default
+            :func:`fastctc.crnn.fonts.find_fonts`.
     """
 
     look: Literal["contest", "default", "mixed"] = "contest"
@@ -317,6 +321,7 @@ class FormulaSource:
     seed: int = 0
     value: Value = "mixed"
     grey: bool = False
+    fonts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_choice("look", self.look, (*get_args(Look), "mixed"))
@@ -332,15 +337,18 @@ class FormulaSource:
         name = self.renderer
         if name == "mixed":
             name = "captcha" if by_renderer < _CAPTCHA_SHARE else "glyphs"
-        renderer = make_renderer(name, look)
+        renderer = self._renderer(name, look)
         return renderer.render_grey(text, rng) if self.grey else renderer.render(text, rng), text
 
     def prepare(self) -> FormulaSource:
         """Find the fonts and draw the glyphs now, once for this process and those it forks; returns self."""
         for look in get_args(Look) if self.look == "mixed" else (self.look,):
             for name in get_args(RendererName) if self.renderer == "mixed" else (self.renderer,):
-                make_renderer(name, look)
+                self._renderer(name, look)
         return self
+
+    def _renderer(self, name: RendererName, look: Look) -> CaptchaRenderer | GlyphRenderer:
+        return make_renderer(name, look, fonts=self.fonts if look == "contest" else None)
 
 
 def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:

@@ -100,8 +100,8 @@ def random_formula(rng: random.Random, *, value: Value = "mixed") -> str:
     Args:
         rng: where the random numbers come from; nothing else decides the result.
         value: what follows the expression. ``"none"``: nothing; ``"right"``: ``=`` and its value;
-            ``"wrong"``: ``=`` and some other integer; ``"mixed"``: nothing for half of the formulas, the right
-            value for three quarters of the others, a wrong one for the rest.
+            ``"wrong"``: ``=`` and some other integer; ``"mixed"``: nothing for half of the formulas, the
+            right value for three quarters of the others, a wrong one for the rest.
 
     Raises:
         ValueError: if ``value`` is none of these.

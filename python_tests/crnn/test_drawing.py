@@ -195,6 +195,14 @@ def test_fonts_without_digits_or_with_other_shapes_are_rejected(tmp_path):
         CaptchaRenderer("contest", fonts=[str(bundled / "cmex10.ttf")])
 
 
+def test_a_source_draws_the_contest_look_with_the_fonts_given():
+    one = find_fonts()[:1]
+    pictures = [FormulaSource("contest", "captcha", fonts=fonts)(0)[0] for fonts in (None, one)]
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+    pictures = [FormulaSource("default", "captcha", fonts=fonts)(0)[0] for fonts in (None, one)]
+    assert pictures[0].tobytes() == pictures[1].tobytes()
+
+
 def test_a_single_font_for_the_contest_look_is_warned_about(monkeypatch):
     monkeypatch.setattr(drawing, "find_fonts", lambda: find_fonts()[:1])
     with pytest.warns(UserWarning, match="look='contest' wants several fonts"):
