@@ -1,0 +1,70 @@
+// Chooses, once, the best instruction set that both this binary and this processor have.
+#include "../ctc_loss.h"
+#include "../greedy_decode.h"
+
+namespace fastctc {
+namespace cpu {
+
+#define FASTCTC_DECLARE(isa)                                                                           \
+  namespace isa {                                                                                      \
+  size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);                                \
+  size_t ctc_loss_backward_workspace(const CtcLossParams& p);                                          \
+  void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace); \
+  void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);         \
+  void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end);                         \
+  }
+#define FASTCTC_TABLE(isa)                                                                             \
+  {                                                                                                    \
+    #isa, isa::ctc_loss_forward_workspace, isa::ctc_loss_backward_workspace, isa::ctc_loss_forward,    \
+        isa::ctc_loss_backward, isa::greedy_decode                                                     \
+  }
+
+FASTCTC_DECLARE(baseline)
+#ifdef FASTCTC_X86_64
+FASTCTC_DECLARE(avx2)
+FASTCTC_DECLARE(avx512)
+#endif
+
+namespace {
+
+struct Kernels {
+  const char* name;
+  decltype(&baseline::ctc_loss_forward_workspace) forward_workspace;
+  decltype(&baseline::ctc_loss_backward_workspace) backward_workspace;
+  decltype(&baseline::ctc_loss_forward) forward;
+  decltype(&baseline::ctc_loss_backward) backward;
+  decltype(&baseline::greedy_decode) greedy;
+};
+
+Kernels choose() {
+#ifdef FASTCTC_X86_64
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")) {
+    return FASTCTC_TABLE(avx512);
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return FASTCTC_TABLE(avx2);
+#endif
+  return FASTCTC_TABLE(baseline);
+}
+
+const Kernels& kernels() {
+  static const Kernels chosen = choose();
+  return chosen;
+}
+
+}  // namespace
+
+size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) { return kernels().forward_workspace(p, wide); }
+size_t ctc_loss_backward_workspace(const CtcLossParams& p) { return kernels().backward_workspace(p); }
+void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace) {
+  kernels().forward(p, begin, end, wide, workspace);
+}
+void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
+  kernels().backward(p, begin, end, workspace);
+}
+void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end) { kernels().greedy(p, begin, end); }
+const char* instruction_set() { return kernels().name; }
+
+}  // namespace cpu
+}  // namespace fastctc

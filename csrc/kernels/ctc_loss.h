@@ -1,0 +1,73 @@
+// CTC loss: the negative log-likelihood of a target and the label occupancies its gradient is made of.
+//
+// forward:  loss[n] = -ln P(target n | input n), status[n], and for the gradient the occupancies
+//           occupancy[n, t, i] = P(label i emits frame t | target n) and the row statistics of logits
+// backward: grad[t, n, c] = grad_loss[n] * (softmax(x)[c] - gamma[c])   for logits
+//           grad[t, n, c] = -grad_loss[n] * gamma[c]                     for log-probabilities
+//           with gamma[c] the sum of the occupancies of the labels c, and 1 - their total for the blank.
+//
+// N batch, T frames, C classes, S labels. Kernels neither allocate nor synchronize; all sums have a fixed order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "dtype.h"
+
+namespace fastctc {
+
+struct CtcLossParams {
+  // input: log-probabilities or logits; strides in elements
+  const void* input;  // (T, N, C)
+  DType dtype;
+  int64_t stride_t, stride_n, stride_c;
+  int64_t frames, batch, classes;  // T, N, C
+  const int64_t* targets;          // all labels; those of sample n start at target_offsets[n]
+  const int64_t* target_offsets;   // (N)
+  int64_t target_count;            // elements of targets
+  int64_t target_columns;          // columns of padded targets, -1 if concatenated
+  const int64_t* input_lengths;    // (N)
+  const int64_t* target_lengths;   // (N)
+  int64_t max_length;              // S: no feasible target is longer
+  int64_t blank;
+  bool from_logits;
+  bool need_grad;  // fill occupancy and row_statistics
+  // written by forward, read by backward; "Scalar" is double for kFloat64 and float otherwise
+  void* loss;            // (N) Scalar
+  void* occupancy;       // (N, T, S) Scalar, zero where n has no frame t or no label i
+  void* row_statistics;  // (N, T, 2) Scalar: max, log2 sum; logits only
+  int32_t* status;       // (N) enum Status
+  // backward
+  const void* grad_loss;  // (N) Scalar
+  void* grad;             // (T, N, C) of dtype
+  int64_t grad_stride_t, grad_stride_n, grad_stride_c;
+};
+
+// The CPU kernels work on a range of items, so that the caller can spread them over threads; each thread brings a
+// workspace of its own, aligned to 64 bytes.
+namespace cpu {
+size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);
+size_t ctc_loss_backward_workspace(const CtcLossParams& p);
+
+// Samples [begin, end). A sample whose exponents could leave the exact range of a float gets the status kTooWide, and is
+// to be done again with `wide`, which computes in double.
+void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace);
+
+// Chunks [begin, end) of kRowsPerChunk frames each; sample n owns the chunks [n * k, (n + 1) * k), k = chunks(T).
+constexpr int64_t kRowsPerChunk = 64;
+void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);
+
+// The instruction set that was chosen for this processor: "avx512", "avx2" or "baseline".
+const char* instruction_set();
+}  // namespace cpu
+
+namespace cuda {
+// The workspace that forward (of this need_grad) or backward needs, from shapes alone.
+size_t ctc_loss_forward_workspace(const CtcLossParams& p);
+size_t ctc_loss_backward_workspace(const CtcLossParams& p);
+// Return a cudaError_t as int; 0 is success. `stream` is a cudaStream_t.
+int ctc_loss_forward(const CtcLossParams& p, void* workspace, void* stream);
+int ctc_loss_backward(const CtcLossParams& p, void* workspace, void* stream);
+}  // namespace cuda
+
+}  // namespace fastctc

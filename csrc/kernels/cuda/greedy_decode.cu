@@ -1,0 +1,119 @@
+// Greedy decoding on CUDA: a warp per frame finds its best class, then a warp per sample merges the frames.
+#include "../greedy_decode.h"
+
+#include "../workspace.h"
+#include "lanes.h"
+
+namespace fastctc {
+namespace cuda {
+namespace {
+
+constexpr int kWarpsPerBlock = 4;
+
+template <class Scalar>
+struct GreedyWorkspace {
+  int64_t* best;  // (N, T)
+  Scalar* score;  // (N, T), NaN where the frame has one
+  size_t size;
+
+  GreedyWorkspace(void* base, const GreedyDecodeParams& p) {
+    Workspace w(base);
+    best = w.take<int64_t>(p.batch * p.frames);
+    score = w.take<Scalar>(p.batch * p.frames);
+    size = w.size();
+  }
+};
+
+template <class Element, class Scalar>
+__global__ void __launch_bounds__(kWarp* kWarpsPerBlock) best_classes(GreedyDecodeParams p, GreedyWorkspace<Scalar> w) {
+  const int64_t frame = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
+  const int64_t n = frame / p.frames, t = frame % p.frames;
+  if (n >= p.batch || t >= p.input_lengths[n]) return;
+  const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + t * p.stride_t;
+  Scalar top = Scalar(-INFINITY);
+  int64_t best = p.classes;
+  bool nan = false;
+  for (int64_t c = lane_id(); c < p.classes; c += kWarp) {
+    const Scalar value = to_scalar(x[c * p.stride_c]);
+    nan |= value != value;
+    if (value > top || best == p.classes) {
+      top = value;
+      best = c;
+    }
+  }
+  for (int d = kWarp / 2; d > 0; d /= 2) {
+    const Scalar other_top = __shfl_xor_sync(kFullWarp, top, d);
+    const int64_t other = __shfl_xor_sync(kFullWarp, best, d);
+    if (other < p.classes && (best == p.classes || other_top > top || (other_top == top && other < best))) {
+      top = other_top;
+      best = other;
+    }
+  }
+  nan = __any_sync(kFullWarp, nan);
+  Scalar sum = 1;
+  if (p.from_logits) {
+    sum = 0;
+    for (int64_t c = lane_id(); c < p.classes; c += kWarp) sum += std::exp(to_scalar(x[c * p.stride_c]) - top);
+    sum = warp_sum(sum);
+  }
+  if (lane_id() == 0) {
+    w.best[frame] = best;
+    w.score[frame] = nan ? Scalar(NAN) : p.from_logits ? -std::log(sum) : top;
+  }
+}
+
+// 32 frames at a time: a ballot of the frames that start a token gives each its place.
+template <class Scalar>
+__global__ void __launch_bounds__(kWarp) merge_frames(GreedyDecodeParams p, GreedyWorkspace<Scalar> w) {
+  const int64_t n = blockIdx.x, frames = p.input_lengths[n];
+  const int64_t* const best = w.best + n * p.frames;
+  int64_t *const tokens = p.tokens + n * p.frames, *const timesteps = p.timesteps + n * p.frames;
+  const bool in_range = frames >= 0 && frames <= p.frames;
+  double score = in_range ? 0.0 : double(NAN);
+  int64_t length = 0;
+  for (int64_t t0 = 0; in_range && t0 < frames; t0 += kWarp) {
+    const int64_t t = t0 + lane_id();
+    const bool starts = t < frames && best[t] != p.blank && (t == 0 || best[t] != best[t - 1]);
+    const unsigned mask = __ballot_sync(kFullWarp, starts);
+    if (starts) {
+      const int64_t place = length + __popc(mask & ((1u << lane_id()) - 1u));
+      tokens[place] = best[t];
+      timesteps[place] = t;
+    }
+    length += __popc(mask);
+    const int64_t count = frames - t0 < kWarp ? frames - t0 : int64_t(kWarp);
+    for (int64_t k = 0; k < count; ++k) score += double(w.score[n * p.frames + t0 + k]);  // in order, as on the CPU
+  }
+  if (score != score) length = 0;
+  __syncwarp();
+  for (int64_t i = length + lane_id(); i < p.frames; i += kWarp) tokens[i] = timesteps[i] = -1;
+  if (lane_id() == 0) {
+    p.lengths[n] = length;
+    static_cast<Scalar*>(p.scores)[n] = Scalar(score);
+  }
+}
+
+template <class Element>
+cudaError_t decode(const GreedyDecodeParams& p, void* workspace, cudaStream_t stream) {
+  using Scalar = typename ScalarOf<Element>::type;
+  const GreedyWorkspace<Scalar> w(workspace, p);
+  const dim3 rows(unsigned((p.batch * p.frames + kWarpsPerBlock - 1) / kWarpsPerBlock));
+  const dim3 threads(kWarp * kWarpsPerBlock);
+  if (const cudaError_t error = launch(best_classes<Element, Scalar>, rows, threads, 0, stream, p, w)) return error;
+  return launch(merge_frames<Scalar>, dim3(unsigned(p.batch)), dim3(kWarp), 0, stream, p, w);
+}
+
+}  // namespace
+
+size_t greedy_decode_workspace(const GreedyDecodeParams& p) {
+  if (p.dtype == DType::kFloat64) return GreedyWorkspace<double>(nullptr, p).size;
+  return GreedyWorkspace<float>(nullptr, p).size;
+}
+int greedy_decode(const GreedyDecodeParams& p, void* workspace, void* stream) {
+  return with_element(p.dtype, [&](auto element) {
+    return int(decode<decltype(element)>(p, workspace, static_cast<cudaStream_t>(stream)));
+  });
+}
+
+}  // namespace cuda
+}  // namespace fastctc

@@ -1,0 +1,124 @@
+// The only way kernels are launched, and what they need that differs between a GPU and its emulation:
+//
+//   launch(kernel, grid, block, shared_bytes, stream, arguments...)
+//   FASTCTC_SHARED_ARRAY(float, tile, [2][32]);            __shared__ float tile[2][32];
+//   float* shared = dynamic_shared<float>();               extern __shared__ float shared[];
+//   async_copy<16>(to_shared, from_global); async_commit(); async_wait<groups that may still be pending>();
+//   named_barrier(id, threads)                             a barrier for some warps of a block
+//
+// With FASTCTC_EMULATED_CUDA a C++ compiler runs the kernels on the CPU: csrc/tests/cuda_emulation.h.
+#pragma once
+
+#include <cstddef>
+
+#ifdef FASTCTC_EMULATED_CUDA
+#include "../../tests/cuda_emulation.h"
+#else
+#include <cuda_runtime.h>
+#endif
+
+namespace fastctc::cuda {
+
+#ifdef FASTCTC_EMULATED_CUDA
+
+// Throws std::runtime_error where a GPU would hang, race or read garbage.
+template <class... P, class... A>
+cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
+                   const A&... arguments) {
+  static_assert(sizeof...(P) == sizeof...(A), "a kernel is launched with one argument for each parameter");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+  emulation::launch(kernel, grid, block, shared_bytes, arguments...);
+  return cudaSuccess;
+}
+
+template <class T>
+T* dynamic_shared() {
+  return static_cast<T*>(emulation::emulator().dynamic_shared());
+}
+
+#define FASTCTC_SHARED_ARRAY(type, name, dimensions) \
+  auto& name = ::fastctc::emulation::shared_array<type dimensions>([] {})
+
+template <int kBytes>
+void async_copy(void* shared, const void* global) {
+  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "an asynchronous copy moves 4, 8 or 16 bytes");
+  emulation::emulator().async_copy(shared, global, kBytes);
+}
+inline void async_commit() { emulation::emulator().async_commit(); }
+template <int kPendingGroups>
+void async_wait() {
+  emulation::emulator().async_wait(kPendingGroups);
+}
+
+inline void named_barrier(int id, int threads, const char* file = __builtin_FILE(),
+                          int line = __builtin_LINE()) {
+  emulation::emulator().wait_at_barrier(id, threads, false, {"named_barrier", file, line});
+}
+
+#else  // nvcc
+
+// Empty grids are skipped. Returns the error of this launch; errors of earlier asynchronous work may show
+// here too.
+template <class... P, class... A>
+cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                   const A&... arguments) {
+  static_assert(sizeof...(P) == sizeof...(A), "a kernel is launched with one argument for each parameter");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+  constexpr size_t kDefaultSharedBytes = 48 * 1024;  // more has to be asked for
+  cudaError_t error = cudaSuccess;
+  if (shared_bytes > kDefaultSharedBytes) {
+    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  }
+  if (error == cudaSuccess) {
+    error = [&](P... converted) {
+      void* pointers[] = {static_cast<void*>(&converted)..., nullptr};
+      return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shared_bytes,
+                              stream);
+    }(arguments...);
+  }
+  if (error != cudaSuccess)
+    cudaGetLastError();  // returned here, so it need not greet the next caller as well
+  return error;
+}
+
+#ifdef __CUDACC__
+
+template <class T>
+__device__ __forceinline__ T* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char fastctc_dynamic_shared[];
+  return reinterpret_cast<T*>(fastctc_dynamic_shared);
+}
+
+#define FASTCTC_SHARED_ARRAY(type, name, dimensions) __shared__ __align__(16) type name dimensions
+
+// Global to shared memory without passing through registers. Both addresses are aligned to kBytes. The data
+// is there for this thread after async_wait, for others after a barrier that follows it.
+template <int kBytes>
+__device__ __forceinline__ void async_copy(void* shared, const void* global) {
+  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "an asynchronous copy moves 4, 8 or 16 bytes");
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  if constexpr (kBytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(global), "n"(kBytes)
+                 : "memory");
+  }
+}
+// Closes a group: everything copied since the last commit.
+__device__ __forceinline__ void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most the kPendingGroups youngest groups are under way.
+template <int kPendingGroups>
+__device__ __forceinline__ void async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPendingGroups) : "memory");
+}
+
+// id 1 to 15; threads is a multiple of 32, and counts those that arrive.
+__device__ __forceinline__ void named_barrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+#endif  // __CUDACC__
+#endif  // nvcc
+
+}  // namespace fastctc::cuda

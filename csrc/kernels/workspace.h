@@ -1,0 +1,33 @@
+// Slices of one block of memory. The same sequence of take() calls sizes a workspace (base = null) and hands it out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../math/recursion.h"
+
+namespace fastctc {
+
+class Workspace {
+ public:
+  FASTCTC_HD explicit Workspace(void* base) : base_(static_cast<char*>(base)) {}
+
+  template <class T>
+  FASTCTC_HD T* take(int64_t count) {
+    T* const p = base_ ? reinterpret_cast<T*>(base_ + size_) : nullptr;
+    size_ += (size_t(count) * sizeof(T) + 63) / 64 * 64;
+    return p;
+  }
+  template <class Scalar>
+  FASTCTC_HD Plane<Scalar> take_plane(int64_t count) {
+    Scalar* const m = take<Scalar>(count);
+    return {m, take<Scalar>(count)};
+  }
+  FASTCTC_HD size_t size() const { return size_; }
+
+ private:
+  char* base_;
+  size_t size_ = 0;
+};
+
+}  // namespace fastctc

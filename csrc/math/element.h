@@ -1,0 +1,72 @@
+// Elements of a tensor: half and bfloat16 as bits, converted on load and store. Host and device.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "scaled_float.h"
+
+namespace fastctc {
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+FASTCTC_HD uint32_t bits_of(float x) {
+  uint32_t u;
+  memcpy(&u, &x, 4);
+  return u;
+}
+FASTCTC_HD float float_of(uint32_t u) {
+  float x;
+  memcpy(&x, &u, 4);
+  return x;
+}
+
+FASTCTC_HD float to_scalar(float x) { return x; }
+FASTCTC_HD double to_scalar(double x) { return x; }
+FASTCTC_HD float to_scalar(BFloat16 x) { return float_of(uint32_t(x.bits) << 16); }
+FASTCTC_HD float to_scalar(Half x) {
+  const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return float_of(sign | 0x7f800000u | magnitude << 13);  // infinity, NaN
+  if (magnitude >= 0x0400u) return float_of(sign | ((magnitude << 13) + 0x38000000u));
+  const float subnormal = float(magnitude) * 5.9604644775390625e-8f;  // 2^-24
+  return sign ? -subnormal : subnormal;
+}
+
+FASTCTC_HD void from_scalar(float x, float& out) { out = x; }
+FASTCTC_HD void from_scalar(double x, double& out) { out = x; }
+// Both round to nearest, ties to even.
+FASTCTC_HD void from_scalar(float x, BFloat16& out) {
+  const uint32_t u = bits_of(x);
+  out.bits = x != x ? 0x7fc0u : uint16_t((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+FASTCTC_HD void from_scalar(float x, Half& out) {
+  const uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, magnitude = u & 0x7fffffffu;
+  uint32_t h;
+  if (magnitude > 0x7f800000u) {
+    h = 0x7e00u;
+  } else if (magnitude >= 0x477ff000u) {  // rounds to 65536 or more
+    h = 0x7c00u;
+  } else if (magnitude >= 0x38800000u) {  // normal
+    h = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+  } else {  // subnormal: adding 0.5 leaves the rounded multiple of 2^-24 in the low bits
+    h = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
+  }
+  out.bits = uint16_t(sign | h);
+}
+
+// The type sums and recursions of an element type are done in.
+template <class Element>
+struct ScalarOf {
+  using type = float;
+};
+template <>
+struct ScalarOf<double> {
+  using type = double;
+};
+
+}  // namespace fastctc

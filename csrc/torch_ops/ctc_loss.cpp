@@ -1,0 +1,179 @@
+// fastctc::ctc_loss and its backward: checks, allocation, registration.
+#include "../kernels/ctc_loss.h"
+
+#include <tuple>
+
+#include "../math/lattice.h"
+#include "tensors.h"
+
+namespace fastctc {
+namespace {
+
+// The arguments that forward and backward share.
+CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& target_offsets,
+                         const Tensor& input_lengths, const Tensor& target_lengths, int64_t max_length, int64_t blank,
+                         bool from_logits) {
+  if (input.dim() != 3) value_error("input must have 3 dimensions (T, N, C), got ", input.dim());
+  CtcLossParams p{};
+  p.input = input.const_data_ptr();
+  p.dtype = dtype_of(input, "input");
+  p.frames = input.size(0);
+  p.batch = input.size(1);
+  p.classes = input.size(2);
+  p.stride_t = input.stride(0);
+  p.stride_n = input.stride(1);
+  p.stride_c = input.stride(2);
+  p.targets = int64_data(targets, "targets");
+  p.target_offsets = int64_data(target_offsets, "target_offsets");
+  p.target_count = targets.numel();
+  p.target_columns = targets.dim() == 2 ? targets.size(1) : -1;
+  p.input_lengths = int64_data(input_lengths, "input_lengths");
+  p.target_lengths = int64_data(target_lengths, "target_lengths");
+  p.max_length = max_length < p.frames ? max_length : p.frames;
+  p.blank = blank;
+  p.from_logits = from_logits;
+  const bool whole = targets.dim() == 1 || (targets.dim() == 2 && targets.size(0) == p.batch);
+  if (!whole) value_error("targets must be (N, S) or (sum of target_lengths)");
+  for (const Tensor* t : {&target_offsets, &input_lengths, &target_lengths}) {
+    if (t->dim() != 1 || t->size(0) != p.batch) value_error("lengths and offsets must have one value for each of the ", p.batch, " samples");
+  }
+  if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
+  return p;
+}
+
+// On the CPU every value is checked before it is used. On CUDA the kernels check, and mark the sample.
+void check_sample(const CtcLossParams& p, int64_t n) {
+  const int64_t frames = p.input_lengths[n], length = p.target_lengths[n], offset = p.target_offsets[n];
+  const bool padded = p.target_columns >= 0;
+  if (frames < 0) value_error("input_lengths[", n, "] is ", frames, ", but must not be negative");
+  if (frames > p.frames) value_error("input_lengths[", n, "] is ", frames, ", but log_probs has ", p.frames, " frames");
+  if (length < 0) value_error("target_lengths[", n, "] is ", length, ", but must not be negative");
+  if (padded && length > p.target_columns) {
+    value_error("target_lengths[", n, "] is ", length, ", but targets has ", p.target_columns, " columns");
+  }
+  if (!padded && (offset < 0 || length > p.target_count - offset)) {
+    value_error("target_lengths[", n, "] is ", length, ", but targets has only ", p.target_count, " elements");
+  }
+  for (int64_t i = 0; i < length; ++i) {
+    const int64_t label = p.targets[offset + i];
+    if (label_is_valid(label, p.classes, p.blank)) continue;
+    std::ostringstream where;
+    if (padded) {
+      where << "targets[" << n << ", " << i << "] is " << label;
+    } else {
+      where << "targets[" << offset + i << "] (sample " << n << ") is " << label;
+    }
+    if (label == p.blank) value_error(where.str(), ", the blank");
+    value_error(where.str(), ", but log_probs has ", p.classes, " classes");
+  }
+}
+
+void check_values(const CtcLossParams& p) {
+  int64_t total = 0;
+  for (int64_t n = 0; n < p.batch; ++n) {
+    check_sample(p, n);
+    total += p.target_lengths[n];
+  }
+  if (p.target_columns < 0 && total != p.target_count) {
+    value_error("target_lengths add up to ", total, ", but targets has ", p.target_count, " elements");
+  }
+}
+
+void forward_on_cpu(const CtcLossParams& p) {
+  check_values(p);
+  const auto run = [&](bool wide) {
+    const size_t bytes = cpu::ctc_loss_forward_workspace(p, wide);
+    torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) {
+      const HostWorkspace workspace(bytes);
+      for (int64_t n = begin; n < end; ++n) {
+        if (!wide || p.status[n] == kTooWide) cpu::ctc_loss_forward(p, n, n + 1, wide, workspace.get());
+      }
+    });
+  };
+  run(false);
+  for (int64_t n = 0; n < p.batch; ++n) {
+    if (p.status[n] == kTooWide) return run(true);
+  }
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets, Tensor target_offsets,
+                                                    Tensor input_lengths, Tensor target_lengths, int64_t max_length,
+                                                    int64_t blank, bool from_logits, bool need_grad) {
+  CtcLossParams p =
+      parameters(input, targets, target_offsets, input_lengths, target_lengths, max_length, blank, from_logits);
+  p.need_grad = need_grad;
+  const ScalarType scalar = scalar_type_of(input);
+  const int64_t frames = need_grad ? p.frames : 0;
+  Tensor loss = torch::stable::new_empty(input, {p.batch}, scalar);
+  Tensor occupancy = torch::stable::new_empty(input, {p.batch, frames, p.max_length}, scalar);
+  Tensor row_statistics = torch::stable::new_empty(input, {p.batch, from_logits ? frames : 0, 2}, scalar);
+  Tensor status = torch::stable::new_empty(input, {p.batch}, ScalarType::Int);
+  p.loss = loss.mutable_data_ptr();
+  p.occupancy = occupancy.mutable_data_ptr();
+  p.row_statistics = row_statistics.mutable_data_ptr();
+  p.status = static_cast<int32_t*>(status.mutable_data_ptr());
+  if (on_cuda(input)) {
+    const DeviceGuard guard(input);
+    Tensor workspace = device_workspace(input, cuda::ctc_loss_forward_workspace(p));
+    check_cuda(cuda::ctc_loss_forward(p, workspace.mutable_data_ptr(), current_stream(input)));
+  } else {
+    forward_on_cpu(p);
+  }
+  return {loss, occupancy, row_statistics, status};
+}
+
+Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor target_offsets, Tensor input_lengths,
+                         Tensor target_lengths, Tensor occupancy, Tensor row_statistics, Tensor status, int64_t blank,
+                         bool from_logits) {
+  CtcLossParams p = parameters(input, targets, target_offsets, input_lengths, target_lengths, occupancy.size(2), blank,
+                               from_logits);
+  Tensor g = torch::stable::contiguous(grad_loss);
+  Tensor grad = torch::stable::empty_like(input);
+  p.grad_loss = g.const_data_ptr();
+  p.occupancy = const_cast<void*>(occupancy.const_data_ptr());
+  p.row_statistics = const_cast<void*>(row_statistics.const_data_ptr());
+  p.status = static_cast<int32_t*>(const_cast<void*>(status.const_data_ptr()));
+  p.grad = grad.mutable_data_ptr();
+  p.grad_stride_t = grad.stride(0);
+  p.grad_stride_n = grad.stride(1);
+  p.grad_stride_c = grad.stride(2);
+  if (on_cuda(input)) {
+    const DeviceGuard guard(input);
+    Tensor workspace = device_workspace(input, cuda::ctc_loss_backward_workspace(p));
+    check_cuda(cuda::ctc_loss_backward(p, workspace.mutable_data_ptr(), current_stream(input)));
+  } else {
+    const int64_t chunks = p.batch * ((p.frames + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk);
+    const size_t bytes = cpu::ctc_loss_backward_workspace(p);
+    torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+      const HostWorkspace workspace(bytes);
+      cpu::ctc_loss_backward(p, begin, end, workspace.get());
+    });
+  }
+  return grad;
+}
+
+}  // namespace
+
+FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
+  m.def(
+      "ctc_loss(Tensor input, Tensor targets, Tensor target_offsets, Tensor input_lengths, Tensor target_lengths, "
+      "int max_length, int blank, bool from_logits, bool need_grad) "
+      "-> (Tensor loss, Tensor occupancy, Tensor row_statistics, Tensor status)");
+  m.def(
+      "ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor target_offsets, Tensor input_lengths, "
+      "Tensor target_lengths, Tensor occupancy, Tensor row_statistics, Tensor status, int blank, bool from_logits) "
+      "-> Tensor");
+}
+
+FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) {
+  m.impl("ctc_loss", TORCH_BOX(&ctc_loss));
+  m.impl("ctc_loss_backward", TORCH_BOX(&ctc_loss_backward));
+}
+#ifdef FASTCTC_CUDA
+FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CUDA, m) {
+  m.impl("ctc_loss", TORCH_BOX(&ctc_loss));
+  m.impl("ctc_loss_backward", TORCH_BOX(&ctc_loss_backward));
+}
+#endif
+
+}  // namespace fastctc

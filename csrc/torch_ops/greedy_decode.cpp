@@ -1,0 +1,66 @@
+// fastctc::greedy_decode: checks, allocation, registration.
+#include "../kernels/greedy_decode.h"
+
+#include <tuple>
+
+#include "tensors.h"
+
+namespace fastctc {
+namespace {
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor input_lengths, int64_t blank,
+                                                         bool from_logits) {
+  if (input.dim() != 3) value_error("input must have 3 dimensions (N, T, C), got ", input.dim());
+  GreedyDecodeParams p{};
+  p.input = input.const_data_ptr();
+  p.dtype = dtype_of(input, "input");
+  p.batch = input.size(0);
+  p.frames = input.size(1);
+  p.classes = input.size(2);
+  p.stride_n = input.stride(0);
+  p.stride_t = input.stride(1);
+  p.stride_c = input.stride(2);
+  p.input_lengths = int64_data(input_lengths, "input_lengths");
+  p.blank = blank;
+  p.from_logits = from_logits;
+  if (input_lengths.dim() != 1 || input_lengths.size(0) != p.batch) {
+    value_error("input_lengths must have one value for each of the ", p.batch, " samples");
+  }
+  if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
+
+  Tensor tokens = torch::stable::new_empty(input, {p.batch, p.frames}, ScalarType::Long);
+  Tensor lengths = torch::stable::new_empty(input, {p.batch}, ScalarType::Long);
+  Tensor scores = torch::stable::new_empty(input, {p.batch}, scalar_type_of(input));
+  Tensor timesteps = torch::stable::new_empty(input, {p.batch, p.frames}, ScalarType::Long);
+  p.tokens = static_cast<int64_t*>(tokens.mutable_data_ptr());
+  p.lengths = static_cast<int64_t*>(lengths.mutable_data_ptr());
+  p.scores = scores.mutable_data_ptr();
+  p.timesteps = static_cast<int64_t*>(timesteps.mutable_data_ptr());
+  if (on_cuda(input)) {
+    const DeviceGuard guard(input);
+    Tensor workspace = device_workspace(input, cuda::greedy_decode_workspace(p));
+    check_cuda(cuda::greedy_decode(p, workspace.mutable_data_ptr(), current_stream(input)));
+  } else {
+    for (int64_t n = 0; n < p.batch; ++n) {
+      const int64_t frames = p.input_lengths[n];
+      if (frames < 0) value_error("input_lengths[", n, "] is ", frames, ", but must not be negative");
+      if (frames > p.frames) value_error("input_lengths[", n, "] is ", frames, ", but log_probs has ", p.frames, " frames");
+    }
+    torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) { cpu::greedy_decode(p, begin, end); });
+  }
+  return {tokens, lengths, scores, timesteps};
+}
+
+}  // namespace
+
+FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
+  m.def(
+      "greedy_decode(Tensor input, Tensor input_lengths, int blank, bool from_logits) "
+      "-> (Tensor tokens, Tensor lengths, Tensor scores, Tensor timesteps)");
+}
+FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) { m.impl("greedy_decode", TORCH_BOX(&greedy_decode)); }
+#ifdef FASTCTC_CUDA
+FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CUDA, m) { m.impl("greedy_decode", TORCH_BOX(&greedy_decode)); }
+#endif
+
+}  // namespace fastctc

@@ -1,0 +1,26 @@
+// The extension module fastctc._C. The ops register themselves when it is loaded; what is bound here is no tensor op.
+#include <pybind11/pybind11.h>
+
+#include "../kernels/ctc_loss.h"
+
+#ifndef FASTCTC_CUDA_ARCHS
+#define FASTCTC_CUDA_ARCHS ""
+#endif
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "The compiled part of fastctc.";
+  m.def("build_info", [] {
+    pybind11::dict info;
+    info["torch_built_against"] = FASTCTC_TORCH_VERSION;
+#ifdef FASTCTC_CUDA
+    info["cuda"] = true;
+    info["cuda_version"] = FASTCTC_CUDA_VERSION;
+#else
+    info["cuda"] = false;
+    info["cuda_version"] = pybind11::none();
+#endif
+    info["cuda_architectures"] = FASTCTC_CUDA_ARCHS;
+    info["cpu_instruction_set"] = fastctc::cpu::instruction_set();
+    return info;
+  });
+}

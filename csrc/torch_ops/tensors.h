@@ -1,0 +1,76 @@
+// What the ops share: the stable PyTorch API, element types, devices, workspaces.
+//
+// Only the stable API is used, so that one binary serves every PyTorch from 2.10 on.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <sstream>
+#include <stdexcept>
+
+#include "../kernels/dtype.h"
+
+// The emulated library of the tests registers the CUDA kernels for CPU tensors, under a namespace of its own.
+#ifdef FASTCTC_EMULATED_CUDA
+#define FASTCTC_NAMESPACE fastctc_emulated
+#else
+#define FASTCTC_NAMESPACE fastctc
+#endif
+#define FASTCTC_LIBRARY(ns, m) STABLE_TORCH_LIBRARY_FRAGMENT(ns, m)
+#define FASTCTC_LIBRARY_IMPL(ns, key, m) STABLE_TORCH_LIBRARY_IMPL(ns, key, m)
+
+namespace fastctc {
+
+using torch::stable::Tensor;
+using ScalarType = torch::headeronly::ScalarType;
+
+// Raises ValueError in Python.
+template <class... Parts>
+[[noreturn]] void value_error(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  throw std::invalid_argument(text.str());
+}
+
+DType dtype_of(const Tensor& t, const char* name);
+// float for the types that are computed in float, double for double.
+ScalarType scalar_type_of(const Tensor& t);
+const int64_t* int64_data(const Tensor& t, const char* name);
+
+// Does `t` take the CUDA kernels? Always, in the emulated library.
+bool on_cuda(const Tensor& t);
+// PyTorch's current stream on the device of `t`.
+void* current_stream(const Tensor& t);
+// Turns a cudaError_t into a RuntimeError.
+void check_cuda(int error);
+
+// Makes the device of `t` the current one while it lives.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(const Tensor& t);
+
+ private:
+  std::shared_ptr<void> guard_;
+};
+
+// A workspace in the memory of the device of `t`.
+Tensor device_workspace(const Tensor& t, size_t bytes);
+
+// A workspace for one CPU thread, aligned for every instruction set.
+class HostWorkspace {
+ public:
+  explicit HostWorkspace(size_t bytes) : memory_(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64), std::free) {
+    if (!memory_) throw std::bad_alloc();
+  }
+  void* get() const { return memory_.get(); }
+
+ private:
+  std::unique_ptr<void, void (*)(void*)> memory_;
+};
+
+}  // namespace fastctc

@@ -1,0 +1,35 @@
+"""What this installation of fastctc was built for and runs on."""
+
+from typing import Any
+
+import torch
+
+from fastctc.ops import _C
+
+
+def build_info() -> dict[str, Any]:
+    """Says how fastctc was built and what it runs on.
+
+    Returns:
+        A dict with ``version``; ``torch`` (the version in use) and ``torch_built_against``; ``cuda`` (were CUDA
+        kernels built?), ``cuda_version`` (of their compiler, or None), ``cuda_architectures`` (a list such as
+        ``["80-real", "90-real", "90-virtual"]``; virtual means PTX, which later GPUs can run) and
+        ``cuda_available`` (can they be used now?); ``cpu_instruction_set`` ("avx512", "avx2" or "baseline").
+
+    >>> import fastctc
+    >>> fastctc.build_info()["version"] == fastctc.__version__
+    True
+    """
+    from fastctc import __version__
+
+    info = _C.build_info()
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "torch_built_against": info["torch_built_against"],
+        "cuda": info["cuda"],
+        "cuda_version": info["cuda_version"],
+        "cuda_architectures": [arch for arch in info["cuda_architectures"].split(";") if arch],
+        "cuda_available": info["cuda"] and torch.cuda.is_available(),
+        "cpu_instruction_set": info["cpu_instruction_set"],
+    }
