@@ -1,0 +1,103 @@
+// The oracle: everything about CTC by enumerating all C^T paths, in double, without dynamic programming.
+//
+// log_probs is (T, C) row-major, natural logarithms. A path is one class per frame; its log-probability is
+// the sum over frames; collapse() merges repeats, then removes blanks. Feasible up to about C^T = 10^6.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <stdexcept>
+#include <vector>
+
+namespace fastctc::testing {
+
+using Labelling = std::vector<int>;
+using Path = std::vector<int>;
+
+constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
+
+inline Labelling collapse(const Path& path, int blank) {
+  Labelling labels;
+  for (size_t t = 0; t < path.size(); ++t) {
+    const bool repeats = t > 0 && path[t] == path[t - 1];
+    if (path[t] != blank && !repeats) labels.push_back(path[t]);
+  }
+  return labels;
+}
+
+inline double log_add(double a, double b) {
+  if (a == kMinusInfinity) return b;
+  if (b == kMinusInfinity) return a;
+  return a > b ? a + std::log1p(std::exp(b - a)) : b + std::log1p(std::exp(a - b));
+}
+
+// Calls visit(path, log-probability of the path) for each of the C^T paths.
+template <class Visit>
+void for_each_path(const std::vector<double>& log_probs, int T, int C, Visit visit) {
+  if (log_probs.size() != static_cast<size_t>(T) * C) throw std::invalid_argument("log_probs is not (T, C)");
+  if (T * std::log(double(C)) > std::log(5e7)) throw std::invalid_argument("too many paths to enumerate");
+  Path path(T, 0);
+  for (;;) {
+    double log_prob = 0;
+    for (int t = 0; t < T; ++t) log_prob += log_probs[t * C + path[t]];
+    visit(path, log_prob);
+    int t = T - 1;
+    while (t >= 0 && path[t] == C - 1) path[t--] = 0;  // count up in base C
+    if (t < 0) return;
+    ++path[t];
+  }
+}
+
+// The log-probability of every labelling that some path collapses to.
+inline std::map<Labelling, double> all_labellings(const std::vector<double>& log_probs, int T, int C,
+                                                  int blank) {
+  std::map<Labelling, double> table;
+  for_each_path(log_probs, T, C, [&](const Path& path, double log_prob) {
+    auto [entry, inserted] = table.try_emplace(collapse(path, blank), log_prob);
+    if (!inserted) entry->second = log_add(entry->second, log_prob);
+  });
+  return table;
+}
+
+struct Posteriors {
+  double log_prob = kMinusInfinity;  // log P(target | x)
+  // (T, C): gamma[t * C + c] = P(path has class c at frame t | it collapses to target). All 0 if that is
+  // impossible. The gradient of -log P(target | x) with respect to log_probs is -gamma.
+  std::vector<double> gamma;
+};
+
+inline Posteriors posteriors(const std::vector<double>& log_probs, int T, int C, const Labelling& target,
+                             int blank) {
+  Posteriors result;
+  for_each_path(log_probs, T, C, [&](const Path& path, double log_prob) {
+    if (collapse(path, blank) == target) result.log_prob = log_add(result.log_prob, log_prob);
+  });
+  result.gamma.assign(static_cast<size_t>(T) * C, 0.0);
+  if (result.log_prob == kMinusInfinity) return result;
+  for_each_path(log_probs, T, C, [&](const Path& path, double log_prob) {
+    if (collapse(path, blank) != target) return;
+    for (int t = 0; t < T; ++t) result.gamma[t * C + path[t]] += std::exp(log_prob - result.log_prob);
+  });
+  return result;
+}
+
+struct BestPath {
+  Path path;
+  Labelling labels;
+  double log_prob;
+};
+
+// The most probable class of each frame, the lowest class among equals.
+inline BestPath greedy(const std::vector<double>& log_probs, int T, int C, int blank) {
+  BestPath best{Path(T, 0), {}, 0};
+  for (int t = 0; t < T; ++t) {
+    for (int c = 1; c < C; ++c)
+      if (log_probs[t * C + c] > log_probs[t * C + best.path[t]]) best.path[t] = c;
+    best.log_prob += log_probs[t * C + best.path[t]];
+  }
+  best.labels = collapse(best.path, blank);
+  return best;
+}
+
+}  // namespace fastctc::testing
