@@ -131,6 +131,7 @@ def _read(arguments: argparse.Namespace) -> int:
             print(f"{path}: no image in this folder", file=sys.stderr)
             failed += 1
         paths += found
+    total = len(paths) + failed
     for path, reading in zip(paths, recognizer.read_stream(paths, arguments.batch_size), strict=True):
         if reading.error is not None:
             print(f"{path}: {reading.error}", file=sys.stderr)
@@ -143,7 +144,7 @@ def _read(arguments: argparse.Namespace) -> int:
         else:
             print(f"{path}\t{reading.text}")
     if failed:
-        print(f"{failed} of {len(paths)} images could not be read", file=sys.stderr)
+        print(f"{failed} of {total} could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -342,7 +343,7 @@ def _recipe(preset: str, given: dict[str, Any]) -> TrainConfig:
 
 def _add_evaluate(commands: Any) -> None:
     parser = _add_command(
-        commands, "evaluate", "measure how well a checkpoint reads: a folder with labels.tsv, or drawn images",
+        commands, "evaluate", "measure how well a checkpoint reads: a folder with labels.tsv, or drawings",
         [
             "evaluate shipped --look contest --count 2000",
             "evaluate runs/demo/model.safetensors data/mine --mistakes 10",

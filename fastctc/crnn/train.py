@@ -65,6 +65,7 @@ class TrainConfig:
         images: how many images are drawn; None: what can be drawn in a fifth of ``minutes``.
         characters: the alphabet; None: of the formulas, or of all labels in ``data``.
         architecture: ``"conv"`` or ``"vgg-bilstm"``.
+        channels, hidden: sizes of the network, see :class:`fastctc.crnn.model.CRNNConfig`; None: as usual.
         height: rows images are resized to.
         steps: training steps; None: what fits into ``minutes``.
         minutes: wall time for drawing and training together, turned into ``images`` and ``steps`` at the
@@ -89,6 +90,8 @@ class TrainConfig:
     images: int | None = 20_000
     characters: str | None = None
     architecture: str = "conv"
+    channels: int | None = None
+    hidden: int | None = None
     height: int = 32
     steps: int | None = 2_000
     minutes: float | None = None
@@ -313,6 +316,17 @@ def _read_folder(
         )  # fmt: skip
 
 
+def _model_config(config: TrainConfig, num_classes: int) -> CRNNConfig:
+    shape = CRNNConfig.paper(num_classes) if config.architecture == "vgg-bilstm" else CRNNConfig(num_classes)
+    return replace(
+        shape,
+        architecture=config.architecture,
+        height=config.height,
+        channels=config.channels or shape.channels,
+        hidden=config.hidden or shape.hidden,
+    )
+
+
 # --- The run -------------------------------------------------------------------------------------------
 
 
@@ -340,9 +354,7 @@ class _Run:
         self.step = self.bad_steps = 0
         self.fingerprint = data.train.fingerprint()
         torch.manual_seed(config.seed)
-        shape = CRNNConfig(data.alphabet.num_classes, architecture=config.architecture, height=config.height)
-        if config.architecture == "vgg-bilstm":
-            shape = replace(CRNNConfig.paper(shape.num_classes), height=config.height)
+        shape = _model_config(config, data.alphabet.num_classes)
         self.model: CRNN = CRNN(shape).to(config.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, config.weight_decay)

@@ -1,0 +1,101 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastctc.crnn.checkpoint import Checkpoint, save_checkpoint
+from fastctc.crnn.data import Samples
+from fastctc.crnn.evaluate import Evaluation, edit_distance, evaluate
+from fastctc.crnn.model import CRNN, CRNNConfig
+from fastctc.crnn.preprocess import PreprocessConfig, load_grey
+from fastctc.crnn.recognize import Recognizer, greedy_hypotheses, greedy_texts, infer
+from fastctc.text import Alphabet
+
+
+@pytest.fixture(scope="module", params=[0, 3], ids=["blank first", "blank last"])
+def recognizer(request) -> Recognizer:
+    torch.manual_seed(1)
+    alphabet = Alphabet("abc", blank=request.param)
+    model = CRNN(CRNNConfig(4, channels=4, hidden=8)).eval()
+    with torch.no_grad():
+        model.classify.weight.mul_(8)  # an untrained model that has opinions
+        model.classify.bias[request.param] -= 2
+    return Recognizer(Checkpoint(model, alphabet, PreprocessConfig()))
+
+
+def pictures(widths: list[int]) -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, (32, w), dtype=np.uint8)) for w in widths]
+
+
+def test_batching_does_not_change_a_reading(recognizer):
+    images = pictures([96, 20, 1, 300, 33, 64, 96])
+    alone = [recognizer.read([image])[0] for image in images]
+    assert any(reading.text for reading in alone)
+    for batch_size in (1, 2, 7, 64):
+        for one, other in zip(alone, recognizer.read(images, batch_size), strict=True):
+            assert one.text == other.text
+            assert math.isclose(one.score, other.score, abs_tol=1e-3)
+
+
+def test_bad_images_are_reported_in_their_place(recognizer, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"junk")
+    good = pictures([40])[0]
+    readings = recognizer.read([tmp_path / "bad.png", good, b"", tmp_path / "none.png"])
+    assert [reading.error is None for reading in readings] == [False, True, False, False]
+    assert readings[0].text == "" and readings[0].score == -math.inf and readings[0].nbest == []
+    assert "not a readable image" in readings[0].error and readings[3].error == "no such file"
+    assert readings[1] == recognizer.read([good])[0]
+    assert recognizer.read([]) == []
+
+
+def test_the_score_is_the_probability_over_all_alignments(recognizer):
+    image = load_grey(pictures([16])[0], PreprocessConfig())
+    log_probs, lengths = infer(recognizer.model, [image], PreprocessConfig())
+    (hypotheses,) = greedy_hypotheses(log_probs, lengths, recognizer.alphabet)
+    total = 0.0
+    for path in itertools.product(range(4), repeat=int(lengths[0])):
+        labels = [label for label, _ in itertools.groupby(path) if label != recognizer.alphabet.blank]
+        if recognizer.alphabet.decode(labels) == hypotheses[0].text:
+            total += math.exp(sum(log_probs[0, t, label].item() for t, label in enumerate(path)))
+    assert hypotheses[0].log_prob == pytest.approx(math.log(total), abs=1e-4)
+    assert greedy_texts(log_probs, lengths, recognizer.alphabet) == [hypotheses[0].text]
+
+
+def test_from_checkpoint(recognizer, tmp_path):
+    save_checkpoint(recognizer.checkpoint, tmp_path / "a.safetensors")
+    loaded = Recognizer.from_checkpoint(tmp_path / "a.safetensors")
+    image = pictures([80])
+    assert loaded.read(image)[0].score == pytest.approx(recognizer.read(image)[0].score, abs=0.1)
+
+
+def test_edit_distance():
+    assert [edit_distance(a, b) for a, b in [("", ""), ("abc", ""), ("", "ab"), ("abc", "abc")]] == [
+        0,
+        3,
+        2,
+        0,
+    ]
+    assert [edit_distance(a, b) for a, b in [("kitten", "sitting"), ("1+2", "1-2"), ("12", "21")]] == [
+        3,
+        1,
+        2,
+    ]
+
+
+def test_evaluation_counts(recognizer):
+    images = [load_grey(image, PreprocessConfig()) for image in pictures([60, 40, 33])]
+    texts = [reading.text for reading in recognizer.read(images)]
+    samples = Samples(images, [texts[0], texts[1] + "a", texts[2]], ["x", "y", "z"])
+    recognizer.model.train()
+    result = evaluate(recognizer.model, samples, recognizer.alphabet, PreprocessConfig(), batch_size=2)
+    assert recognizer.model.training
+    recognizer.model.eval()
+    assert (result.count, result.correct, result.edits) == (3, 2, 1)
+    assert result.mistakes == [("y", texts[1] + "a", texts[1])]
+    assert result.characters == sum(map(len, samples.texts))
+    assert "exact match 66.67% (2 of 3)" in result.summary()
+    assert Evaluation().exact_match == 0

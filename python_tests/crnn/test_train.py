@@ -1,0 +1,238 @@
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fastctc.crnn.checkpoint import load_checkpoint, load_state, save_state
+from fastctc.crnn.data import BatchMaker, LabelError, collect, write_folder
+from fastctc.crnn.drawing import FormulaSource
+from fastctc.crnn.evaluate import evaluate
+from fastctc.crnn.formulas import CHARACTERS
+from fastctc.crnn.model import CRNN, CRNNConfig
+from fastctc.crnn.optimize import make_optimizer, one_cycle, training_step
+from fastctc.crnn.preprocess import PreprocessConfig
+from fastctc.crnn.train import PRESETS, TrainConfig, TrainError, train
+from fastctc.text import Alphabet
+
+ALPHABET = Alphabet(CHARACTERS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tiny networks gain nothing from more, and lose much where other programs run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("formulas")
+    write_folder(FormulaSource(renderer="captcha", seed=3), path, 40)
+    return path
+
+
+def tiny(folder, **changes) -> TrainConfig:
+    """A recipe of seconds; fp32, so that it is the same on every processor."""
+    settings = {"data": str(folder), "steps": 12, "batch_size": 8, "channels": 4, "hidden": 8, "threads": 1}
+    settings |= {"precision": "fp32", "eval_every": 5, "save_every": 3}
+    return TrainConfig(**(settings | changes))
+
+
+def weights(out) -> dict[str, torch.Tensor]:
+    return load_state(out / "state.pt")["model"]
+
+
+def assert_same_weights(a, b):
+    for name, tensor in weights(a).items():
+        assert torch.equal(weights(b)[name], tensor), name
+
+
+def test_one_cycle_is_torchs():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], lr=1, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=101, pct_start=0.16)
+    for step in range(101):
+        lr, momentum = one_cycle(step, 101, 3e-3, 15.16 / 101)
+        group = optimizer.param_groups[0]
+        assert lr == pytest.approx(group["lr"], abs=1e-9), step
+        assert momentum == pytest.approx(group["betas"][0], abs=1e-6)
+        if step < 100:
+            optimizer.step()
+            schedule.step()
+
+
+def test_one_batch_is_learnt_by_heart():
+    samples, _ = collect(FormulaSource(renderer="captcha", seed=3), range(8), PreprocessConfig())
+    torch.manual_seed(0)
+    model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=16, hidden=32, dropout=0.0)).train()
+    optimizer = make_optimizer(model, 0.0)
+    batches = BatchMaker(samples, ALPHABET, 8, shift=0)
+    for step in range(80):
+        for group in optimizer.param_groups:
+            group["lr"] = one_cycle(step, 80, 5e-3, 0.15)[0]
+        batch = batches.batch(step)
+        report = training_step(model, optimizer, batch, PreprocessConfig(), ALPHABET, clip=5.0, bf16=False)
+    assert report.loss < 0.05 and report.blank_rate < 0.9
+    assert evaluate(model, samples, ALPHABET, PreprocessConfig()).exact_match == 1
+
+
+def test_the_papers_network_learns():
+    samples, _ = collect(FormulaSource(renderer="captcha", seed=3), range(2), PreprocessConfig())
+    torch.manual_seed(0)
+    model = CRNN(CRNNConfig(ALPHABET.num_classes, "vgg-bilstm", channels=8, hidden=32, dropout=0.0)).train()
+    optimizer = make_optimizer(model, 0.0)
+    batch = BatchMaker(samples, ALPHABET, 2, shift=0).batch(0)
+    losses = []
+    for _ in range(60):
+        losses.append(
+            training_step(model, optimizer, batch, PreprocessConfig(), ALPHABET, clip=5.0, bf16=False).loss
+        )
+    assert losses[-1] < 0.5 * losses[1]
+
+
+def test_a_step_that_is_not_finite_changes_nothing(folder):
+    samples, _ = collect(FormulaSource(renderer="captcha"), range(4), PreprocessConfig())
+    model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=4, hidden=8)).train()
+    optimizer = make_optimizer(model, 0.0)
+    batch = BatchMaker(samples, ALPHABET, 4).batch(0)
+    with torch.no_grad():
+        model.classify.bias[0] = float("nan")
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    report = training_step(model, optimizer, batch, PreprocessConfig(), ALPHABET, clip=5.0, bf16=False)
+    assert report.skipped
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_seed_decides_everything(folder, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tiny(folder, seed=seed), tmp_path / name, show_progress=False)
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "a", tmp_path / "c")
+
+
+def test_what_a_run_leaves(folder, tmp_path):
+    result = train(tiny(folder), tmp_path, show_progress=False)
+    assert result.checkpoint == tmp_path / "model.safetensors" and result.evaluation.count == 2
+    checkpoint = load_checkpoint(result.checkpoint)
+    record = checkpoint.training
+    assert record["steps"] == 12 and record["recipe"]["seed"] == 0 and record["training_images"] == 38
+    assert record["exact_match"] == result.evaluation.exact_match and record["torch"] == torch.__version__
+    assert set(checkpoint.alphabet.characters) <= set(CHARACTERS)
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == [5, 10, 12]
+    assert all(
+        entry["loss"] > 0 and entry["compute_seconds"] > 0 and entry["data_seconds"] > 0 for entry in entries
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors", "state.pt"]
+
+
+@pytest.mark.parametrize("stop_at", [1, 7, 11])
+def test_stopped_and_resumed_equals_uninterrupted(folder, tmp_path, stop_at):
+    train(tiny(folder), tmp_path / "whole", show_progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(folder), tmp_path / "parts", show_progress=False, should_stop=lambda step: step == stop_at)
+    assert load_state(tmp_path / "parts" / "state.pt")["step"] == stop_at
+    train(
+        tiny(folder, seed=99), tmp_path / "parts", resume=True, show_progress=False
+    )  # the saved recipe counts
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_killed_and_resumed_equals_uninterrupted(folder, tmp_path):
+    settings = [
+        "--data",
+        str(folder),
+        "--steps",
+        "30",
+        "--batch-size",
+        "8",
+        "--threads",
+        "1",
+        "--save-every",
+        "2",
+    ]
+    command = [sys.executable, "-m", "fastctc.cli", "train", "--precision", "fp32", *settings]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    run = subprocess.Popen(
+        [*command, "--out", str(parts)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    state = parts / "state.pt"
+    try:
+        deadline = time.monotonic() + 60
+        while not (state.exists() and load_state(state)["step"] >= 2):
+            assert time.monotonic() < deadline and run.poll() is None
+            time.sleep(0.01)
+        os.kill(run.pid, signal.SIGKILL)
+    finally:
+        run.kill()
+        run.wait()
+    assert load_state(state)["step"] < 30, "the run ended before it was killed"
+    subprocess.run([*command, "--out", str(parts), "--resume"], check=True, capture_output=True)
+    assert load_state(state)["step"] == 30
+    assert_same_weights(whole, parts)
+
+
+def test_minutes_become_steps_that_are_kept(folder, tmp_path):
+    config = tiny(folder, steps=None, minutes=0.05)
+    result = train(config, tmp_path, show_progress=False)
+    assert result.config.steps >= 1
+    assert load_state(tmp_path / "state.pt")["config"]["steps"] == result.config.steps
+
+
+def test_drawn_formulas(tmp_path):
+    config = tiny(None, data=None, renderer="captcha", images=20, eval_images=6, steps=2)
+    result = train(config, tmp_path, workers=0, show_progress=False)
+    assert result.evaluation.count == 6 and result.config.images == 20
+    assert load_checkpoint(result.checkpoint).alphabet == ALPHABET
+
+
+def test_samples_that_cannot_be_learnt_are_left_out_and_named(tmp_path, caplog):
+    write_folder(FormulaSource(renderer="captcha"), tmp_path / "data", 12)
+    labels = tmp_path / "data" / "labels.tsv"
+    labels.write_text(labels.read_text() + "none.png\t1+1+1\n" + "000001.png\t" + "1" * 30 + "\n")
+    with caplog.at_level(logging.WARNING):
+        result = train(tiny(tmp_path / "data", steps=1), tmp_path / "out", show_progress=False)
+    assert [problem.name for problem in result.problems] == ["none.png", "000001.png"]
+    assert "none.png: no such file" in caplog.text
+    assert "needs 59 frames, an image 96 wide has 24" in caplog.text
+    with pytest.raises(LabelError, match=r"none of 14 samples can be used|none of 13 samples can be used"):
+        train(tiny(tmp_path / "data", characters="x"), tmp_path / "other", show_progress=False)
+
+
+def test_errors(folder, tmp_path):
+    train(tiny(folder, steps=2), tmp_path, show_progress=False)
+    with pytest.raises(TrainError, match="holds a training run already"):
+        train(tiny(folder), tmp_path, show_progress=False)
+    state = load_state(tmp_path / "state.pt")
+    save_state(state | {"data": 1}, tmp_path / "state.pt")
+    with pytest.raises(TrainError, match="the training data is not what the run began with"):
+        train(tiny(folder), tmp_path, resume=True, show_progress=False)
+    save_state(state | {"config": {"colour": 1}}, tmp_path / "state.pt")
+    with pytest.raises(TrainError, match="settings this fastctc does not know: colour"):
+        train(tiny(folder), tmp_path, resume=True, show_progress=False)
+    with pytest.raises(TrainError, match="not finite in 20 steps in a row"):
+        train(tiny(folder, max_lr=float("nan"), steps=40), tmp_path / "nan", show_progress=False)
+
+
+def test_settings_are_checked():
+    for settings, message in [
+        ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
+        ({"minutes": -1.0}, "minutes is -1.0, expected more than 0"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
+        ({"steps": None}, "may be left open only with minutes"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            TrainConfig(**settings)
+    assert replace(PRESETS["quick"], seed=1).minutes and PRESETS["shipped"].look == "mixed"

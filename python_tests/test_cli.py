@@ -1,0 +1,154 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from fastctc import cli
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """Formulas in data/, and a model trained on them for two steps in run/."""
+    path = tmp_path_factory.mktemp("cli")
+    assert cli.main(["generate", str(path / "data"), "--count", "12", "--seed", "5"]) == 0
+    command = ["train", "--out", str(path / "run"), "--data", str(path / "data"), "--steps", "2"]
+    assert cli.main([*command, "--batch-size", "4", "--threads", "1", "--precision", "fp32"]) == 0
+    return path
+
+
+@pytest.fixture
+def model(run_folder):
+    return str(run_folder / "run" / "model.safetensors")
+
+
+@pytest.mark.parametrize("command", [[], ["read"], ["generate"], ["train"], ["evaluate"], ["demo"]])
+def test_help_shows_examples_and_exit_status(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:\n  fastctc " in text and "exit status: 0" in text
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["paint"],
+        ["read"],
+        ["train"],
+        ["generate", "x", "--count", "0"],
+        ["generate", "x", "--look", "odd"],
+        ["train", "--out", "x", "--minutes", "0"],
+        ["evaluate", "shipped", "--seed", "-1"],
+    ],
+)
+def test_usage_errors(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command)
+    assert ended.value.code == 2
+    assert "usage: fastctc" in capsys.readouterr().err
+
+
+def test_generate_is_seeded_and_never_overwrites(run_folder, tmp_path, capsys):
+    assert cli.main(["generate", str(tmp_path), "--count", "12", "--seed", "5"]) == 0
+    labels = (tmp_path / "labels.tsv").read_text()
+    assert labels == (run_folder / "data" / "labels.tsv").read_text()
+    assert labels.count("\n") == 12
+    for path in tmp_path.glob("*.png"):
+        assert path.read_bytes() == (run_folder / "data" / path.name).read_bytes()
+        assert Image.open(path).size == (180, 60)
+    assert cli.main(["generate", str(tmp_path)]) == 2
+    assert "has a labels.tsv already" in capsys.readouterr().err
+
+
+def test_read_prints_a_line_an_image(run_folder, model, capsys):
+    assert cli.main(["read", "--checkpoint", model, str(run_folder / "data")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    assert lines[3].startswith(str(run_folder / "data" / "000003.png") + "\t")
+
+
+def test_read_json(run_folder, model, capsys):
+    image = str(run_folder / "data" / "000000.png")
+    assert cli.main(["read", "--json", "--checkpoint", model, image, image]) == 0
+    readings = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(readings) == 2 and readings[0] == readings[1]
+    assert readings[0]["path"] == image and readings[0]["score"] < 0
+    assert readings[0]["nbest"][0] == {"text": readings[0]["text"], "log_prob": readings[0]["score"]}
+
+
+def test_bad_images_are_reported_skipped_and_counted(run_folder, model, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"junk")
+    (tmp_path / "empty").mkdir()
+    good = str(run_folder / "data" / "000000.png")
+    names = [str(tmp_path / "bad.png"), good, str(tmp_path / "none.png"), str(tmp_path / "empty")]
+    assert cli.main(["read", "--checkpoint", model, *names]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].startswith(good) and len(out.splitlines()) == 1
+    assert "bad.png: not a readable image" in err and "none.png: no such file" in err
+    assert "empty: no image in this folder" in err and "3 of 4 could not be read" in err
+
+
+def test_evaluate(run_folder, model, capsys):
+    assert cli.main(["evaluate", model, str(run_folder / "data"), "--mistakes", "2"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("exact match 0.00% (0 of 12), character error rate") and len(out) == 3
+    assert (
+        cli.main(["evaluate", model, "--count", "3", "--look", "default", "--json", "--mistakes", "1"]) == 0
+    )
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["count"] == 3 and figures["exact_match"] == 0 and len(figures["mistakes"]) == 1
+
+
+def test_evaluate_counts_what_it_cannot_read(run_folder, model, tmp_path, capsys):
+    (tmp_path / "labels.tsv").write_text(f"none.png\t1+1+1\n{run_folder / 'data' / '000000.png'}\t1\n")
+    assert cli.main(["evaluate", model, str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert "(0 of 1)" in out and "none.png: no such file" in err and "1 of 2 images could not be read" in err
+
+
+def test_what_cannot_be_done_says_why(run_folder, model, tmp_path, capsys):
+    run = str(run_folder / "run")
+    for command, message in [
+        (["read", "--checkpoint", "none.safetensors", "a.png"], "no checkpoint at none.safetensors"),
+        (
+            ["read", "--checkpoint", str(run_folder / "data" / "labels.tsv"), "a.png"],
+            "not a readable safetensors",
+        ),
+        (["evaluate", model, str(tmp_path)], "cannot read .*labels.tsv"),
+        (["train", "--out", run], "holds a training run already"),
+        (["train", "--out", run, "--resume", "--steps", "9"], "--steps is 9, but the run to resume has 2"),
+        (["train", "--out", str(tmp_path / "x"), "--data", str(tmp_path)], "cannot read .*labels.tsv"),
+    ]:
+        assert cli.main(command) == 2
+        assert re.search("fastctc: .*" + message, capsys.readouterr().err)
+
+
+def test_resuming_a_finished_run_says_its_accuracy_again(run_folder, capsys):
+    assert cli.main(["train", "--out", str(run_folder / "run"), "--resume"]) == 0
+    assert "unseen images: exact match" in capsys.readouterr().out
+
+
+def test_demo_trains_and_reads_five_images(tmp_path, capsys, monkeypatch):
+    from fastctc.crnn import train
+
+    quick = train.TrainConfig(images=8, renderer="captcha", steps=1, eval_images=4, batch_size=4, threads=1)
+    monkeypatch.setitem(train.PRESETS, "quick", quick)
+    assert cli.main(["demo", str(tmp_path)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"checkpoint {tmp_path / 'model.safetensors'}"
+    assert "(0 of 4)" in out[1] and len(out) == 7
+    assert len(list((tmp_path / "examples").glob("*.png"))) == 5
+    assert cli.main(["demo", str(tmp_path), "--resume"]) == 0
+
+
+def test_output_that_nobody_reads_is_no_error(run_folder, model):
+    command = [sys.executable, "-m", "fastctc.cli", "read", "--checkpoint", model, str(run_folder / "data")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.wait()

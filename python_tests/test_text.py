@@ -1,0 +1,42 @@
+import pytest
+
+from fastctc.text import Alphabet
+
+
+@pytest.mark.parametrize("blank", [0, 1, 2, 3])
+def test_classes_are_the_characters_in_order_around_the_blank(blank):
+    alphabet = Alphabet("abc", blank=blank)
+    classes = alphabet.encode("abc")
+    assert classes == [c for c in range(4) if c != blank]
+    assert alphabet.decode(classes) == "abc"
+    assert alphabet.num_classes == 4
+
+
+def test_any_unicode_goes_there_and_back():
+    alphabet = Alphabet("äß中😀 -")
+    assert alphabet.decode(alphabet.encode("😀ß 中-ä")) == "😀ß 中-ä"
+    assert alphabet.encode("") == [] and alphabet.decode([]) == ""
+
+
+def test_equality_and_repr():
+    assert Alphabet("ab") == Alphabet("ab") != Alphabet("ab", blank=2)
+    assert Alphabet("ab") != "ab"
+    assert len({Alphabet("ab"), Alphabet("ab"), Alphabet("ba")}) == 2
+    assert repr(Alphabet("ab", 1)) == "Alphabet('ab', blank=1)"
+
+
+def test_errors_name_the_offender():
+    with pytest.raises(ValueError, match="characters is empty"):
+        Alphabet("")
+    with pytest.raises(ValueError, match="'a' twice, the second time at position 2"):
+        Alphabet("aba")
+    with pytest.raises(ValueError, match="blank is 3, expected 0 to 2"):
+        Alphabet("ab", blank=3)
+    with pytest.raises(ValueError, match="blank is -1"):
+        Alphabet("ab", blank=-1)
+    with pytest.raises(ValueError, match="'x' at position 1 of 'axb' is not in the alphabet 'ab'"):
+        Alphabet("ab").encode("axb")
+    with pytest.raises(ValueError, match=r"tokens\[1\] is 0, the blank"):
+        Alphabet("ab").decode([1, 0])
+    with pytest.raises(ValueError, match=r"tokens\[0\] is 7, not one of the 3 classes"):
+        Alphabet("ab").decode([7])
