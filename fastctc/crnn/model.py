@@ -194,15 +194,15 @@ def _vgg_stages(c: int) -> list[ConvStage]:
 class CRNN(nn.Module):
     """Convolutional network with a sequence head and CTC output, for images of any width.
 
-    The default architecture has 555,000 parameters at 17 characters. ``"vgg-bilstm"`` follows Shi, Bai and
+    The default architecture has 555,000 parameters at 17 classes. ``"vgg-bilstm"`` follows Shi, Bai and
     Yao, An End-to-End Trainable Neural Network for Image-based Sequence Recognition, arXiv:1507.05717, except
     that pooling keeps the frames at ceil(W/4) and the last convolution sees one zero column on the right.
 
     Example:
-        >>> model = CRNN(CRNNConfig(num_classes=18)).eval()
+        >>> model = CRNN(CRNNConfig(num_classes=17)).eval()
         >>> log_probs, lengths = model(torch.zeros(2, 1, 32, 96), torch.tensor([96, 50]))
         >>> log_probs.shape, lengths
-        (torch.Size([2, 24, 18]), tensor([24, 13]))
+        (torch.Size([2, 24, 17]), tensor([24, 13]))
     """
 
     def __init__(self, config: CRNNConfig) -> None:

@@ -28,21 +28,26 @@ class PreprocessConfig:
         height: rows of the model's input; the width follows from the aspect ratio, never stretched.
         max_width: columns after resizing, above which an image is refused.
         max_pixels: pixels of the original image, above which it is refused undecoded.
-        contrast_floor: grey levels (of 255) added to the standard deviation an image is divided by, so that
-            an empty image stays near zero instead of becoming amplified noise.
+        tone: exponent of the tone curve on an image's difference from its background; below 1 it lifts faint
+            ink, which dark specks would otherwise leave without contrast.
+        tone_floor: grey levels of difference that the curve takes as full at least, so that an empty image
+            stays empty instead of becoming amplified noise.
+        contrast_floor: grey levels added to the standard deviation an image is divided by.
     """
 
     height: int = 32
     max_width: int = 2048
     max_pixels: int = 25_000_000
+    tone: float = 0.5
+    tone_floor: int = 16
     contrast_floor: float = 8.0
 
 
 def load_grey(image: ImageLike, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
     """Reads an image of any kind as grey levels at the model's height.
 
-    Grey, the darkest pixel stretched to 0 and the lightest to 255, then resized to ``config.height`` keeping
-    the aspect ratio. Transparent parts become white; of an animation the first frame counts; 16-bit and float
+    Grey, dark ink on a white background whatever it was before, then resized to ``config.height`` keeping the
+    aspect ratio. Transparent parts become white; of an animation the first frame counts; 16-bit and float
     images are scaled to 8 bits; a rotation noted by a camera is applied.
 
     Args:
@@ -69,7 +74,7 @@ def load_grey(image: ImageLike, config: PreprocessConfig) -> npt.NDArray[np.uint
         raise ImageError(f"not a readable image: {error}") from error
     width, height = grey.size
     resized_width = max(1, round(width * config.height / height))
-    grey = ImageOps.autocontrast(grey)
+    grey = grey.point(_tone_curve(grey.histogram(), config))
     if grey.size != (resized_width, config.height):
         grey = grey.resize((resized_width, config.height), Image.Resampling.BILINEAR)
     return np.asarray(grey, dtype=np.uint8)
@@ -126,6 +131,23 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     low, high = float(deep.min()), float(deep.max())
     scaled = (deep - low) * (255.0 / (high - low)) if high > low else np.full_like(deep, 255.0)
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _tone_curve(histogram: list[int], config: PreprocessConfig) -> list[int]:
+    """The grey level that each of 256 levels becomes: background white, the strongest ink black.
+
+    The background is the median level, ink what differs from it on the side that differs more: so light text
+    on a dark ground comes out dark on white too.
+    """
+    total = np.cumsum(histogram)
+    background = int(np.searchsorted(total, total[-1] / 2))
+    present = np.flatnonzero(histogram)
+    darker, lighter = background - int(present[0]), int(present[-1]) - background
+    difference = np.arange(256) - background
+    ink = -difference if darker >= lighter else difference
+    share = np.clip(ink / max(darker, lighter, config.tone_floor), 0, 1)
+    curve: list[int] = np.rint(255 * (1 - share**config.tone)).astype(int).tolist()
+    return curve
 
 
 def pad_batch(images: list[npt.NDArray[np.uint8]], multiple: int = 4) -> tuple[Tensor, Tensor]:

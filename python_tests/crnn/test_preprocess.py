@@ -84,9 +84,20 @@ def test_contrast_and_brightness_do_not_matter():
     grey = np.asarray(picture()).astype(float)
     faint = (230 + grey * 0.1).astype(np.uint8)
     assert np.abs(load_grey(faint, CONFIG).astype(int) - load_grey(picture(), CONFIG)).max() <= 20
+    inverted = (255 - grey).astype(np.uint8)
+    assert np.abs(load_grey(inverted, CONFIG).astype(int) - load_grey(picture(), CONFIG)).max() <= 1
     blank = load_grey(np.full((60, 180), 77, np.uint8), CONFIG)
     pixels, widths = pad_batch([blank])
     assert normalize(pixels, widths, CONFIG).abs().max() < 1e-5
+
+
+def test_specks_do_not_hide_faint_ink():
+    grey = np.full((60, 180), 240, np.uint8)
+    grey[20:40, 30:60] = 230  # ink
+    grey[3:6, 3:6] = 0  # a speck
+    assert load_grey(grey, CONFIG)[16, 24] < 210
+    noise = np.random.default_rng(0).integers(119, 122, (60, 180)).astype(np.uint8)
+    assert load_grey(noise, CONFIG).min() > 150
 
 
 def test_unreadable_images_are_named(tmp_path):
