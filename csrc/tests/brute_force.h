@@ -50,8 +50,7 @@ void for_each_path(const std::vector<double>& log_probs, int T, int C, Visit vis
 }
 
 // The log-probability of every labelling that some path collapses to.
-inline std::map<Labelling, double> all_labellings(const std::vector<double>& log_probs, int T, int C,
-                                                  int blank) {
+inline std::map<Labelling, double> all_labellings(const std::vector<double>& log_probs, int T, int C, int blank) {
   std::map<Labelling, double> table;
   for_each_path(log_probs, T, C, [&](const Path& path, double log_prob) {
     auto [entry, inserted] = table.try_emplace(collapse(path, blank), log_prob);
@@ -67,8 +66,7 @@ struct Posteriors {
   std::vector<double> gamma;
 };
 
-inline Posteriors posteriors(const std::vector<double>& log_probs, int T, int C, const Labelling& target,
-                             int blank) {
+inline Posteriors posteriors(const std::vector<double>& log_probs, int T, int C, const Labelling& target, int blank) {
   Posteriors result;
   for_each_path(log_probs, T, C, [&](const Path& path, double log_prob) {
     if (collapse(path, blank) == target) result.log_prob = log_add(result.log_prob, log_prob);

@@ -112,7 +112,7 @@ inline std::atomic<unsigned>& order() {
   return value;
 }
 
-// ---- fibers -----------------------------------------------------------------------------------------------
+// ---- fibers ---------------------------------------------------------------------------------------------------------
 
 struct Context {
 #ifdef FASTCTC_EMULATION_UCONTEXT
@@ -156,7 +156,7 @@ fastctc_emulation_switch:
 )");
 #endif
 
-// ---- what a block is made of ------------------------------------------------------------------------------
+// ---- what a block is made of ----------------------------------------------------------------------------------------
 
 enum class State : uint8_t { kReady, kRunning, kYielded, kAtBarrier, kAtCollective, kExited };
 
@@ -166,8 +166,7 @@ struct Site {
   const char* file;
   int line;
   bool operator==(const Site& other) const {
-    return line == other.line && std::strcmp(collective, other.collective) == 0 &&
-           std::strcmp(file, other.file) == 0;
+    return line == other.line && std::strcmp(collective, other.collective) == 0 && std::strcmp(file, other.file) == 0;
   }
 };
 
@@ -288,7 +287,7 @@ class Emulator {
   unsigned thread_count_ = 0, exited_ = 0, yielded_ = 0, spins_ = 0;
   unsigned ready_warps_ = 0, ready_lanes_[kMaxThreads / 32] = {};
   unsigned order_ = 0, random_state_ = 1, sticky_warp_ = 0, change_rate_ = 1;
-  bool active_ = false;
+  bool active_ = false, failed_ = false;
   std::exception_ptr exception_;
   char launch_tag_ = 0, exit_tag_ = 0, fence_tag_ = 0;
 };
@@ -303,7 +302,7 @@ inline Emulator& emulator_of_this_thread() {
   return instance;
 }
 
-// ---- scheduling -------------------------------------------------------------------------------------------
+// ---- scheduling -----------------------------------------------------------------------------------------------------
 
 FASTCTC_UNTRACKED inline unsigned Emulator::random() {
   random_state_ ^= random_state_ << 13;
@@ -382,14 +381,14 @@ FASTCTC_UNTRACKED inline void Emulator::thread_main() {
     self.current().committed_groups = 0;
     try {
       self.run_(self.kernel_);
-      if (!self.current().copies.empty())
-        self.fail("a thread exits without waiting for its asynchronous copies");
+      if (!self.current().copies.empty()) self.fail("a thread exits without waiting for its asynchronous copies");
     } catch (...) {
       Untracked scope;
       self.exception_ = std::current_exception();
+      self.failed_ = true;
     }
-    if (self.exception_) self.switch_to(self.host_);
     happens_before(&self.exit_tag_);
+    if (self.failed_) self.switch_to(self.host_);
     self.current().state = State::kExited;
     self.exited_++;
     self.spins_ = 0;
@@ -411,7 +410,7 @@ FASTCTC_UNTRACKED inline void Emulator::fence() {
   happens_after(&fence_tag_);
 }
 
-// ---- collectives ------------------------------------------------------------------------------------------
+// ---- collectives ----------------------------------------------------------------------------------------------------
 
 FASTCTC_UNTRACKED inline unsigned Emulator::lanes_of(unsigned warp) {
   const unsigned count = thread_count_ - warp * 32;
@@ -462,8 +461,7 @@ FASTCTC_UNTRACKED inline const uint64_t* Emulator::meet(unsigned mask, uint64_t 
   const unsigned slot = group.generation & 1;
   if (group.arrived && !(group.site == site)) {
     Untracked scope;
-    fail("lanes of one mask meet at different collectives: " + describe(group.site) + " and " +
-         describe(site));
+    fail("lanes of one mask meet at different collectives: " + describe(group.site) + " and " + describe(site));
   }
   group.site = site;
   group.values[slot][me.lane] = value;
@@ -513,7 +511,7 @@ FASTCTC_UNTRACKED inline unsigned Emulator::wait_at_barrier(unsigned id, unsigne
   return barrier.votes[slot];
 }
 
-// ---- shared memory and asynchronous copies ----------------------------------------------------------------
+// ---- shared memory and asynchronous copies --------------------------------------------------------------------------
 
 #ifdef __SANITIZE_ADDRESS__
 constexpr size_t kCanaryBytes = 0;  // AddressSanitizer guards the exact end
@@ -561,7 +559,7 @@ inline void Emulator::async_wait(unsigned pending_groups) {
   me.copies.erase(me.copies.begin(), me.copies.begin() + done);
 }
 
-// ---- launching --------------------------------------------------------------------------------------------
+// ---- launching ------------------------------------------------------------------------------------------------------
 
 inline void Emulator::prepare_threads() {
   while (pool_.size() < thread_count_) {
@@ -596,12 +594,21 @@ inline void Emulator::prepare_threads() {
     thread.index = i;
     thread.lane = i % 32;
     thread.warp = i / 32;
-    thread.thread_index = {i % block_size_.x, i / block_size_.x % block_size_.y,
-                           i / block_size_.x / block_size_.y};
+    thread.thread_index = {i % block_size_.x, i / block_size_.x % block_size_.y, i / block_size_.x / block_size_.y};
   }
 }
 
-inline void Emulator::abandon_threads() {
+FASTCTC_UNTRACKED inline void Emulator::abandon_threads() {
+#ifdef __SANITIZE_THREAD__
+  // What the threads did so far happened before launch() throws: each one says so, without running.
+  void* host = __tsan_get_current_fiber();
+  for (size_t i = 0; i < pool_.size(); ++i) {
+    __tsan_switch_to_fiber(pool_[i]->tsan_fiber, __tsan_switch_to_fiber_no_sync);
+    happens_before(&exit_tag_);
+    __tsan_switch_to_fiber(host, __tsan_switch_to_fiber_no_sync);
+  }
+  happens_after(&exit_tag_);
+#endif
   Untracked scope;
   for (Thread* thread : pool_) {
 #ifdef __SANITIZE_ADDRESS__
@@ -652,22 +659,24 @@ inline void Emulator::run_block() {
   exited_ = yielded_ = spins_ = ready_warps_ = sticky_warp_ = 0;
   std::fill(std::begin(ready_lanes_), std::end(ready_lanes_), 0u);  // a failed launch leaves some
   for (unsigned i = 0; i < thread_count_; ++i) make_ready(*threads_[i]);
-  random_state_ =
-      (order_ * 2654435761u) ^ ((block_index_.x + 1) * 40503u + block_index_.y * 977u + block_index_.z);
+  random_state_ = (order_ * 2654435761u) ^ ((block_index_.x + 1) * 40503u + block_index_.y * 977u + block_index_.z);
   if (!random_state_) random_state_ = 1;
   for (int i = 0; i < 8; ++i) random();
   change_rate_ = 1u << 3 * (random() % 4);  // 1: any thread next, ... 512: mostly the same warp
 
   schedule();
   try {
-    if (exception_) std::rethrow_exception(exception_);
+    if (failed_) {
+      happens_after(&exit_tag_);
+      std::rethrow_exception(exception_);
+    }
   } catch (const Fault& fault) {
     throw std::runtime_error(std::string("emulated CUDA: ") + fault.what() + describe_block());
   }
-  if (exited_ != thread_count_)
-    throw std::runtime_error("emulated CUDA: " + explain_deadlock() + describe_block());
+  if (exited_ != thread_count_) throw std::runtime_error("emulated CUDA: " + explain_deadlock() + describe_block());
 
   size_t shared_bytes = 0;
+  Untracked scope;
   for (SharedArray* array = block_->arrays; array; array = array->next) {
     shared_bytes += array->bytes;
     for (size_t i = 0; i < kCanaryBytes; ++i)
@@ -702,8 +711,8 @@ inline void Emulator::launch(dim3 grid, dim3 block, size_t shared_bytes, void (*
   if (threads == 0 || threads > kMaxThreads || block.z > 64)
     throw std::runtime_error("emulated CUDA: a block of " + std::to_string(threads) + " threads");
   if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
-    throw std::runtime_error("emulated CUDA: a grid of (" + std::to_string(grid.x) + ", " +
-                             std::to_string(grid.y) + ", " + std::to_string(grid.z) + ") blocks");
+    throw std::runtime_error("emulated CUDA: a grid of (" + std::to_string(grid.x) + ", " + std::to_string(grid.y) +
+                             ", " + std::to_string(grid.z) + ") blocks");
   if (shared_bytes > kMaxSharedBytes)
     throw std::runtime_error("emulated CUDA: " + std::to_string(shared_bytes) + " bytes of shared memory");
 
@@ -712,9 +721,9 @@ inline void Emulator::launch(dim3 grid, dim3 block, size_t shared_bytes, void (*
     explicit Launch(Emulator& self) : self(self) { self.active_ = true; }
     ~Launch() {
       self.release_block();
-      if (self.exited_ != self.thread_count_ || self.exception_) self.abandon_threads();
-      self.active_ = false;
-      self.exception_ = nullptr;
+      if (self.exited_ != self.thread_count_ || self.failed_) self.abandon_threads();
+      if (self.failed_) self.exception_ = nullptr;
+      self.active_ = self.failed_ = false;
     }
   } guard(*this);
   grid_size_ = grid;
@@ -754,7 +763,7 @@ Array& shared_array(Key) {
   return *static_cast<Array*>(emulator().static_shared(&key, sizeof(Array), alignof(Array)));
 }
 
-// ---- warp collectives by value ----------------------------------------------------------------------------
+// ---- warp collectives by value --------------------------------------------------------------------------------------
 
 template <class T>
 FASTCTC_UNTRACKED uint64_t pack(T value) {
@@ -816,262 +825,4 @@ T read_modify_write(T* address, T (*modify)(T old, T operand), T operand) {
 
 }  // namespace fastctc::emulation
 
-// ---- CUDA's own names -------------------------------------------------------------------------------------
-
-// __shared__ is left undefined on purpose: FASTCTC_SHARED_ARRAY and dynamic_shared() of launch.h serve both
-// machines.
-#define __global__
-#define __device__
-#define __host__
-#define __constant__
-#define __forceinline__ inline
-#define __launch_bounds__(...)
-#define __grid_constant__
-#define __align__(n) __attribute__((aligned(n)))
-
-#define threadIdx (::fastctc::emulation::emulator().thread_index())
-#define blockIdx (::fastctc::emulation::emulator().block_index())
-#define blockDim (::fastctc::emulation::emulator().block_size())
-#define gridDim (::fastctc::emulation::emulator().grid_size())
-constexpr int warpSize = 32;
-
-enum cudaError_t {
-  cudaSuccess = 0,
-  cudaErrorInvalidValue = 1,
-  cudaErrorMemoryAllocation = 2,
-  cudaErrorInvalidConfiguration = 9
-};
-struct CUstream_st;
-using cudaStream_t = CUstream_st*;
-enum cudaMemcpyKind {
-  cudaMemcpyHostToHost,
-  cudaMemcpyHostToDevice,
-  cudaMemcpyDeviceToHost,
-  cudaMemcpyDeviceToDevice
-};
-
-inline const char* cudaGetErrorString(cudaError_t error) {
-  return error ? "emulated CUDA error" : "no error";
-}
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
-inline cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t = nullptr) {
-  if (bytes) std::memset(pointer, value, bytes);
-  return cudaSuccess;
-}
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t = nullptr) {
-  if (bytes) std::memcpy(to, from, bytes);
-  return cudaSuccess;
-}
-
-#define FASTCTC_VECTOR_TYPES(T, name)                                                             \
-  struct __attribute__((aligned(2 * sizeof(T)))) name##2 { T x, y; };                             \
-  struct __attribute__((aligned(sizeof(T) == 8 ? 16 : 4 * sizeof(T)))) name##4 { T x, y, z, w; }; \
-  inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                      \
-  inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
-FASTCTC_VECTOR_TYPES(float, float)
-FASTCTC_VECTOR_TYPES(double, double)
-FASTCTC_VECTOR_TYPES(int, int)
-FASTCTC_VECTOR_TYPES(unsigned, uint)
-FASTCTC_VECTOR_TYPES(short, short)
-FASTCTC_VECTOR_TYPES(unsigned short, ushort)
-#undef FASTCTC_VECTOR_TYPES
-
-// Each collective knows its caller's line: these parameters are filled in by the compiler.
-#define FASTCTC_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
-
-FASTCTC_UNTRACKED inline void __syncthreads(FASTCTC_CALLER) {
-  auto& e = fastctc::emulation::emulator();
-  e.wait_at_barrier(0, e.block_threads(), false, {"__syncthreads", file, line});
-}
-FASTCTC_UNTRACKED inline int __syncthreads_count(int vote, FASTCTC_CALLER) {
-  auto& e = fastctc::emulation::emulator();
-  return static_cast<int>(
-      e.wait_at_barrier(0, e.block_threads(), vote != 0, {"__syncthreads_count", file, line}));
-}
-FASTCTC_UNTRACKED inline int __syncthreads_or(int vote, FASTCTC_CALLER) {
-  auto& e = fastctc::emulation::emulator();
-  return e.wait_at_barrier(0, e.block_threads(), vote != 0, {"__syncthreads_or", file, line}) != 0;
-}
-FASTCTC_UNTRACKED inline int __syncthreads_and(int vote, FASTCTC_CALLER) {
-  auto& e = fastctc::emulation::emulator();
-  return e.wait_at_barrier(0, e.block_threads(), vote == 0, {"__syncthreads_and", file, line}) == 0;
-}
-FASTCTC_UNTRACKED inline void __syncwarp(unsigned mask = ~0u, FASTCTC_CALLER) {
-  fastctc::emulation::emulator().meet(mask, 0, {"__syncwarp", file, line}, true);
-}
-
-// width: 32 or a smaller power of two; each segment of that many lanes shuffles on its own.
-template <class T>
-FASTCTC_UNTRACKED T __shfl_sync(unsigned mask, T value, int source, int width = 32, FASTCTC_CALLER) {
-  const unsigned lane = fastctc::emulation::emulator().current().lane, segment = lane & ~(width - 1u);
-  return fastctc::emulation::shuffle(mask, value, segment + (source & (width - 1u)),
-                                     {"__shfl_sync", file, line});
-}
-template <class T>
-FASTCTC_UNTRACKED T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, FASTCTC_CALLER) {
-  const unsigned lane = fastctc::emulation::emulator().current().lane, in_segment = lane & (width - 1u);
-  return fastctc::emulation::shuffle(mask, value, in_segment >= delta ? lane - delta : lane,
-                                     {"__shfl_up_sync", file, line});
-}
-template <class T>
-FASTCTC_UNTRACKED T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, FASTCTC_CALLER) {
-  const unsigned lane = fastctc::emulation::emulator().current().lane, in_segment = lane & (width - 1u);
-  return fastctc::emulation::shuffle(mask, value, in_segment + delta < unsigned(width) ? lane + delta : lane,
-                                     {"__shfl_down_sync", file, line});
-}
-template <class T>
-FASTCTC_UNTRACKED T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, FASTCTC_CALLER) {
-  const unsigned lane = fastctc::emulation::emulator().current().lane, source = lane ^ unsigned(bits);
-  const bool beyond =
-      (source & 31u & ~(width - 1u)) > (lane & ~(width - 1u));  // in a later segment: keep one's own
-  return fastctc::emulation::shuffle(mask, value, beyond ? lane : source & 31u,
-                                     {"__shfl_xor_sync", file, line});
-}
-
-FASTCTC_UNTRACKED inline unsigned __ballot_sync(unsigned mask, int vote, FASTCTC_CALLER) {
-  return fastctc::emulation::ballot(mask, vote != 0, {"__ballot_sync", file, line});
-}
-FASTCTC_UNTRACKED inline int __any_sync(unsigned mask, int vote, FASTCTC_CALLER) {
-  return fastctc::emulation::ballot(mask, vote != 0, {"__any_sync", file, line}) != 0;
-}
-FASTCTC_UNTRACKED inline int __all_sync(unsigned mask, int vote, FASTCTC_CALLER) {
-  return fastctc::emulation::ballot(mask, vote == 0, {"__all_sync", file, line}) == 0;
-}
-// Which lanes happen to run together is not defined; the smallest answer that the language permits is given.
-FASTCTC_UNTRACKED inline unsigned __activemask() {
-  return 1u << fastctc::emulation::emulator().current().lane;
-}
-
-#define FASTCTC_REDUCE(name, T, combined)                                                        \
-  FASTCTC_UNTRACKED inline T name(unsigned mask, T value, FASTCTC_CALLER) {                      \
-    return fastctc::emulation::reduce(mask, value, {#name, file, line},                          \
-                                      [](T a, T b) FASTCTC_UNTRACKED -> T { return combined; }); \
-  }
-FASTCTC_REDUCE(__reduce_add_sync, unsigned, a + b)
-FASTCTC_REDUCE(__reduce_add_sync, int, int(unsigned(a) + unsigned(b)))
-FASTCTC_REDUCE(__reduce_min_sync, unsigned, a < b ? a : b)
-FASTCTC_REDUCE(__reduce_min_sync, int, a < b ? a : b)
-FASTCTC_REDUCE(__reduce_max_sync, unsigned, a > b ? a : b)
-FASTCTC_REDUCE(__reduce_max_sync, int, a > b ? a : b)
-FASTCTC_REDUCE(__reduce_and_sync, unsigned, a& b)
-FASTCTC_REDUCE(__reduce_or_sync, unsigned, a | b)
-FASTCTC_REDUCE(__reduce_xor_sync, unsigned, a ^ b)
-#undef FASTCTC_REDUCE
-
-template <class T>
-FASTCTC_UNTRACKED unsigned __match_any_sync(unsigned mask, T value, FASTCTC_CALLER) {
-  auto& e = fastctc::emulation::emulator();
-  const uint64_t mine = fastctc::emulation::pack(value);
-  const uint64_t* values = e.meet(mask, mine, {"__match_any_sync", file, line}, false);
-  unsigned same = 0;
-  for (unsigned lane = 0; lane < 32 && e.current().warp * 32 + lane < e.block_threads(); ++lane)
-    same |= unsigned((mask >> lane & 1) && values[lane] == mine) << lane;
-  return same;
-}
-#undef FASTCTC_CALLER
-
-inline void __threadfence() { fastctc::emulation::emulator().fence(); }
-inline void __threadfence_block() { fastctc::emulation::emulator().fence(); }
-// Lets other threads run: a loop that waits for a flag must call it, or it never ends here.
-inline void __nanosleep(unsigned) { fastctc::emulation::emulator().yield(); }
-[[noreturn]] inline void __trap() { fastctc::emulation::emulator().fail("__trap()"); }
-
-template <class T>
-T atomicAdd(T* address, std::common_type_t<T> value) {
-  return fastctc::emulation::read_modify_write<T>(address, [](T old, T x) { return T(old + x); }, value);
-}
-template <class T>
-T atomicMax(T* address, std::common_type_t<T> value) {
-  static_assert(std::is_integral_v<T>, "CUDA has atomicMax for integers only");
-  return fastctc::emulation::read_modify_write<T>(
-      address, [](T old, T x) { return old < x ? x : old; }, value);
-}
-template <class T>
-T atomicMin(T* address, std::common_type_t<T> value) {
-  static_assert(std::is_integral_v<T>, "CUDA has atomicMin for integers only");
-  return fastctc::emulation::read_modify_write<T>(
-      address, [](T old, T x) { return x < old ? x : old; }, value);
-}
-template <class T>
-T atomicOr(T* address, std::common_type_t<T> value) {
-  return fastctc::emulation::read_modify_write<T>(address, [](T old, T x) { return T(old | x); }, value);
-}
-template <class T>
-T atomicAnd(T* address, std::common_type_t<T> value) {
-  return fastctc::emulation::read_modify_write<T>(address, [](T old, T x) { return T(old & x); }, value);
-}
-template <class T>
-T atomicExch(T* address, std::common_type_t<T> value) {
-  return fastctc::emulation::read_modify_write<T>(address, [](T, T x) { return x; }, value);
-}
-template <class T>
-T atomicCAS(T* address, std::common_type_t<T> expected, std::common_type_t<T> value) {
-  static_assert(std::is_integral_v<T>, "CUDA has atomicCAS for integers only");
-  T old = expected;
-  __atomic_compare_exchange(address, &old, &value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-  return old;
-}
-
-template <class T>
-T __ldg(const T* p) {
-  return *p;
-}
-template <class T>
-T __ldcg(const T* p) {
-  return *p;
-}
-template <class T>
-T __ldcs(const T* p) {
-  return *p;
-}
-template <class T>
-void __stcg(T* p, std::common_type_t<T> value) {
-  *p = value;
-}
-template <class T>
-void __stcs(T* p, std::common_type_t<T> value) {
-  *p = value;
-}
-
-namespace fastctc::emulation {
-template <class To, class From>
-To same_bits(From from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-}  // namespace fastctc::emulation
-inline float __int_as_float(int x) { return fastctc::emulation::same_bits<float>(x); }
-inline float __uint_as_float(unsigned x) { return fastctc::emulation::same_bits<float>(x); }
-inline int __float_as_int(float x) { return fastctc::emulation::same_bits<int>(x); }
-inline unsigned __float_as_uint(float x) { return fastctc::emulation::same_bits<unsigned>(x); }
-inline double __longlong_as_double(long long x) { return fastctc::emulation::same_bits<double>(x); }
-inline long long __double_as_longlong(double x) { return fastctc::emulation::same_bits<long long>(x); }
-inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
-inline int __float2int_rd(float x) { return static_cast<int>(std::floor(x)); }
-
-inline int __ffs(int x) { return __builtin_ffs(x); }
-inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
-inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
-inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
-
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fdividef(float a, float b) { return a / b; }
-inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline float __frcp_rn(float x) { return 1 / x; }
-inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
-inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.f) : 0.f; }
-// Macros, because glibc declares functions of these names.
-#define __expf(x) ::expf(x)
-#define __logf(x) ::logf(x)
-#define __log2f(x) ::log2f(x)
-#define __log10f(x) ::log10f(x)
-#define __powf(x, y) ::powf(x, y)
-
-using std::max;
-using std::min;
+#include "cuda_names.h"

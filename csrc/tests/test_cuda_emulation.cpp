@@ -1,20 +1,22 @@
-// The emulator proves itself: correct kernels give correct results in every order, and faults planted into
-// them are found. Which net finds which fault:
+// The emulator proves itself: correct kernels give correct results in every thread order, and faults planted into
+// them are found. By what:
 //
-//   found by launch() in every build   divergent barrier, barrier after exit, lanes missing from or exited in
-//   a mask,
-//                                      half-warp mask, source lane outside the mask, different collectives,
-//                                      copies never waited for, write past shared memory, endless spinning,
-//                                      bad configuration
-//   found by NaN in every build        a copy read before its wait, shared memory never written
-//   found by some thread order         missing __syncthreads, single-buffer race, missing __syncwarp, lost
-//   update found by ThreadSanitizer always    those four, and shuffles taken for barriers found by
-//   AddressSanitizer          reads and writes past the end of shared or global memory
+//   launch() throws, every build, every order
+//       divergent barrier, barrier after an exit, lanes missing from or exited in a mask, half-warp mask, source lane
+//       outside the mask, different collectives under one mask, copies never waited for, writes past the end of shared
+//       memory, endless spinning, impossible configurations
+//   NaN in the result, every build, every order
+//       a copy read before its wait, shared memory that nobody wrote
+//   wrong result in some thread order
+//       missing __syncthreads, missing __syncwarp, one buffer where two are needed, lost update without atomics
+//   ThreadSanitizer, every order
+//       those four; a shuffle taken for a barrier (right by luck in every order); two blocks at one address
+//   AddressSanitizer
+//       reads and writes past the end of shared and global memory
 //
-// Found by none: a race between blocks that happen to use the same thread index (blocks run one after
-// another); a missing __threadfence, or a missing volatile, in a flag protocol; a relaxed atomic that needed
-// more order; registers, shared memory bank conflicts and all of performance; races inside the 512 frames
-// ThreadSanitizer has forgotten (it remembers four accesses for each eight bytes).
+// Found by none: a race of two blocks between threads of the same index (blocks run one after another, thread i of all
+// of them on one fiber); a flag protocol that lacks a __threadfence or a volatile but happens to be ordered by another
+// fence; what inline PTX behind #ifdef does; anything about registers, bank conflicts and speed.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,8 +40,7 @@ constexpr bool kAddressSanitizer = false;
 constexpr bool kThreadSanitizer = true;
 static int races_reported = 0;
 extern "C" FASTCTC_UNTRACKED void __tsan_on_report(void*) { ++races_reported; }
-// Planted races are expected and checked one by one: they must not fail the program, nor be reported only
-// once.
+// Planted races are expected and checked one by one: they must not fail the program, nor be reported once only.
 extern "C" const char* __tsan_default_options() {
   return "exitcode=0 symbolize=0 suppress_equal_stacks=0 suppress_equal_addresses=0";
 }
@@ -432,8 +433,7 @@ __global__ void wait_for_a_flag(volatile int* flag) {
 __global__ void traps() { __trap(); }
 
 TEST(divergent_barriers_are_found) {
-  check_fault_found([] { launch(divergent_barrier, 1, 64, 0, nullptr); },
-                    "divergent barrier: threads have exited");
+  check_fault_found([] { launch(divergent_barrier, 1, 64, 0, nullptr); }, "divergent barrier: threads have exited");
   check_fault_found([] { launch(two_barriers, 1, 64, 0, nullptr); }, "threads meet at different barriers");
   check_fault_found([] { launch(barrier_in_a_divergent_loop, 1, 64, 0, nullptr); }, "divergent barrier");
 }
@@ -444,10 +444,8 @@ TEST(wrong_masks_are_found) {
   check_fault_found([=] { launch(half_warp_mask, 1, 32, 0, nullptr, p); }, "missing from the mask");
   check_fault_found([=] { launch(lanes_never_come, 1, 32, 0, nullptr, p); }, "never gets there");
   check_fault_found([=] { launch(lane_has_exited, 1, 32, 0, nullptr, p); }, "has exited");
-  check_fault_found([=] { launch(source_outside_the_mask, 1, 32, 0, nullptr, p); },
-                    "reads lane 16, which is not");
-  check_fault_found([=] { launch(different_collectives, 1, 32, 0, nullptr, p); },
-                    "meet at different collectives");
+  check_fault_found([=] { launch(source_outside_the_mask, 1, 32, 0, nullptr, p); }, "reads lane 16, which is not");
+  check_fault_found([=] { launch(different_collectives, 1, 32, 0, nullptr, p); }, "meet at different collectives");
   check_fault_found([=] { launch(partial_warp_reads_missing_lane, 1, 20, 0, nullptr, p); }, "reads lane 20");
 }
 
@@ -525,8 +523,7 @@ TEST(shared_overflow_is_found) {
     CHECK(dies([] { launch(write_shared, 1, 32, 12, nullptr, 3); }));
     CHECK(dies([&] { launch(read_fixed, 1, 1, 0, nullptr, 16, &out); }));
   } else {
-    CHECK_THROWS(launch(write_shared, 1, 32, 12, nullptr, 3),
-                 "written past the end of 12 bytes of shared memory");
+    CHECK_THROWS(launch(write_shared, 1, 32, 12, nullptr, 3), "written past the end of 12 bytes of shared memory");
   }
 }
 
@@ -557,7 +554,7 @@ __global__ void recurse(int depth, volatile int* out) {
 
 TEST(deep_stacks_fit) {
   int out = 0;
-  launch(recurse, 1, 2, 0, nullptr, 100, &out);
+  launch(recurse, 1, 1, 0, nullptr, 100, &out);
 }
 
 }  // namespace

@@ -50,8 +50,7 @@ void async_wait() {
   emulation::emulator().async_wait(kPendingGroups);
 }
 
-inline void named_barrier(int id, int threads, const char* file = __builtin_FILE(),
-                          int line = __builtin_LINE()) {
+inline void named_barrier(int id, int threads, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   emulation::emulator().wait_at_barrier(id, threads, false, {"named_barrier", file, line});
 }
 
@@ -67,18 +66,16 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_by
   constexpr size_t kDefaultSharedBytes = 48 * 1024;  // more has to be asked for
   cudaError_t error = cudaSuccess;
   if (shared_bytes > kDefaultSharedBytes) {
-    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shared_bytes));
   }
   if (error == cudaSuccess) {
     error = [&](P... converted) {
       void* pointers[] = {static_cast<void*>(&converted)..., nullptr};
-      return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shared_bytes,
-                              stream);
+      return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shared_bytes, stream);
     }(arguments...);
   }
-  if (error != cudaSuccess)
-    cudaGetLastError();  // returned here, so it need not greet the next caller as well
+  if (error != cudaSuccess) cudaGetLastError();  // returned here, so it need not greet the next caller as well
   return error;
 }
 
@@ -101,8 +98,7 @@ __device__ __forceinline__ void async_copy(void* shared, const void* global) {
   if constexpr (kBytes == 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(global), "n"(kBytes)
-                 : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(global), "n"(kBytes) : "memory");
   }
 }
 // Closes a group: everything copied since the last commit.
