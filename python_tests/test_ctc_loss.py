@@ -497,6 +497,16 @@ def test_masked_classes_have_probability_zero(device: Device, from_logits: bool)
     assert_same(zeroed_grad, grad)
 
 
+def test_masked_states_do_not_outweigh_unlikely_ones(device: Device) -> None:
+    """The likely first frame leads nowhere: the blank is masked after it. What remains is below 2^-190."""
+    log_p = torch.tensor(
+        [[0.0, -7.0], [-INF, -55.0], [-73.0, -INF], [-40.0, 0.0], [0.0, -11.0], [-26.0, 0.0]]
+    )
+    batch = Batch(log_p.unsqueeze(1), torch.tensor([[1, 1]]), torch.tensor([6]), torch.tensor([2])).to(device)
+    assert batch.loss(reduction="sum").isfinite()
+    check_against_reference(batch)
+
+
 @from_log_probs_and_logits
 @pytest.mark.parametrize("value", [-1e4, -1e9, -1e30, torch.finfo(torch.float32).min])
 def test_large_negative_masks(device: Device, from_logits: bool, value: float) -> None:

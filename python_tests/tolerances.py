@@ -25,7 +25,7 @@ TOLERANCES = {
     torch.bfloat16: Tolerance(loss=8e-3, gradient=8e-3),
 }
 
-# The `scale` of gradients of logits: softmax minus posterior, which cancel out where a model is sure and right.
+# The `scale` of gradients of logits: softmax minus posterior, which nearly cancel where a model is right.
 DIFFERENCE_OF_PROBABILITIES = 0.1
 
 # Largest error of an fp32 gradient at 4000 frames, 800 labels and logits of standard deviation 10.
