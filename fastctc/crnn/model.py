@@ -4,8 +4,8 @@ Images of a batch are padded on the right to one width. After every stage the co
 to zero again, which is what a convolution sees beyond the edge of an image that stands alone; so neither
 padding nor the company in a batch changes what is read.
 
-    images (N, 1, H, W) ── convolutions, pooling ──> (N, C, H', W/4) ── columns ──> (N, T, C·H')
-                        ── linear ──> (N, T, hidden) ── head ──> (N, T, classes),  T = ceil(W/4)
+    images (N, 1, H, W) ── convolutions, pooling ──> (N, C, H', T) ── columns ──> (N, T, C·H')
+                        ── linear ──> (N, T, hidden) ── head ──> (N, T, classes)
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 ARCHITECTURES = ("conv", "vgg-bilstm")
-COLUMNS_PER_FRAME = 4
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,9 @@ class CRNNConfig:
         num_classes: classes, the blank included.
         architecture: ``"conv"``, a small network with a convolutional head that trains fast on a CPU, or
             ``"vgg-bilstm"``, the network of the CRNN paper.
-        height: rows of the input images, a multiple of 8 (conv) or of 16 (vgg-bilstm).
+        height: rows of the input images, a multiple of 8 times ``stem_stride`` (conv) or of 16 (vgg-bilstm).
+        stem_stride: 1, or 2: the first convolution is 5x5 and halves the image (conv only). Reading small
+            letters at twice the resolution costs little that way.
         channels: channels of the first convolution; the others are multiples of it.
         hidden: features of a frame in the head (for the BiLSTM: in each direction).
         dropout: share of features dropped before the last layer in training.
@@ -38,6 +39,7 @@ class CRNNConfig:
     num_classes: int
     architecture: str = "conv"
     height: int = 32
+    stem_stride: int = 1
     channels: int = 32
     hidden: int = 128
     dropout: float = 0.1
@@ -51,7 +53,9 @@ class CRNNConfig:
             raise ValueError(
                 f"num_classes is {self.num_classes}, expected at least 2: a character and the blank"
             )
-        multiple = 8 if self.architecture == "conv" else 16
+        if self.stem_stride not in (1, 2) or (self.stem_stride == 2 and self.architecture != "conv"):
+            raise ValueError(f"stem_stride is {self.stem_stride}, expected 1, or 2 for 'conv'")
+        multiple = 8 * self.stem_stride if self.architecture == "conv" else 16
         if self.height < multiple or self.height % multiple:
             raise ValueError(
                 f"height is {self.height}, expected a multiple of {multiple} for {self.architecture!r}"
@@ -62,10 +66,19 @@ class CRNNConfig:
         """The sizes of the CRNN paper (Shi, Bai and Yao, 2015): 64 to 512 channels, 2 x BiLSTM(256)."""
         return cls(num_classes, "vgg-bilstm", channels=64, hidden=256, dropout=0.0)
 
+    @property
+    def columns_per_frame(self) -> int:
+        """Image columns that become one frame."""
+        return 4 * self.stem_stride
 
-def frame_lengths(widths: Tensor) -> Tensor:
-    """Frames the model makes of images of these widths: ceil(width / 4)."""
-    return torch.div(widths + COLUMNS_PER_FRAME - 1, COLUMNS_PER_FRAME, rounding_mode="floor")
+    def frames(self, width: int) -> int:
+        """Frames the model makes of an image of this width: width / columns_per_frame, rounded up."""
+        return -(-width // self.columns_per_frame)
+
+
+def _divided(widths: Tensor, by: int) -> Tensor:
+    """Widths after a layer that makes one column of ``by``, a rest counting as one."""
+    return torch.div(widths + by - 1, by, rounding_mode="floor")
 
 
 class MaskedBatchNorm(nn.BatchNorm2d):
@@ -97,16 +110,20 @@ class MaskedBatchNorm(nn.BatchNorm2d):
 class ConvStage(nn.Module):
     """Convolution, normalisation, ReLU, padding zeroed, and max-pooling by whole windows."""
 
-    def __init__(self, inputs: int, outputs: int, pool: tuple[int, int] = (1, 1), norm: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, pool: tuple[int, int] = (1, 1), norm: bool = True, stride: int = 1
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norm)
+        kernel = 2 * stride + 1
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=not norm)
         self.norm = MaskedBatchNorm(outputs) if norm else None
-        self.pool = pool
+        self.stride, self.pool = stride, pool
 
     def forward(self, x: Tensor, widths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(N, C, H, W), widths -> (N, C', H/pool, W/pool) and the widths that remain, rounded up."""
-        inside = _inside(x, widths)
+        """(N, C, H, W), widths -> (N, C', H / stride / pool, W / stride / pool) and the widths."""
         x = self.conv(x)
+        widths = None if widths is None else _divided(widths, self.stride)
+        inside = _inside(x, widths)
         if self.norm is not None:
             x = self.norm(x, inside)
         x = F.relu(x, inplace=True)
@@ -116,8 +133,7 @@ class ConvStage(nn.Module):
             x = F.max_pool2d(
                 x, self.pool
             )  # a half-filled window sees the padding's zeros: no ReLU is below them
-            if widths is not None:
-                widths = torch.div(widths + self.pool[1] - 1, self.pool[1], rounding_mode="floor")
+            widths = None if widths is None else _divided(widths, self.pool[1])
         return x, widths
 
 
@@ -169,10 +185,10 @@ class BiLSTMHead(nn.Module):
         return pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=frames.shape[1])[0]
 
 
-def _conv_stages(c: int) -> list[ConvStage]:
-    """Four convolutions with batch normalisation; height / 8, width / 4."""
+def _conv_stages(c: int, stem_stride: int) -> list[ConvStage]:
+    """Four convolutions with batch normalisation; height / 8, width / 4, and both by the stem's stride."""
     return [
-        ConvStage(1, c, pool=(2, 2)),
+        ConvStage(1, c, pool=(2, 2), stride=stem_stride),
         ConvStage(c, 2 * c, pool=(2, 2)),
         ConvStage(2 * c, 4 * c, pool=(2, 1)),
         ConvStage(4 * c, 4 * c),
@@ -211,9 +227,11 @@ class CRNN(nn.Module):
         c, hidden = config.channels, config.hidden
         self.head: ConvHead | BiLSTMHead
         if config.architecture == "conv":
-            self.stages = nn.ModuleList(_conv_stages(c))
+            self.stages = nn.ModuleList(_conv_stages(c, config.stem_stride))
             self.project = nn.Sequential(
-                nn.Linear(4 * c * (config.height // 8), hidden), nn.LayerNorm(hidden), nn.ReLU(inplace=True)
+                nn.Linear(4 * c * (config.height // 8 // config.stem_stride), hidden),
+                nn.LayerNorm(hidden),
+                nn.ReLU(inplace=True),
             )
             self.head = ConvHead(hidden)
         else:
@@ -232,7 +250,7 @@ class CRNN(nn.Module):
             widths: (N,) int64, columns of each image that are not padding; None: all of them.
 
         Returns:
-            log_probs (N, T, C) float32 with T = ceil(W / 4), and lengths (N,) int64. Frames at or beyond an
+            log_probs (N, T, C) float32 with T = config.frames(W), and lengths (N,) int64. Frames beyond an
             image's length carry no meaning.
         """
         logits, lengths = self.logits(images, widths)
@@ -242,11 +260,11 @@ class CRNN(nn.Module):
         """As ``forward``, without the softmax: for a loss that takes logits."""
         self._check(images, widths)
         n, _, _, width = images.shape
-        images = F.pad(images, (0, -width % COLUMNS_PER_FRAME))
+        images = F.pad(images, (0, -width % self.config.columns_per_frame))
         full = images.shape[3]
         if widths is None:
             widths = torch.full((n,), width, device=images.device)
-        lengths = frame_lengths(widths)
+        lengths = _divided(widths, self.config.columns_per_frame)
         padded = bool((widths < full).any())
         remaining = widths if padded else None
         inside = _inside(images, remaining)

@@ -58,7 +58,7 @@ def training_step(
         blank=alphabet.blank, zero_infinity=True, from_logits=True,
     )  # fmt: skip
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     finite = bool(torch.isfinite(norm)) and math.isfinite(loss.item())
     if finite:

@@ -34,7 +34,7 @@ from fastctc.crnn.data import (
     split_holdout,
 )
 from fastctc.crnn.evaluate import Evaluation, evaluate
-from fastctc.crnn.model import CRNN, CRNNConfig, frame_lengths
+from fastctc.crnn.model import CRNN, CRNNConfig
 from fastctc.crnn.optimize import StepReport, make_optimizer, one_cycle, training_step
 from fastctc.crnn.preprocess import PreprocessConfig
 from fastctc.text import Alphabet
@@ -67,6 +67,7 @@ class TrainConfig:
         architecture: ``"conv"`` or ``"vgg-bilstm"``.
         channels, hidden: sizes of the network, see :class:`fastctc.crnn.model.CRNNConfig`; None: as usual.
         height: rows images are resized to.
+        stem_stride: 2 halves the image in the first convolution, see :class:`fastctc.crnn.model.CRNNConfig`.
         steps: training steps; None: what fits into ``minutes``.
         minutes: wall time for drawing and training together, turned into ``images`` and ``steps`` at the
             start.
@@ -93,6 +94,7 @@ class TrainConfig:
     channels: int | None = None
     hidden: int | None = None
     height: int = 32
+    stem_stride: int = 1
     steps: int | None = 2_000
     minutes: float | None = None
     batch_size: int = 64
@@ -247,7 +249,7 @@ def load_data(config: TrainConfig, workers: int, show_progress: bool) -> tuple[_
     if config.data is not None:
         samples, problems = _read_folder(config.data, preprocess, workers, show_progress)
         alphabet = Alphabet(config.characters or "".join(sorted(set("".join(samples.texts)))) or "?")
-        usable, unusable = check_samples(samples, alphabet, _frames)
+        usable, unusable = check_samples(samples, alphabet, _model_config(config, alphabet).frames)
         training, unseen = split_holdout(usable, config.seed, config.eval_images)
         problems += unusable
     else:
@@ -256,15 +258,11 @@ def load_data(config: TrainConfig, workers: int, show_progress: bool) -> tuple[_
         alphabet = Alphabet(config.characters or CHARACTERS)
         training = _draw(config, preprocess, workers, show_progress)
         unseen = draw_unseen(config, preprocess, workers, show_progress)
-        training, problems = check_samples(training, alphabet, _frames)
+        training, problems = check_samples(training, alphabet, _model_config(config, alphabet).frames)
         config = replace(config, images=len(training) + len(problems))
     for problem in problems:
         log.warning("left out: %s", problem)
     return _Data(training, unseen, alphabet, preprocess, problems), config
-
-
-def _frames(width: int) -> int:
-    return int(frame_lengths(torch.tensor(width)))
 
 
 def formula_source(config: TrainConfig, *, renderer: str | None = None, grey: bool = True) -> Source:
@@ -316,12 +314,14 @@ def _read_folder(
         )  # fmt: skip
 
 
-def _model_config(config: TrainConfig, num_classes: int) -> CRNNConfig:
+def _model_config(config: TrainConfig, alphabet: Alphabet) -> CRNNConfig:
+    num_classes = alphabet.num_classes
     shape = CRNNConfig.paper(num_classes) if config.architecture == "vgg-bilstm" else CRNNConfig(num_classes)
     return replace(
         shape,
         architecture=config.architecture,
         height=config.height,
+        stem_stride=config.stem_stride,
         channels=config.channels or shape.channels,
         hidden=config.hidden or shape.hidden,
     )
@@ -354,7 +354,7 @@ class _Run:
         self.step = self.bad_steps = 0
         self.fingerprint = data.train.fingerprint()
         torch.manual_seed(config.seed)
-        shape = _model_config(config, data.alphabet.num_classes)
+        shape = _model_config(config, data.alphabet)
         self.model: CRNN = CRNN(shape).to(config.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, config.weight_decay)

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from fastctc.crnn.model import CRNN, CRNNConfig, MaskedBatchNorm, frame_lengths
+from fastctc.crnn.model import CRNN, CRNNConfig, MaskedBatchNorm
 
 SMALL = {
+    "stem": CRNNConfig(7, height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0),
     "conv": CRNNConfig(7, channels=8, hidden=16, dropout=0.0),
     "vgg-bilstm": CRNNConfig(7, "vgg-bilstm", channels=4, hidden=8, dropout=0.0),
 }
@@ -33,7 +34,7 @@ def padded(images: list[torch.Tensor], width: int) -> torch.Tensor:
 @pytest.mark.parametrize("width", [96, 99, 160])
 def test_padding_and_company_do_not_change_a_result(architecture, width):
     model = model_with_random_statistics(SMALL[architecture]).eval()
-    images = [torch.randn(1, 1, 32, w) for w in WIDTHS]
+    images = [torch.randn(1, 1, model.config.height, w) for w in WIDTHS]
     with torch.no_grad():
         together, lengths = model(padded(images, width), torch.tensor(WIDTHS))
         for n, image in enumerate(images):
@@ -45,7 +46,8 @@ def test_padding_and_company_do_not_change_a_result(architecture, width):
 @pytest.mark.parametrize("architecture", SMALL)
 def test_padding_does_not_change_training(architecture):
     gradients = []
-    images = [torch.randn(1, 1, 32, w, generator=torch.Generator().manual_seed(w)) for w in WIDTHS]
+    height = SMALL[architecture].height
+    images = [torch.randn(1, 1, height, w, generator=torch.Generator().manual_seed(w)) for w in WIDTHS]
     for width in (96, 160):
         model = model_with_random_statistics(SMALL[architecture]).train()
         log_probs, lengths = model(padded(images, width), torch.tensor(WIDTHS))
@@ -72,24 +74,26 @@ def test_masked_norm_is_the_norm_of_what_is_inside():
 def test_sizes():
     assert sum(p.numel() for p in CRNN(CRNNConfig(17)).parameters()) == 555_249
     assert 8e6 < sum(p.numel() for p in CRNN(CRNNConfig.paper(37)).parameters()) < 9e6
-    assert frame_lengths(torch.tensor([1, 4, 5, 96])).tolist() == [1, 1, 2, 24]
+    assert [SMALL["conv"].frames(w) for w in (1, 4, 5, 96)] == [1, 1, 2, 24]
+    assert [SMALL["stem"].frames(w) for w in (1, 8, 9, 192)] == [1, 1, 2, 24]
 
 
 @pytest.mark.parametrize("architecture", SMALL)
 def test_log_probs_are_normalised_logits(architecture):
     model = CRNN(SMALL[architecture]).eval()
-    images = torch.randn(2, 1, 32, 30)
+    images = torch.randn(2, 1, model.config.height, 30)
     log_probs, lengths = model(images)
     logits, _ = model.logits(images)
-    assert log_probs.shape == (2, 8, 7) and lengths.tolist() == [8, 8]
-    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, 8))
+    frames = model.config.frames(30)
+    assert log_probs.shape == (2, frames, 7) and lengths.tolist() == [frames] * 2
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, frames))
     torch.testing.assert_close(logits.log_softmax(-1), log_probs)
 
 
 @pytest.mark.parametrize("architecture", SMALL)
 def test_channels_last_and_bf16(architecture):
     model = model_with_random_statistics(SMALL[architecture]).eval()
-    images, widths = torch.randn(3, 1, 32, 64), torch.tensor([64, 20, 50])
+    images, widths = torch.randn(3, 1, model.config.height, 64), torch.tensor([64, 20, 50])
     with torch.no_grad():
         expected, lengths = model(images, widths)
         model.to(memory_format=torch.channels_last)
@@ -109,6 +113,8 @@ def test_errors():
         CRNNConfig(1)
     with pytest.raises(ValueError, match="height is 30, expected a multiple of 8"):
         CRNNConfig(7, height=30)
+    with pytest.raises(ValueError, match="stem_stride is 3"):
+        CRNNConfig(7, stem_stride=3)
     with pytest.raises(ValueError, match="height is 24, expected a multiple of 16"):
         CRNNConfig(7, "vgg-bilstm", height=24)
     model = CRNN(SMALL["conv"])
