@@ -131,9 +131,7 @@ def infer(
 
 def greedy_texts(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list[str]:
     """The text of the most probable path of each image."""
-    decoded = greedy_decode(log_probs, lengths, blank=alphabet.blank)
-    tokens, counts = decoded.tokens.tolist(), decoded.lengths.tolist()
-    return [alphabet.decode(row[:count]) for row, count in zip(tokens, counts, strict=True)]
+    return [alphabet.decode(row) for row in greedy_decode(log_probs, lengths, blank=alphabet.blank).to_list()]
 
 
 def greedy_hypotheses(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list[list[Hypothesis]]:
@@ -154,8 +152,5 @@ def greedy_hypotheses(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) ->
     losses = ctc_loss(
         log_probs.transpose(0, 1), targets, lengths, decoded.lengths, blank=alphabet.blank, reduction="none"
     )
-    texts = [
-        alphabet.decode(row[:count])
-        for row, count in zip(decoded.tokens.tolist(), decoded.lengths.tolist(), strict=True)
-    ]
+    texts = [alphabet.decode(row) for row in decoded.to_list()]
     return [[Hypothesis(text, -loss)] for text, loss in zip(texts, losses.tolist(), strict=True)]

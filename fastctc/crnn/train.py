@@ -48,6 +48,7 @@ FIRST_UNSEEN = (
     1_000_000_000  # evaluation images of a drawn series start at this index, beyond any training image
 )
 DRAWING_SHARE = 0.2  # of a budget of minutes, if the number of images is left open
+MAX_DRAWN = 200_000  # in memory 12 kB each, if their number is left open
 MAX_BAD_STEPS = 20
 
 
@@ -280,7 +281,7 @@ def formula_source(config: TrainConfig, *, renderer: str | None = None, grey: bo
 def _draw(config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_progress: bool) -> Samples:
     """The training images: as many as the configuration says, or as fit into its share of the minutes."""
     seconds = None if config.images else 60 * DRAWING_SHARE * (config.minutes or 0)
-    count = config.images or 5_000_000
+    count = config.images or MAX_DRAWN
     with tqdm(
         total=config.images, desc="drawing", unit="img", disable=None if show_progress else True
     ) as bar:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,38 +151,34 @@ def test_stopped_and_resumed_equals_uninterrupted(folder, tmp_path, stop_at):
 
 
 def test_killed_and_resumed_equals_uninterrupted(folder, tmp_path):
-    settings = [
-        "--data",
-        str(folder),
-        "--steps",
-        "30",
-        "--batch-size",
-        "8",
-        "--threads",
-        "1",
-        "--save-every",
-        "2",
-    ]
-    command = [sys.executable, "-m", "fastctc.cli", "train", "--precision", "fp32", *settings]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    config = tiny(folder, steps=300, channels=None, hidden=None, save_every=2)
+    parts = tmp_path / "parts"
+    options = "--steps 300 --batch-size 8 --threads 1 --save-every 2 --precision fp32 --eval-every 5"
     run = subprocess.Popen(
-        [*command, "--out", str(parts)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "fastctc.cli", "train", "--data", folder, "--out", parts, *options.split()],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     state = parts / "state.pt"
     try:
-        deadline = time.monotonic() + 60
-        while not (state.exists() and load_state(state)["step"] >= 2):
+        deadline = time.monotonic() + 120
+        while not (state.exists() and load_state(state)["step"] >= 4):
             assert time.monotonic() < deadline and run.poll() is None
             time.sleep(0.01)
         os.kill(run.pid, signal.SIGKILL)
     finally:
         run.kill()
         run.wait()
-    assert load_state(state)["step"] < 30, "the run ended before it was killed"
-    subprocess.run([*command, "--out", str(parts), "--resume"], check=True, capture_output=True)
-    assert load_state(state)["step"] == 30
-    assert_same_weights(whole, parts)
+    killed_at = load_state(state)["step"]
+    assert killed_at < 200
+
+    def stop(step: int) -> bool:
+        return step >= killed_at + 5
+
+    for out in (parts, tmp_path / "whole"):
+        with pytest.raises(KeyboardInterrupt):
+            train(config, out, resume=out == parts, show_progress=False, should_stop=stop)
+    assert_same_weights(parts, tmp_path / "whole")
 
 
 def test_minutes_become_steps_that_are_kept(folder, tmp_path):
@@ -236,3 +233,11 @@ def test_settings_are_checked():
         with pytest.raises(ValueError, match=message):
             TrainConfig(**settings)
     assert replace(PRESETS["quick"], seed=1).minutes and PRESETS["shipped"].look == "mixed"
+
+
+def test_the_example_trains_and_reads(tmp_path):
+    script = Path(__file__).parents[2] / "examples" / "train_recognizer.py"
+    command = [sys.executable, script, tmp_path, "--images", "30", "--minutes", "0.05"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert output[0].startswith("unseen images: exact match") and len(output) == 4
+    assert "000002.png" in output[3] and "log-probability" in output[3]
