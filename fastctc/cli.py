@@ -249,6 +249,9 @@ def _add_train(commands: Any) -> None:
     option(
         "--architecture", choices=("conv", "vgg-bilstm"), help="small and fast, or the CRNN paper's network"
     )
+    option(
+        "--height", type=_positive_int, help="rows images are resized to (default: 64, or 32 for vgg-bilstm)"
+    )
     option("--batch-size", type=_positive_int, help="images a step")
     option("--max-lr", type=_positive_float, help="peak of the learning rate")
     option(
@@ -329,8 +332,6 @@ def _recipe(preset: str, given: dict[str, Any]) -> TrainConfig:
     base: dict[str, Any] = {}
     if "steps" in given and "minutes" not in given:
         base["minutes"] = None
-        if PRESETS[preset].images is None:
-            base["images"] = 20_000
     elif "minutes" in given:
         base["steps"] = base["images"] = None
     if "data" in given:

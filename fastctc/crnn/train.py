@@ -67,8 +67,9 @@ class TrainConfig:
         characters: the alphabet; None: of the formulas, or of all labels in ``data``.
         architecture: ``"conv"`` or ``"vgg-bilstm"``.
         channels, hidden: sizes of the network, see :class:`fastctc.crnn.model.CRNNConfig`; None: as usual.
-        height: rows images are resized to.
-        stem_stride: 2 halves the image in the first convolution, see :class:`fastctc.crnn.model.CRNNConfig`.
+        height: rows images are resized to; None: 64 for ``"conv"``, 32 for ``"vgg-bilstm"``.
+        stem_stride: 2 halves the image in the first convolution, see :class:`fastctc.crnn.model.CRNNConfig`;
+            None: 2 for ``"conv"`` from height 64 on, else 1.
         steps: training steps; None: what fits into ``minutes``.
         minutes: wall time for drawing and training together, turned into ``images`` and ``steps`` at the
             start.
@@ -94,8 +95,8 @@ class TrainConfig:
     architecture: str = "conv"
     channels: int | None = None
     hidden: int | None = None
-    height: int = 32
-    stem_stride: int = 1
+    height: int | None = None
+    stem_stride: int | None = None
     steps: int | None = 2_000
     minutes: float | None = None
     batch_size: int = 64
@@ -113,10 +114,10 @@ class TrainConfig:
     save_every: int = 250
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_images", "eval_every", "save_every", "height"):
+        for name in ("batch_size", "eval_images", "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("images", "steps", "minutes", "threads"):
+        for name in ("images", "steps", "minutes", "threads", "height"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}, expected more than 0")
@@ -127,8 +128,10 @@ class TrainConfig:
 
 
 PRESETS = {
-    "quick": TrainConfig(look="contest", images=None, steps=None, minutes=8.0),
-    "shipped": TrainConfig(look="mixed", images=200_000, steps=24_000, eval_images=4_000, eval_every=2_000),
+    "quick": TrainConfig(look="contest", images=60_000, steps=None, minutes=8.0),
+    "shipped": TrainConfig(
+        look="mixed", images=150_000, steps=18_000, eval_images=4_000, eval_every=2_000, save_every=500
+    ),
 }
 
 
@@ -193,7 +196,7 @@ def train(
     if state is not None:
         config = _config_from(state)
     threads_before = torch.get_num_threads()
-    config = replace(config, threads=config.threads or threads_before, precision=_precision(config))
+    config = _settled(config)
     torch.set_num_threads(config.threads or threads_before)
     try:
         workers = default_workers() if workers is None else workers
@@ -229,6 +232,17 @@ def saved_config(out: str | Path) -> TrainConfig | None:
     return None if state is None else _config_from(state)
 
 
+def _settled(config: TrainConfig) -> TrainConfig:
+    """The recipe with everything that follows from the machine and from other settings filled in."""
+    conv = config.architecture == "conv"
+    height = config.height or (64 if conv else 32)
+    stem_stride = config.stem_stride or (2 if conv and height >= 64 else 1)
+    threads = config.threads or torch.get_num_threads()
+    return replace(
+        config, height=height, stem_stride=stem_stride, threads=threads, precision=_precision(config)
+    )
+
+
 def _precision(config: TrainConfig) -> str:
     """Resolves ``"auto"``: bf16 pays only where the processor multiplies it."""
     if config.precision != "auto":
@@ -246,7 +260,7 @@ def _precision(config: TrainConfig) -> str:
 
 def load_data(config: TrainConfig, workers: int, show_progress: bool) -> tuple[_Data, TrainConfig]:
     """Draws or reads all samples and checks them; the configuration returned says how many there are."""
-    preprocess = PreprocessConfig(height=config.height)
+    preprocess = PreprocessConfig(height=_height(config))
     if config.data is not None:
         samples, problems = _read_folder(config.data, preprocess, workers, show_progress)
         alphabet = Alphabet(config.characters or "".join(sorted(set("".join(samples.texts)))) or "?")
@@ -315,14 +329,19 @@ def _read_folder(
         )  # fmt: skip
 
 
+def _height(config: TrainConfig) -> int:
+    assert config.height is not None, "train() settles it"
+    return config.height
+
+
 def _model_config(config: TrainConfig, alphabet: Alphabet) -> CRNNConfig:
     num_classes = alphabet.num_classes
     shape = CRNNConfig.paper(num_classes) if config.architecture == "vgg-bilstm" else CRNNConfig(num_classes)
     return replace(
         shape,
         architecture=config.architecture,
-        height=config.height,
-        stem_stride=config.stem_stride,
+        height=_height(config),
+        stem_stride=config.stem_stride or 1,
         channels=config.channels or shape.channels,
         hidden=config.hidden or shape.hidden,
     )

@@ -43,7 +43,15 @@ def folder(tmp_path_factory):
 
 def tiny(folder, **changes) -> TrainConfig:
     """A recipe of seconds; fp32, so that it is the same on every processor."""
-    settings = {"data": str(folder), "steps": 12, "batch_size": 8, "channels": 4, "hidden": 8, "threads": 1}
+    settings = {
+        "data": str(folder),
+        "steps": 12,
+        "batch_size": 8,
+        "height": 32,
+        "channels": 4,
+        "hidden": 8,
+        "threads": 1,
+    }
     settings |= {"precision": "fp32", "eval_every": 5, "save_every": 3}
     return TrainConfig(**(settings | changes))
 
@@ -151,7 +159,7 @@ def test_stopped_and_resumed_equals_uninterrupted(folder, tmp_path, stop_at):
 
 
 def test_killed_and_resumed_equals_uninterrupted(folder, tmp_path):
-    config = tiny(folder, steps=300, channels=None, hidden=None, save_every=2)
+    config = tiny(folder, steps=300, height=None, channels=None, hidden=None, save_every=2)
     parts = tmp_path / "parts"
     options = "--steps 300 --batch-size 8 --threads 1 --save-every 2 --precision fp32 --eval-every 5"
     run = subprocess.Popen(
