@@ -372,12 +372,21 @@ class BatchMaker:
         batch_size: images a step.
         seed: decides order and shifts.
         shift: an image moves by up to this many columns, and half as many rows, its edge repeated.
+        stretch: it is stretched or squeezed about its middle by up to this share, in each direction.
     """
 
     def __init__(
-        self, samples: Samples, alphabet: Alphabet, batch_size: int, *, seed: int = 0, shift: int = 2
+        self,
+        samples: Samples,
+        alphabet: Alphabet,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shift: int = 2,
+        stretch: float = 0.0,
     ) -> None:
-        self.samples, self.batch_size, self.seed, self.shift = samples, batch_size, seed, shift
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.shift, self.stretch = shift, stretch
         self._targets = [torch.tensor(alphabet.encode(text), dtype=torch.int64) for text in samples.texts]
         self._epoch = -1
         self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -388,18 +397,16 @@ class BatchMaker:
         return [int(self._permutation(p // len(self.samples))[p % len(self.samples)]) for p in positions]
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, images shifted."""
+        """The batch of a step, its images shifted and stretched."""
         indices = self.indices(step)
-        rng = np.random.default_rng([self.seed, 1, step])
-        shifts = np.stack(
-            [
-                rng.integers(-self.shift, self.shift + 1, len(indices)),
-                rng.integers(-(self.shift // 2), self.shift // 2 + 1, len(indices)),
-            ],
-            axis=1,
-        ).tolist()
+        draws = np.random.default_rng([self.seed, 1, step]).uniform(-1, 1, (len(indices), 4)).tolist()
         images = [
-            shifted(self.samples.images[i], dx, dy) for i, (dx, dy) in zip(indices, shifts, strict=True)
+            moved(
+                self.samples.images[i],
+                (self.shift * dx, self.shift / 2 * dy),
+                (1 + self.stretch * sx, 1 + self.stretch * sy),
+            )
+            for i, (dx, dy, sx, sy) in zip(indices, draws, strict=True)
         ]
         pixels, widths = pad_batch(images)
         targets = [self._targets[i] for i in indices]
@@ -412,11 +419,22 @@ class BatchMaker:
         return self._order
 
 
-def shifted(image: npt.NDArray[np.uint8], dx: int, dy: int) -> npt.NDArray[np.uint8]:
-    """An image moved right by ``dx`` and down by ``dy`` pixels; what comes in repeats its edge."""
-    if dx == 0 and dy == 0:
-        return image
-    height, width = image.shape
-    rows = np.clip(np.arange(height) - dy, 0, height - 1)
-    columns = np.clip(np.arange(width) - dx, 0, width - 1)
-    return image[rows[:, None], columns]
+def moved(
+    image: npt.NDArray[np.uint8], shift: tuple[float, float], scale: tuple[float, float]
+) -> npt.NDArray[np.uint8]:
+    """An image shifted right and down, and magnified about its middle, by nearest pixels.
+
+    Args:
+        image: (H, W).
+        shift: pixels to the right and down; what comes in repeats the edge.
+        scale: magnification of width and height.
+
+    Returns:
+        (H, W) uint8.
+    """
+    for axis, by, times in ((0, shift[1], scale[1]), (1, shift[0], scale[0])):
+        size = image.shape[axis]
+        middle = (size - 1) / 2
+        origin = np.rint((np.arange(size) - middle - by) / times + middle).astype(np.intp)
+        image = image.take(np.clip(origin, 0, size - 1), axis=axis)
+    return image

@@ -64,6 +64,7 @@ class TrainConfig:
         data: folder with ``labels.tsv`` to train on; None: formulas are drawn.
         look, renderer, value: which formulas are drawn, see :class:`fastctc.crnn.drawing.FormulaSource`.
         images: how many images are drawn; None: what can be drawn in a fifth of ``minutes``.
+        rounds: how many times, evenly over the run, the images are replaced by as many new ones.
         characters: the alphabet; None: of the formulas, or of all labels in ``data``.
         architecture: ``"conv"`` or ``"vgg-bilstm"``.
         channels, hidden: sizes of the network, see :class:`fastctc.crnn.model.CRNNConfig`; None: as usual.
@@ -77,7 +78,7 @@ class TrainConfig:
         max_lr: peak of the one-cycle learning rate.
         warmup: share of the steps in which the rate rises.
         weight_decay, clip: of AdamW, and the largest gradient norm.
-        shift: random shift in pixels, see :class:`fastctc.crnn.data.BatchMaker`.
+        shift, stretch: of images in training, see :class:`fastctc.crnn.data.BatchMaker`.
         seed: decides images, weights, order, shifts and dropout.
         threads: of torch in this process; sums depend on it. None: torch's choice.
         precision: ``"bf16"`` (autocast), ``"fp32"``, or ``"auto"``: bf16 where the processor has it.
@@ -91,6 +92,7 @@ class TrainConfig:
     renderer: str = "mixed"
     value: str = "mixed"
     images: int | None = 20_000
+    rounds: int = 1
     characters: str | None = None
     architecture: str = "conv"
     channels: int | None = None
@@ -104,7 +106,8 @@ class TrainConfig:
     warmup: float = 0.15
     weight_decay: float = 1e-2
     clip: float = 5.0
-    shift: int = 2
+    shift: int = 4
+    stretch: float = 0.08
     seed: int = 0
     threads: int | None = None
     precision: str = "auto"
@@ -114,7 +117,7 @@ class TrainConfig:
     save_every: int = 250
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_images", "eval_every", "save_every"):
+        for name in ("batch_size", "eval_images", "eval_every", "save_every", "rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in ("images", "steps", "minutes", "threads", "height"):
@@ -125,12 +128,20 @@ class TrainConfig:
             raise ValueError(f"precision is {self.precision!r}, expected 'auto', 'bf16' or 'fp32'")
         if self.minutes is None and (self.steps is None or (self.images is None and self.data is None)):
             raise ValueError("steps and images may be left open only with minutes")
+        if self.data is not None and self.rounds > 1:
+            raise ValueError(f"rounds is {self.rounds}, but only drawn images can be replaced by new ones")
 
 
 PRESETS = {
-    "quick": TrainConfig(look="contest", images=60_000, steps=None, minutes=8.0),
+    "quick": TrainConfig(look="contest", images=100_000, steps=None, minutes=8.0),
     "shipped": TrainConfig(
-        look="mixed", images=150_000, steps=18_000, eval_images=4_000, eval_every=2_000, save_every=500
+        look="mixed",
+        images=150_000,
+        rounds=4,
+        steps=18_000,
+        eval_images=4_000,
+        eval_every=2_000,
+        save_every=500,
     ),
 }
 
@@ -200,8 +211,9 @@ def train(
     torch.set_num_threads(config.threads or threads_before)
     try:
         workers = default_workers() if workers is None else workers
-        data, config = load_data(config, workers, show_progress)
-        run = _Run(config, data, out, started, show_progress)
+        number = _round(config, state["step"] if state else 0)
+        data, config = load_data(config, number, workers, show_progress)
+        run = _Run(config, data, number, out, started, workers, show_progress)
         run.restore(state) if state is not None else run.begin()
         return run.finish(run.loop(should_stop))
     finally:
@@ -258,8 +270,10 @@ def _precision(config: TrainConfig) -> str:
 # --- Data ----------------------------------------------------------------------------------------------
 
 
-def load_data(config: TrainConfig, workers: int, show_progress: bool) -> tuple[_Data, TrainConfig]:
-    """Draws or reads all samples and checks them; the configuration returned says how many there are."""
+def load_data(
+    config: TrainConfig, number: int, workers: int, show_progress: bool
+) -> tuple[_Data, TrainConfig]:
+    """Draws or reads the samples of a round and checks them; the configuration returned says how many."""
     preprocess = PreprocessConfig(height=_height(config))
     if config.data is not None:
         samples, problems = _read_folder(config.data, preprocess, workers, show_progress)
@@ -271,7 +285,7 @@ def load_data(config: TrainConfig, workers: int, show_progress: bool) -> tuple[_
         from fastctc.crnn.formulas import CHARACTERS
 
         alphabet = Alphabet(config.characters or CHARACTERS)
-        training = _draw(config, preprocess, workers, show_progress)
+        training = _draw(config, number, preprocess, workers, show_progress)
         unseen = draw_unseen(config, preprocess, workers, show_progress)
         training, problems = check_samples(training, alphabet, _model_config(config, alphabet).frames)
         config = replace(config, images=len(training) + len(problems))
@@ -292,15 +306,22 @@ def formula_source(config: TrainConfig, *, renderer: str | None = None, grey: bo
     return FormulaSource(**settings, seed=config.seed, grey=grey)
 
 
-def _draw(config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_progress: bool) -> Samples:
-    """The training images: as many as the configuration says, or as fit into its share of the minutes."""
+def _round(config: TrainConfig, step: int) -> int:
+    """Which set of drawn images a step is trained on."""
+    return min(step * config.rounds // config.steps, config.rounds - 1) if config.steps else 0
+
+
+def _draw(
+    config: TrainConfig, number: int, preprocess: PreprocessConfig, workers: int, show_progress: bool
+) -> Samples:
+    """The training images of a round: as many as are named, or fit into a share of the minutes."""
     seconds = None if config.images else 60 * DRAWING_SHARE * (config.minutes or 0)
     count = config.images or MAX_DRAWN
     with tqdm(
         total=config.images, desc="drawing", unit="img", disable=None if show_progress else True
     ) as bar:
         samples, _ = collect(
-            formula_source(config), range(count), preprocess,
+            formula_source(config), range(number * count, (number + 1) * count), preprocess,
             workers=workers, seconds=seconds, on_progress=bar.update,
         )  # fmt: skip
     return samples
@@ -366,20 +387,45 @@ class _Run:
     """A training run: its model, its optimizer, its step."""
 
     def __init__(
-        self, config: TrainConfig, data: _Data, out: Path, started: float, show_progress: bool
+        self,
+        config: TrainConfig,
+        data: _Data,
+        number: int,
+        out: Path,
+        started: float,
+        workers: int,
+        show_progress: bool,
     ) -> None:
-        self.config, self.data, self.out, self.show_progress = config, data, out, show_progress
-        self.started = started
+        self.config, self.data, self.out = config, data, out
+        self.started, self.workers, self.show_progress = started, workers, show_progress
         self.earlier = 0.0  # seconds spent before this process, on a resumed run
         self.step = self.bad_steps = 0
-        self.fingerprint = data.train.fingerprint()
         torch.manual_seed(config.seed)
         shape = _model_config(config, data.alphabet)
         self.model: CRNN = CRNN(shape).to(config.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, config.weight_decay)
+        self._begin_round(number, data.train)
+        self.data = data._replace(train=Samples())
+
+    def _begin_round(self, number: int, samples: Samples) -> None:
+        """Makes batches of these samples from now on."""
+        config = self.config
+        self.round, self.fingerprint = number, samples.fingerprint()
         self.batches = BatchMaker(
-            data.train, data.alphabet, config.batch_size, seed=config.seed, shift=config.shift
+            samples,
+            self.data.alphabet,
+            config.batch_size,
+            seed=config.seed,
+            shift=config.shift,
+            stretch=config.stretch,
+        )
+
+    def _draw_round(self, number: int) -> None:
+        """Replaces the training images by newly drawn ones."""
+        self._begin_round(number, Samples())  # lets go of the old ones first
+        self._begin_round(
+            number, _draw(self.config, number, self.data.preprocess, self.workers, self.show_progress)
         )
 
     def begin(self) -> None:
@@ -391,7 +437,7 @@ class _Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up a saved state."""
-        if state["data"] != self.fingerprint:
+        if state["round"] == self.round and state["data"] != self.fingerprint:
             raise TrainError("the training data is not what the run began with: it cannot be resumed")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -404,6 +450,7 @@ class _Run:
             "step": self.step,
             "bad_steps": self.bad_steps,
             "seconds": self.seconds(),
+            "round": self.round,
             "data": self.fingerprint,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -460,6 +507,9 @@ class _Run:
     def _advance(self, clock: _Clock) -> StepReport:
         """One step, timed."""
         began = time.perf_counter()
+        number = _round(self.config, self.step)
+        if number != self.round:
+            self._draw_round(number)
         batch = self.batches.batch(self.step)
         ready = time.perf_counter()
         report = self._train_on(self.model, self.optimizer, batch, self.step)
@@ -532,7 +582,7 @@ class _Run:
             "recipe": asdict(self.config),
             "steps": self.step,
             "minutes": round(self.seconds() / 60, 2),
-            "training_images": len(self.data.train),
+            "training_images": len(self.batches.samples) * self.config.rounds,
             "torch": torch.__version__,
             "fastctc": getattr(fastctc, "__version__", "unknown"),
             "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",

@@ -12,8 +12,8 @@ from fastctc.crnn.data import (
     collect,
     default_workers,
     frames_needed,
+    moved,
     read_labels,
-    shifted,
     split_holdout,
     write_folder,
 )
@@ -145,8 +145,11 @@ def test_batches_hold_padded_images_and_their_targets():
     assert (batch.images[order.index(1), :, :, 13:] == 0).all()
 
 
-def test_shifts():
+def test_images_are_moved_by_nearest_pixels():
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    assert shifted(image, 0, 0) is image
-    assert shifted(image, 1, 0).tolist() == [[0, 0, 1, 2], [4, 4, 5, 6], [8, 8, 9, 10]]
-    assert shifted(image, -2, 1).tolist() == [[2, 3, 3, 3], [2, 3, 3, 3], [6, 7, 7, 7]]
+    assert (moved(image, (0, 0), (1, 1)) == image).all()
+    assert moved(image, (1, 0), (1, 1)).tolist() == [[0, 0, 1, 2], [4, 4, 5, 6], [8, 8, 9, 10]]
+    assert moved(image, (-2, 1), (1, 1)).tolist() == [[2, 3, 3, 3], [2, 3, 3, 3], [6, 7, 7, 7]]
+    line = np.arange(9, dtype=np.uint8)[None]
+    assert moved(line, (0, 0), (2, 1)).tolist() == [[2, 2, 3, 4, 4, 4, 5, 6, 6]]
+    assert moved(line, (0, 0), (0.5, 1)).tolist() == [[0, 0, 0, 2, 4, 6, 8, 8, 8]]

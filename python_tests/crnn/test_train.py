@@ -203,6 +203,21 @@ def test_drawn_formulas(tmp_path):
     assert load_checkpoint(result.checkpoint).alphabet == ALPHABET
 
 
+@pytest.mark.parametrize("stop_at", [3, 4, 5])
+def test_new_images_every_round_and_resumed_between(tmp_path, stop_at):
+    config = tiny(None, data=None, renderer="captcha", images=12, rounds=3, eval_images=4, steps=12)
+
+    def stop(step: int) -> bool:
+        return step == stop_at
+
+    train(config, tmp_path / "whole", workers=0, show_progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts", workers=0, show_progress=False, should_stop=stop)
+    train(config, tmp_path / "parts", workers=0, show_progress=False, resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert load_checkpoint(tmp_path / "whole" / "model.safetensors").training["training_images"] == 36
+
+
 def test_samples_that_cannot_be_learnt_are_left_out_and_named(tmp_path, caplog):
     write_folder(FormulaSource(renderer="captcha"), tmp_path / "data", 12)
     labels = tmp_path / "data" / "labels.tsv"
@@ -236,6 +251,7 @@ def test_settings_are_checked():
         ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
         ({"minutes": -1.0}, "minutes is -1.0, expected more than 0"),
         ({"precision": "fp8"}, "precision is 'fp8'"),
+        ({"data": "x", "rounds": 2}, "rounds is 2, but only drawn images"),
         ({"steps": None}, "may be left open only with minutes"),
     ]:
         with pytest.raises(ValueError, match=message):
