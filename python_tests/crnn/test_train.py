@@ -19,7 +19,7 @@ from fastctc.crnn.formulas import CHARACTERS
 from fastctc.crnn.model import CRNN, CRNNConfig
 from fastctc.crnn.optimize import make_optimizer, one_cycle, training_step
 from fastctc.crnn.preprocess import PreprocessConfig
-from fastctc.crnn.train import PRESETS, TrainConfig, TrainError, train
+from fastctc.crnn.train import PRESETS, TrainConfig, TrainError, _Mixture, formula_source, train
 from fastctc.text import Alphabet
 
 ALPHABET = Alphabet(CHARACTERS)
@@ -216,6 +216,21 @@ def test_new_images_every_round_and_resumed_between(tmp_path, stop_at):
     train(config, tmp_path / "parts", workers=0, show_progress=False, resume=True)
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     assert load_checkpoint(tmp_path / "whole" / "model.safetensors").training["training_images"] == 36
+
+
+def test_a_mixed_series_has_its_share_of_both():
+    def first(index: int):
+        return b"first", str(index)
+
+    def second(index: int):
+        return b"second", str(index)
+
+    mixture = _Mixture(first, second, 0.25)
+    drawn = [mixture(index) for index in range(1000)]
+    assert sum(image == b"first" for image, _ in drawn) == pytest.approx(250, abs=2)
+    assert [text for _, text in drawn] == [str(index) for index in range(1000)]
+    source = formula_source(TrainConfig(captcha_share=1.0), grey=False)
+    assert source(3)[0] == formula_source(TrainConfig(), renderer="captcha", grey=False)(3)[0]
 
 
 def test_samples_that_cannot_be_learnt_are_left_out_and_named(tmp_path, caplog):
