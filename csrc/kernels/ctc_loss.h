@@ -35,7 +35,7 @@ struct CtcLossParams {
   // written by forward, read by backward; "Scalar" is double for kFloat64 and float otherwise
   void* loss;            // (N) Scalar
   void* occupancy;       // (N, T, S) Scalar, zero where n has no frame t or no label i
-  void* row_statistics;  // (N, T, 2) Scalar: max, log2 sum; logits only
+  void* row_statistics;  // (N, T, 2) Scalar: max, log2 sum; logits only, zero where n has no frame t
   int32_t* status;       // (N) enum Status
   // backward
   const void* grad_loss;  // (N) Scalar

@@ -53,7 +53,7 @@ struct Emission {
 template <class Scalar>
 FASTCTC_HD Emission<Scalar> emission(Scalar x, const RowStatistics<Scalar>* row) {
   if (row && row->log2_sum != row->log2_sum) return {Scalar(NAN), 0};
-  if (x < Scalar(kZeroLog)) return {0, 0};
+  if (x < Scalar(kZeroLog)) return {0, Scalar(kZeroExponent)};
   if (!(x < Scalar(INFINITY))) return {Scalar(NAN), 0};
   const Scalar hi = Log2E<Scalar>::hi, lo = Log2E<Scalar>::lo;
   Scalar n = std::rint(x * hi);

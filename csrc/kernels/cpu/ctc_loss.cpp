@@ -127,7 +127,7 @@ double gather_emissions(const CtcLossParams& p, int64_t n, const int64_t* labels
       *m = y.m;
       *e = y.e;
       nan |= y.m != y.m;
-      const Scalar size = y.e < 0 ? -y.e : y.e;
+      const Scalar size = y.m == 0 ? Scalar(0) : y.e < 0 ? -y.e : y.e;
       largest = size > largest ? size : largest;
     };
     put(q.blank.m + t, q.blank.e + t, to_scalar(x[p.blank * p.stride_c]));
@@ -161,10 +161,15 @@ void forward_sample(const CtcLossParams& p, int64_t n, void* workspace) {
   const int64_t S = p.max_length;
   Stored& loss = static_cast<Stored*>(p.loss)[n];
   Stored* const occupancy = p.need_grad ? static_cast<Stored*>(p.occupancy) + n * p.frames * S : nullptr;
+  Stored* const statistics =
+      p.need_grad && p.from_logits ? static_cast<Stored*>(p.row_statistics) + n * p.frames * 2 : nullptr;
   const auto finish = [&](Stored value, Status status, int64_t frames_done) {
     loss = value;
     p.status[n] = status;
-    if (occupancy) memset(occupancy + frames_done * S, 0, size_t((p.frames - frames_done) * S) * sizeof(Stored));
+    if (!p.need_grad) return;
+    const size_t rest = size_t(p.frames - frames_done) * sizeof(Stored);
+    memset(occupancy + frames_done * S, 0, rest * size_t(S));
+    if (statistics) memset(statistics + frames_done * 2, 0, rest * 2);
   };
   if (!sample_is_valid(p, n)) return finish(Stored(NAN), kInvalid, 0);
   const int64_t frames = p.input_lengths[n], length = p.target_lengths[n];

@@ -83,17 +83,18 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock) emissions(CtcLossParams
   const int64_t n = frame / p.frames, t = frame % p.frames;
   if (n >= p.batch) return;
   const int32_t status = p.status[n];
-  if ((status != kOk && status != kNotANumber) || t >= p.input_lengths[n]) return;
+  const bool used = (status == kOk || status == kNotANumber) && t < p.input_lengths[n];
   const Element* const x = static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
   RowStatistics<Scalar> statistics = {0, 0};
   if (p.from_logits) {
-    statistics = row_statistics(x, p.classes, p.stride_c);
+    if (used) statistics = row_statistics(x, p.classes, p.stride_c);
     if (p.need_grad && lane_id() == 0) {
       Scalar* const out = static_cast<Scalar*>(p.row_statistics) + frame * 2;
       out[0] = statistics.max;
       out[1] = statistics.log2_sum;
     }
   }
+  if (!used) return;
   const RowStatistics<Scalar>* const row = p.from_logits ? &statistics : nullptr;
   const int64_t* const labels = p.targets + p.target_offsets[n];
   const int64_t length = p.target_lengths[n];

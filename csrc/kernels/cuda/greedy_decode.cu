@@ -24,41 +24,45 @@ struct GreedyWorkspace {
   }
 };
 
+template <class Scalar>
+struct Candidate {
+  Scalar value;
+  int64_t index;  // the number of classes: none yet
+};
+// The larger value; the lower class of equals.
+template <class Scalar>
+__device__ __forceinline__ Candidate<Scalar> better(Candidate<Scalar> a, Candidate<Scalar> b, int64_t none) {
+  if (a.index == none) return b;
+  if (b.index == none) return a;
+  return b.value > a.value || (b.value == a.value && b.index < a.index) ? b : a;
+}
+
 template <class Element, class Scalar>
 __global__ void __launch_bounds__(kWarp* kWarpsPerBlock) best_classes(GreedyDecodeParams p, GreedyWorkspace<Scalar> w) {
   const int64_t frame = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   const int64_t n = frame / p.frames, t = frame % p.frames;
   if (n >= p.batch || t >= p.input_lengths[n]) return;
   const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + t * p.stride_t;
-  Scalar top = Scalar(-INFINITY);
-  int64_t best = p.classes;
+  Candidate<Scalar> best = {Scalar(-INFINITY), p.classes};
   bool nan = false;
   for (int64_t c = lane_id(); c < p.classes; c += kWarp) {
     const Scalar value = to_scalar(x[c * p.stride_c]);
     nan |= value != value;
-    if (value > top || best == p.classes) {
-      top = value;
-      best = c;
-    }
+    best = better(best, Candidate<Scalar>{value, c}, p.classes);
   }
   for (int d = kWarp / 2; d > 0; d /= 2) {
-    const Scalar other_top = __shfl_xor_sync(kFullWarp, top, d);
-    const int64_t other = __shfl_xor_sync(kFullWarp, best, d);
-    if (other < p.classes && (best == p.classes || other_top > top || (other_top == top && other < best))) {
-      top = other_top;
-      best = other;
-    }
+    best = better(best, Candidate<Scalar>{from_lane_across(best.value, d), from_lane_across(best.index, d)}, p.classes);
   }
   nan = __any_sync(kFullWarp, nan);
   Scalar sum = 1;
   if (p.from_logits) {
     sum = 0;
-    for (int64_t c = lane_id(); c < p.classes; c += kWarp) sum += std::exp(to_scalar(x[c * p.stride_c]) - top);
+    for (int64_t c = lane_id(); c < p.classes; c += kWarp) sum += std::exp(to_scalar(x[c * p.stride_c]) - best.value);
     sum = warp_sum(sum);
   }
   if (lane_id() == 0) {
-    w.best[frame] = best;
-    w.score[frame] = nan ? Scalar(NAN) : p.from_logits ? -std::log(sum) : top;
+    w.best[frame] = best.index;
+    w.score[frame] = nan ? Scalar(NAN) : p.from_logits ? -std::log(sum) : best.value;
   }
 }
 

@@ -90,16 +90,22 @@ struct Lanes {
   static __device__ __forceinline__ void sync() { __syncwarp(); }
 };
 
+// The value of the lane whose number differs in the bits of `d`.
+template <class T>
+__device__ __forceinline__ T from_lane_across(T x, int d) {
+  return __shfl_xor_sync(kFullWarp, x, d);
+}
+
 // Reductions over a warp; every lane gets the result, in the same order on every run.
 template <class T>
 __device__ __forceinline__ T warp_sum(T x) {
-  for (int d = kWarp / 2; d > 0; d /= 2) x += __shfl_xor_sync(kFullWarp, x, d);
+  for (int d = kWarp / 2; d > 0; d /= 2) x += from_lane_across(x, d);
   return x;
 }
 template <class T>
 __device__ __forceinline__ T warp_max(T x) {
   for (int d = kWarp / 2; d > 0; d /= 2) {
-    const T y = __shfl_xor_sync(kFullWarp, x, d);
+    const T y = from_lane_across(x, d);
     x = y > x ? y : x;
   }
   return x;
