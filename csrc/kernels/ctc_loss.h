@@ -49,8 +49,8 @@ namespace cpu {
 size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);
 size_t ctc_loss_backward_workspace(const CtcLossParams& p);
 
-// Samples [begin, end). A sample whose exponents could leave the exact range of a float gets the status kTooWide, and is
-// to be done again with `wide`, which computes in double.
+// Samples [begin, end). A sample whose exponents could leave the exact range of a float gets the status kTooWide, and
+// is to be done again with `wide`, which computes in double.
 void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace);
 
 // Chunks [begin, end) of kRowsPerChunk frames each; sample n owns the chunks [n * k, (n + 1) * k), k = chunks(T).

@@ -45,8 +45,8 @@ struct Emission {
   Scalar m, e;
 };
 
-// exp(x), or exp(x - logsumexp(row)) where the row's statistics are given. A NaN or +inf in what is read gives m = NaN, and
-// so does a row of nothing but -inf, as a log-softmax would.
+// exp(x), or exp(x - logsumexp(row)) where the row's statistics are given. A NaN or +inf in what is read gives m = NaN,
+// and so does a row of nothing but -inf, as a log-softmax would.
 //
 // With y = x log2(e) = n + r and log2(sum exp) = cn + cr, both split into an integer and a fraction, the result is
 // 2^(r - cr) * 2^(n - cn): the large integers cancel exactly and the fraction keeps its precision.

@@ -2,8 +2,8 @@
 // both floating-point. Products add exponents and sums align them, so thousands of probabilities can be multiplied
 // without underflow and without one logarithm.
 //
-// Everything here and in recursion.h is written against a warp of lanes `W` (a SIMD vector on the CPU, a hardware warp on
-// a GPU; see kernels/cpu/lanes.h and kernels/cuda/lanes.h), which offers
+// Everything here and in recursion.h is written against a warp of lanes `W` (a SIMD vector on the CPU, a hardware warp
+// on a GPU; see kernels/cpu/lanes.h and kernels/cuda/lanes.h), which offers
 //   Scalar, F (one Scalar per lane), M (one bool per lane), N (lanes)
 //   set, max, min, select(mask, a, b), nonzero(m), scale(m, d) = m * 2^d for d <= 127, exponent(m) = floor(log2 m)
 //   load<K>(p, c), store<K>(p, c, x), store_first<K>(p, c, x, count), load_mask<K>(p, c)
@@ -23,7 +23,8 @@
 
 namespace fastctc {
 
-// The exponent of zero: below every exponent that a product of probabilities reaches, and absorbing in float arithmetic.
+// The exponent of zero: below every exponent that a product of probabilities reaches, and absorbing in float
+// arithmetic.
 constexpr float kZeroExponent = -1e30f;
 
 template <class W>

@@ -35,7 +35,8 @@ CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tenso
   const bool whole = targets.dim() == 1 || (targets.dim() == 2 && targets.size(0) == p.batch);
   if (!whole) value_error("targets must be (N, S) or (sum of target_lengths)");
   for (const Tensor* t : {&target_offsets, &input_lengths, &target_lengths}) {
-    if (t->dim() != 1 || t->size(0) != p.batch) value_error("lengths and offsets must have one value for each of the ", p.batch, " samples");
+    if (t->dim() != 1 || t->size(0) != p.batch)
+      value_error("lengths and offsets must have one value for each of the ", p.batch, " samples");
   }
   if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
   return p;
@@ -125,8 +126,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
 Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor target_offsets, Tensor input_lengths,
                          Tensor target_lengths, Tensor occupancy, Tensor row_statistics, Tensor status, int64_t blank,
                          bool from_logits) {
-  CtcLossParams p = parameters(input, targets, target_offsets, input_lengths, target_lengths, occupancy.size(2), blank,
-                               from_logits);
+  CtcLossParams p =
+      parameters(input, targets, target_offsets, input_lengths, target_lengths, occupancy.size(2), blank, from_logits);
   Tensor g = torch::stable::contiguous(grad_loss);
   Tensor grad = torch::stable::empty_like(input);
   p.grad_loss = g.const_data_ptr();

@@ -44,7 +44,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor in
     for (int64_t n = 0; n < p.batch; ++n) {
       const int64_t frames = p.input_lengths[n];
       if (frames < 0) value_error("input_lengths[", n, "] is ", frames, ", but must not be negative");
-      if (frames > p.frames) value_error("input_lengths[", n, "] is ", frames, ", but log_probs has ", p.frames, " frames");
+      if (frames > p.frames)
+        value_error("input_lengths[", n, "] is ", frames, ", but log_probs has ", p.frames, " frames");
     }
     torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) { cpu::greedy_decode(p, begin, end); });
   }

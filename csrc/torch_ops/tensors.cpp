@@ -49,8 +49,8 @@ bool on_cuda(const Tensor& t) { return t.is_cuda(); }
 DeviceGuard::DeviceGuard(const Tensor& t)
     : guard_(std::make_shared<torch::stable::accelerator::DeviceGuard>(t.get_device_index())) {}
 
-// Only CUDA builds of PyTorch have this function, and the same binary serves CPU builds: so it is looked up when needed,
-// in the library that is loaded already.
+// Only CUDA builds of PyTorch have this function, and the same binary serves CPU builds: so it is looked up when
+// needed, in the library that is loaded already.
 void* current_stream(const Tensor& t) {
   using Function = AOTITorchError (*)(int32_t, void**);
   static const Function function = [] {

@@ -33,6 +33,11 @@ const Element* row_of(const CtcLossParams& p, int64_t t, int64_t n) {
   return static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
 }
 
+template <class Scalar>
+void clear(Scalar* p, int64_t count) {
+  if (count > 0) memset(p, 0, size_t(count) * sizeof(Scalar));
+}
+
 // One row of C classes as contiguous Scalars: the row itself where it is that already, else a converted copy.
 template <class Element, class Scalar>
 const Scalar* contiguous_row(const CtcLossParams& p, const Element* x, Scalar* copy) {
@@ -83,7 +88,8 @@ struct ForwardWorkspace {
   // `occupancy` is taken only where the result cannot be written in place.
   ForwardWorkspace(void* base, const CtcLossParams& p, int64_t frames, int64_t length, bool own_occupancy) {
     Workspace w(base);
-    const int64_t slots = slots_for<Scalar>(length), blocks = slots / (registers_for<Scalar>(length) * Lanes<Scalar>::N);
+    const int64_t slots = slots_for<Scalar>(length),
+                  blocks = slots / (registers_for<Scalar>(length) * Lanes<Scalar>::N);
     Sequence<Scalar>& q = sequence;
     q.frames = frames;
     q.length = length;
@@ -167,9 +173,8 @@ void forward_sample(const CtcLossParams& p, int64_t n, void* workspace) {
     loss = value;
     p.status[n] = status;
     if (!p.need_grad) return;
-    const size_t rest = size_t(p.frames - frames_done) * sizeof(Stored);
-    memset(occupancy + frames_done * S, 0, rest * size_t(S));
-    if (statistics) memset(statistics + frames_done * 2, 0, rest * 2);
+    clear(occupancy + frames_done * S, (p.frames - frames_done) * S);
+    if (statistics) clear(statistics + frames_done * 2, (p.frames - frames_done) * 2);
   };
   if (!sample_is_valid(p, n)) return finish(Stored(NAN), kInvalid, 0);
   const int64_t frames = p.input_lengths[n], length = p.target_lengths[n];
@@ -197,7 +202,7 @@ void forward_sample(const CtcLossParams& p, int64_t n, void* workspace) {
       if (!in_place) {
         for (int64_t i = 0; i < length; ++i) occupancy[t * S + i] = Stored(w.occupancy[t * length + i]);
       }
-      memset(occupancy + t * S + length, 0, size_t(S - length) * sizeof(Stored));
+      clear(occupancy + t * S + length, S - length);
     }
   }
   finish(Stored(-0.6931471805599453 * log2_p), log2_p > -INFINITY ? kOk : kInfeasible, frames);
@@ -242,7 +247,8 @@ struct BackwardWorkspace {
 
 // One row of the gradient as Scalars: g * (softmax - gamma) for logits, -g * gamma for log-probabilities.
 template <class Element, class Scalar>
-void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar g, const BackwardWorkspace<Scalar>& w, Scalar* out) {
+void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar g, const BackwardWorkspace<Scalar>& w,
+                  Scalar* out) {
   using L = Lanes<Scalar>;
   if (p.from_logits) {
     const Scalar* const x = contiguous_row<Element, Scalar>(p, row_of<Element>(p, t, n), w.copy);
@@ -257,7 +263,7 @@ void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar g, const 
       for (int64_t k = c; k < p.classes; ++k) out[k] = rest[k - c];
     }
   } else {
-    memset(out, 0, size_t(p.classes) * sizeof(Scalar));
+    clear(out, p.classes);
   }
   const int64_t* const labels = p.targets + p.target_offsets[n];
   const Scalar* const occupancy = static_cast<const Scalar*>(p.occupancy) + (n * p.frames + t) * p.max_length;
@@ -273,7 +279,8 @@ void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar g, const 
 }
 
 template <class Element>
-void backward_chunk(const CtcLossParams& p, int64_t chunk, const BackwardWorkspace<typename ScalarOf<Element>::type>& w) {
+void backward_chunk(const CtcLossParams& p, int64_t chunk,
+                    const BackwardWorkspace<typename ScalarOf<Element>::type>& w) {
   using Scalar = typename ScalarOf<Element>::type;
   const int64_t chunks = (p.frames + kRowsPerChunk - 1) / kRowsPerChunk;
   const int64_t n = chunk / chunks, begin = chunk % chunks * kRowsPerChunk;
@@ -314,7 +321,8 @@ void backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspac
 
 size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) {
   const int64_t length = p.max_length < p.frames ? p.max_length : p.frames;
-  if (wide || p.dtype == DType::kFloat64) return ForwardWorkspace<double>(nullptr, p, p.frames, length, p.need_grad).size;
+  if (wide || p.dtype == DType::kFloat64)
+    return ForwardWorkspace<double>(nullptr, p, p.frames, length, p.need_grad).size;
   return ForwardWorkspace<float>(nullptr, p, p.frames, length, false).size;
 }
 

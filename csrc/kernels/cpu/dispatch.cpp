@@ -5,19 +5,21 @@
 namespace fastctc {
 namespace cpu {
 
-#define FASTCTC_DECLARE(isa)                                                                           \
-  namespace isa {                                                                                      \
-  size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);                                \
-  size_t ctc_loss_backward_workspace(const CtcLossParams& p);                                          \
+#define FASTCTC_DECLARE(isa)                                                                             \
+  namespace isa {                                                                                        \
+  size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);                                  \
+  size_t ctc_loss_backward_workspace(const CtcLossParams& p);                                            \
   void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace); \
-  void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);         \
-  void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end);                         \
+  void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);           \
+  void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end);                           \
   }
-#define FASTCTC_TABLE(isa)                                                                             \
-  {                                                                                                    \
-    #isa, isa::ctc_loss_forward_workspace, isa::ctc_loss_backward_workspace, isa::ctc_loss_forward,    \
-        isa::ctc_loss_backward, isa::greedy_decode                                                     \
-  }
+#define FASTCTC_TABLE(isa)           \
+  {#isa,                             \
+   isa::ctc_loss_forward_workspace,  \
+   isa::ctc_loss_backward_workspace, \
+   isa::ctc_loss_forward,            \
+   isa::ctc_loss_backward,           \
+   isa::greedy_decode}
 
 FASTCTC_DECLARE(baseline)
 #ifdef FASTCTC_X86_64

@@ -25,6 +25,7 @@ struct ForwardWorkspace {
   int64_t slots, blocks;
   Plane<Scalar> labels, blank, alpha, state_b, state_e, carries;
   uint8_t *skip_into, *skip_from;
+  int32_t* inspected;  // (N) the status before any emission was read
   size_t size;
 
   ForwardWorkspace(void* base, const CtcLossParams& p) {
@@ -40,12 +41,13 @@ struct ForwardWorkspace {
     carries = w.take_plane<Scalar>(N * (blocks + 1) * kTile);
     skip_into = w.take<uint8_t>(N * slots);
     skip_from = w.take<uint8_t>(N * slots);
+    inspected = w.take<int32_t>(N);
     size = w.size();
   }
 };
 
 struct BackwardWorkspace {
-  int32_t* next;  // (N, S) the next position with the same label, or -1
+  int32_t* next;   // (N, S) the next position with the same label, or -1
   uint8_t* first;  // (N, S) is no earlier label the same?
   size_t size;
 
@@ -69,7 +71,7 @@ __global__ void __launch_bounds__(kWarp) inspect(CtcLossParams p, ForwardWorkspa
     if (!__all_sync(kFullWarp, valid)) status = kInvalid;
   }
   if (status == kOk && (length > p.input_lengths[n] || length > p.max_length)) status = kInfeasible;
-  if (lane_id() == 0) p.status[n] = status;
+  if (lane_id() == 0) p.status[n] = w.inspected[n] = status;
   if (status != kOk) return;
   for (int64_t i = lane_id(); i < w.slots; i += kWarp) {
     w.skip_into[n * w.slots + i] = may_skip(labels, i, length);
@@ -82,8 +84,7 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock) emissions(CtcLossParams
   const int64_t frame = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   const int64_t n = frame / p.frames, t = frame % p.frames;
   if (n >= p.batch) return;
-  const int32_t status = p.status[n];
-  const bool used = (status == kOk || status == kNotANumber) && t < p.input_lengths[n];
+  const bool used = w.inspected[n] == kOk && t < p.input_lengths[n];
   const Element* const x = static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
   RowStatistics<Scalar> statistics = {0, 0};
   if (p.from_logits) {
@@ -196,7 +197,8 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock) gradient(CtcLossParams 
     total += gamma;
   }
   const Scalar blank = Scalar(1) - warp_sum(total);
-  if (lane_id() == 0) from_scalar(g * (softmax(p.blank) - (blank > 0 ? blank : Scalar(0))), out[p.blank * p.grad_stride_c]);
+  if (lane_id() == 0)
+    from_scalar(g * (softmax(p.blank) - (blank > 0 ? blank : Scalar(0))), out[p.blank * p.grad_stride_c]);
 }
 
 dim3 blocks_for_frames(const CtcLossParams& p) {
@@ -219,7 +221,8 @@ cudaError_t forward(const CtcLossParams& p, void* workspace, cudaStream_t stream
   const dim3 samples{unsigned(p.batch)};
   if (const cudaError_t error = launch(inspect<Scalar>, samples, dim3(kWarp), 0, stream, p, w)) return error;
   const dim3 rows(kWarp * kWarpsPerBlock);
-  if (const cudaError_t error = launch(emissions<Element, Scalar>, blocks_for_frames(p), rows, 0, stream, p, w)) return error;
+  if (const cudaError_t error = launch(emissions<Element, Scalar>, blocks_for_frames(p), rows, 0, stream, p, w))
+    return error;
   switch (labels_per_lane(p.max_length)) {
     case 1:
       return run_recursions<Scalar, 1>(p, w, stream);

@@ -113,7 +113,8 @@ __device__ __forceinline__ T warp_max(T x) {
 
 // The statistics of a row of logits, by the whole warp.
 template <class Element>
-__device__ __forceinline__ RowStatistics<typename ScalarOf<Element>::type> row_statistics(const Element* x, int64_t classes,
+__device__ __forceinline__ RowStatistics<typename ScalarOf<Element>::type> row_statistics(const Element* x,
+                                                                                          int64_t classes,
                                                                                           int64_t stride) {
   using Scalar = typename ScalarOf<Element>::type;
   Scalar top = Scalar(-INFINITY);

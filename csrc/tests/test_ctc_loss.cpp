@@ -1,0 +1,248 @@
+// CTC loss: the CPU kernels and the emulated CUDA kernels against brute force, and against each other where brute force
+// cannot go. All buffers have exactly the size the kernels were promised, so that AddressSanitizer sees one step too
+// far.
+#include "../kernels/ctc_loss.h"
+
+#include <random>
+
+#include "../math/lattice.h"
+#include "brute_force.h"
+#include "check.h"
+
+using namespace fastctc;
+using namespace fastctc::testing;
+
+namespace {
+
+struct Machine {
+  const char* name;
+  bool cuda;
+};
+constexpr Machine kMachines[] = {{"cpu", false}, {"emulated", true}};
+
+// A batch of padded targets and what forward and backward make of it.
+template <class Scalar>
+struct Batch {
+  int T, N, C, S, blank;
+  bool from_logits = false;
+  std::vector<Scalar> x;  // (T, N, C)
+  std::vector<int64_t> targets, offsets, input_lengths, target_lengths;
+  std::vector<Scalar> loss, grad, occupancy, row_statistics;
+  std::vector<int32_t> status;
+
+  Batch(int T, int N, int C, int S, int blank) : T(T), N(N), C(C), S(S), blank(blank) {
+    x.resize(size_t(T) * N * C);
+    targets.assign(size_t(N) * S, blank);
+    for (int n = 0; n < N; ++n) offsets.push_back(int64_t(n) * S);
+    input_lengths.assign(N, T);
+    target_lengths.assign(N, S);
+  }
+
+  void randomize(std::mt19937& random, double spread) {
+    std::normal_distribution<double> normal(0, spread);
+    for (Scalar& v : x) v = Scalar(normal(random));
+    for (int64_t& label : targets) {
+      label = random() % (C - 1);
+      label += label >= blank;
+    }
+  }
+
+  // log-softmax of frame t of sample n, in double
+  std::vector<double> log_probs(int n) const {
+    std::vector<double> out;
+    for (int t = 0; t < input_lengths[n]; ++t) {
+      const Scalar* row = &x[(size_t(t) * N + n) * C];
+      double total = kMinusInfinity;
+      for (int c = 0; c < C; ++c) total = from_logits ? log_add(total, row[c]) : 0;
+      for (int c = 0; c < C; ++c) out.push_back(row[c] - total);
+    }
+    return out;
+  }
+  Labelling target(int n) const {
+    return Labelling(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
+  }
+
+  CtcLossParams params() {
+    const int kept = S < T ? S : T;
+    CtcLossParams p{};
+    p.input = x.data();
+    p.dtype = sizeof(Scalar) == 8 ? DType::kFloat64 : DType::kFloat32;
+    p.frames = T, p.batch = N, p.classes = C;
+    p.stride_t = p.grad_stride_t = int64_t(N) * C;
+    p.stride_n = p.grad_stride_n = C;
+    p.stride_c = p.grad_stride_c = 1;
+    p.targets = targets.data();
+    p.target_offsets = offsets.data();
+    p.target_count = int64_t(targets.size());
+    p.target_columns = S;
+    p.input_lengths = input_lengths.data();
+    p.target_lengths = target_lengths.data();
+    p.max_length = kept;
+    p.blank = blank;
+    p.from_logits = from_logits;
+    p.need_grad = true;
+    loss.assign(N, 7);
+    grad.assign(x.size(), 7);
+    occupancy.assign(size_t(N) * T * kept, 7);
+    row_statistics.assign(from_logits ? size_t(N) * T * 2 : 0, 7);
+    status.assign(N, 7);
+    p.loss = loss.data();
+    p.occupancy = occupancy.data();
+    p.row_statistics = row_statistics.data();
+    p.status = status.data();
+    p.grad = grad.data();
+    return p;
+  }
+
+  void run(const Machine& machine) {
+    CtcLossParams p = params();
+    const std::vector<Scalar> ones(N, 1);
+    p.grad_loss = ones.data();
+    if (machine.cuda) {
+      std::vector<char> forward(cuda::ctc_loss_forward_workspace(p) + 64);
+      CHECK(cuda::ctc_loss_forward(p, align(forward), nullptr) == 0);
+      std::vector<char> backward(cuda::ctc_loss_backward_workspace(p) + 64);
+      CHECK(cuda::ctc_loss_backward(p, align(backward), nullptr) == 0);
+    } else {
+      std::vector<char> forward(cpu::ctc_loss_forward_workspace(p, true) + 64);
+      cpu::ctc_loss_forward(p, 0, N, false, align(forward));
+      for (int n = 0; n < N; ++n) {
+        if (status[n] == kTooWide) cpu::ctc_loss_forward(p, n, n + 1, true, align(forward));
+      }
+      std::vector<char> backward(cpu::ctc_loss_backward_workspace(p) + 64);
+      const int64_t chunks = N * ((T + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk);
+      cpu::ctc_loss_backward(p, 0, chunks, align(backward));
+    }
+  }
+  static void* align(std::vector<char>& memory) {
+    return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
+  }
+
+  void check_against_brute_force(double tolerance) {
+    for (int n = 0; n < N; ++n) {
+      const int frames = int(input_lengths[n]);
+      const std::vector<double> lp = log_probs(n);
+      const Posteriors expected = posteriors(lp, frames, C, target(n), blank);
+      CHECK_NEAR(loss[n], -expected.log_prob, tolerance * (1 + std::fabs(expected.log_prob)));
+      for (int t = 0; t < T; ++t) {
+        for (int c = 0; c < C; ++c) {
+          double g = 0;
+          if (t < frames && expected.log_prob > kMinusInfinity) {
+            g = (from_logits ? std::exp(lp[t * C + c]) : 0) - expected.gamma[t * C + c];
+          }
+          CHECK_NEAR(grad[(size_t(t) * N + n) * C + c], g, tolerance);
+        }
+      }
+    }
+  }
+};
+
+template <class Scalar>
+void random_small_batches(double tolerance) {
+  std::mt19937 random(11);
+  for (int round = 0; round < 40; ++round) {
+    const int T = 1 + int(random() % 5), N = 1 + int(random() % 3), C = 2 + int(random() % 3), S = int(random() % 4);
+    Batch<Scalar> batch(T, N, C, S, int(random() % C));
+    batch.from_logits = round % 2;
+    batch.randomize(random, round % 3 ? 1 : 6);
+    for (int n = 0; n < N; ++n) {
+      batch.input_lengths[n] = int64_t(random() % (T + 1));
+      batch.target_lengths[n] = int64_t(random() % (S + 1));
+    }
+    for (const Machine& machine : kMachines) {
+      batch.run(machine);
+      batch.check_against_brute_force(tolerance);
+    }
+  }
+}
+
+template <class Scalar>
+void machines_agree(int T, int N, int C, int S, double spread, double tolerance) {
+  std::mt19937 random(5);
+  Batch<Scalar> batch(T, N, C, S, 0);
+  batch.from_logits = true;
+  batch.randomize(random, spread);
+  for (int n = 1; n < N; ++n) batch.target_lengths[n] = S - int64_t(random() % S);
+  batch.run(kMachines[0]);
+  const std::vector<Scalar> loss = batch.loss, grad = batch.grad;
+  for (int n = 0; n < N; ++n) CHECK(batch.status[n] == kOk);
+  batch.run(kMachines[1]);
+  for (int n = 0; n < N; ++n) CHECK_NEAR(batch.loss[n], loss[n], tolerance * std::fabs(loss[n]));
+  for (size_t i = 0; i < grad.size(); ++i) CHECK_NEAR(batch.grad[i], grad[i], tolerance);
+}
+
+}  // namespace
+
+TEST(float_equals_brute_force) { random_small_batches<float>(2e-6); }
+TEST(double_equals_brute_force) { random_small_batches<double>(1e-12); }
+
+// Around the sizes of a vector, of a warp and of a block of labels, on tiles that no path crosses.
+TEST(machines_agree_at_block_edges) {
+  for (int S : {15, 16, 31, 32, 63, 64}) machines_agree<float>(2 * S + 3, 1, 5, S, 2, 2e-6);
+}
+TEST(machines_agree_on_long_targets) { machines_agree<float>(400, 2, 6, 150, 3, 4e-6); }
+TEST(machines_agree_in_double) { machines_agree<double>(300, 1, 6, 130, 3, 1e-11); }
+
+TEST(extreme_exponents_are_done_in_double_on_the_cpu) {
+  std::mt19937 random(3);
+  Batch<float> batch(4, 1, 3, 2, 0);
+  batch.randomize(random, 1);
+  for (float& v : batch.x) v = v * 1e-3f - 4e6f;
+  batch.run(kMachines[0]);
+  const Posteriors expected = posteriors(batch.log_probs(0), 4, 3, batch.target(0), 0);
+  CHECK_NEAR(batch.loss[0], -expected.log_prob, 2.0);
+  for (int i = 0; i < 12; ++i) CHECK_NEAR(batch.grad[i], -expected.gamma[i], 1e-6);
+}
+
+TEST(a_bad_sample_is_marked_and_leaves_the_others_alone) {
+  std::mt19937 random(7);
+  for (const Machine& machine : kMachines) {
+    Batch<float> batch(6, 6, 4, 3, 0);
+    batch.from_logits = true;
+    batch.randomize(random, 1);
+    batch.targets[1 * 3 + 1] = 4;                  // not a class
+    batch.targets[2 * 3 + 2] = 0;                  // the blank
+    batch.input_lengths[3] = 7;                    // more frames than there are
+    batch.input_lengths[4] = 2;                    // too few
+    batch.x[(2 * 6 + 5) * 4 + 3] = std::nanf("");  // frame 2 of sample 5
+    batch.run(machine);
+    const int32_t expected[] = {kOk, kInvalid, kInvalid, kInvalid, kInfeasible, kNotANumber};
+    for (int n = 0; n < 6; ++n) {
+      CHECK(batch.status[n] == expected[n]);
+      for (int t = 0; t < 6; ++t) {
+        for (int c = 0; c < 4; ++c) {
+          const float g = batch.grad[(t * 6 + n) * 4 + c];
+          CHECK(n == 5 ? std::isnan(g) : n == 0 ? std::isfinite(g) : g == 0);
+        }
+      }
+    }
+    CHECK(std::isfinite(batch.loss[0]) && std::isnan(batch.loss[1]) && std::isinf(batch.loss[4]));
+  }
+}
+
+TEST(padding_is_never_read) {
+  std::mt19937 random(9);
+  for (const Machine& machine : kMachines) {
+    Batch<float> batch(5, 2, 3, 2, 2);
+    batch.randomize(random, 1);
+    batch.input_lengths[1] = 3;
+    for (int t = 3; t < 5; ++t) {
+      for (int c = 0; c < 3; ++c) batch.x[(t * 2 + 1) * 3 + c] = std::nanf("");
+    }
+    batch.run(machine);
+    batch.check_against_brute_force(2e-6);
+  }
+}
+
+TEST(a_masked_state_does_not_outweigh_an_unlikely_one) {
+  for (const Machine& machine : kMachines) {
+    Batch<float> batch(3, 1, 3, 1, 0);
+    const float x[] = {-INFINITY, -300, -1, -200, -1, -INFINITY, -300, -INFINITY, -1};
+    std::copy(x, x + 9, batch.x.begin());
+    batch.targets = {1};
+    batch.run(machine);
+    batch.check_against_brute_force(2e-6);
+  }
+}
+
+TEST_MAIN()
