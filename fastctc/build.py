@@ -29,7 +29,7 @@ def build_info() -> dict[str, Any]:
         "torch_built_against": info["torch_built_against"],
         "cuda": info["cuda"],
         "cuda_version": info["cuda_version"],
-        "cuda_architectures": [arch for arch in info["cuda_architectures"].split(";") if arch],
+        "cuda_architectures": [arch for arch in info["cuda_architectures"].split(",") if arch],
         "cuda_available": info["cuda"] and torch.cuda.is_available(),
         "cpu_instruction_set": info["cpu_instruction_set"],
     }
