@@ -3,6 +3,7 @@
 Users call the functions of :mod:`fastctc`; this module is the one place that knows the ops' signatures.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ __all__ = ["NAMES", "_C", "ctc_loss", "ctc_loss_backward", "greedy_decode"]
 
 NAMES = ("ctc_loss", "ctc_loss_backward", "greedy_decode")
 
-ctc_loss = torch.ops.fastctc.ctc_loss.default
-ctc_loss_backward = torch.ops.fastctc.ctc_loss_backward.default
-greedy_decode = torch.ops.fastctc.greedy_decode.default
+Tensors4 = tuple[Tensor, Tensor, Tensor, Tensor]
+
+ctc_loss: Callable[..., Tensors4] = torch.ops.fastctc.ctc_loss.default
+ctc_loss_backward: Callable[..., Tensor] = torch.ops.fastctc.ctc_loss_backward.default
+greedy_decode: Callable[..., Tensors4] = torch.ops.fastctc.greedy_decode.default
 
 
 def _scalar_type(dtype: torch.dtype) -> torch.dtype:
@@ -44,7 +47,7 @@ def _(
     blank: int,
     from_logits: bool,
     need_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Tensors4:
     frames, batch, _ = input.shape
     dtype = _scalar_type(input.dtype)
     kept = frames if need_grad else 0
@@ -103,9 +106,7 @@ torch.library.register_autograd("fastctc::ctc_loss_backward", _no_double_backwar
 
 
 @torch.library.register_fake("fastctc::greedy_decode")
-def _(
-    input: Tensor, input_lengths: Tensor, blank: int, from_logits: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(input: Tensor, input_lengths: Tensor, blank: int, from_logits: bool) -> Tensors4:
     batch, frames, _ = input.shape
     return (
         input.new_empty((batch, frames), dtype=torch.int64),
