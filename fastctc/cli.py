@@ -229,7 +229,7 @@ def _add_train(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--preset", choices=("quick", "shipped"), default="quick",
-        help="recipe the other options change: quick takes 8 minutes on 2 CPU cores; shipped made the"
+        help="recipe the other options change: quick takes 9 minutes on 2 CPU cores; shipped made the"
         " checkpoint in the package (default: %(default)s)",
     )  # fmt: skip
     _add_run_options(parser)
@@ -421,7 +421,7 @@ def _print_evaluation(result: Evaluation, unreadable: int, arguments: argparse.N
 
 def _add_demo(commands: Any) -> None:
     parser = _add_command(
-        commands, "demo", "train a model within 8 minutes on 2 CPU cores, and read five new images with it",
+        commands, "demo", "train a model within 9 minutes on 2 CPU cores, and read five new images with it",
         ["demo runs/demo", "demo runs/demo --resume", "demo runs/short --minutes 2"],
         _demo,
     )  # fmt: skip
