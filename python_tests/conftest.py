@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _away_from_the_sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Runs the tests in an empty folder: `python -m` would find the sources in a checkout, not what is installed."""
+    """Tests run in an empty folder: in a checkout `python -m` would find the sources, not what is installed."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("cwd"))
     yield
