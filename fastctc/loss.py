@@ -99,12 +99,8 @@ def ctc_loss(
     max_length = _max_length(targets, target_lengths, frames)
     input_lengths = lengths_tensor(input_lengths, "input_lengths", batch, device)
     target_lengths = lengths_tensor(target_lengths, "target_lengths", batch, device)
-    if targets.dim() == 2:
-        offsets = torch.arange(batch, device=device) * targets.shape[1]
-    else:
-        offsets = target_lengths.cumsum(0) - target_lengths
     need_grad = torch.is_grad_enabled() and log_probs.requires_grad
-    arguments = (targets, offsets, input_lengths, target_lengths, max_length, blank)
+    arguments = (targets, input_lengths, target_lengths, None, max_length, blank, -1, 0.0)
     loss, _, _, status = ops.ctc_loss(log_probs, *arguments, from_logits, need_grad)
     if _debug and not torch.compiler.is_compiling() and bool((status == INVALID).any()):
         _raise_for_values(log_probs, *arguments)
@@ -136,7 +132,7 @@ def _max_length(targets: Tensor, target_lengths: Lengths, frames: int) -> int:
     return max(0, min(bound, longest))
 
 
-def _raise_for_values(log_probs: Tensor, *arguments: Tensor | int) -> None:
+def _raise_for_values(log_probs: Tensor, *arguments: Tensor | float | None) -> None:
     """Raises what the CPU would say of these labels and lengths, without copying log_probs there."""
     scores = torch.zeros(1, dtype=log_probs.dtype).expand(log_probs.shape)
     on_cpu = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]

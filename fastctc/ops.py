@@ -33,28 +33,29 @@ def _scalar_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-# ---- ctc_loss: (input (T, N, C), ...) -> loss (N), occupancy (N, T, S), row_statistics (N, T, 2), status (N)
+# ---- ctc_loss: (input (T, N, C), ...) -> loss (N), occupancy (N, T, S), row_statistics (3 or 1, N, T), status (N)
 
 
 @torch.library.register_fake("fastctc::ctc_loss")
 def _(
     input: Tensor,
     targets: Tensor,
-    target_offsets: Tensor,
     input_lengths: Tensor,
     target_lengths: Tensor,
+    class_bias: Tensor | None,
     max_length: int,
     blank: int,
+    star: int,
+    delay_penalty: float,
     from_logits: bool,
     need_grad: bool,
 ) -> Tensors4:
     frames, batch, _ = input.shape
     dtype = _scalar_type(input.dtype)
-    kept = frames if need_grad else 0
     return (
         input.new_empty(batch, dtype=dtype),
-        input.new_empty((batch, kept, min(max_length, frames)), dtype=dtype),
-        input.new_empty((batch, kept if from_logits else 0, 2), dtype=dtype),
+        input.new_empty((batch, frames, min(max_length, frames)), dtype=dtype),
+        input.new_empty((3 if from_logits else 1, batch, frames), dtype=dtype),
         input.new_empty(batch, dtype=torch.int32),
     )
 
@@ -64,25 +65,25 @@ def _(
     grad_loss: Tensor,
     input: Tensor,
     targets: Tensor,
-    target_offsets: Tensor,
     input_lengths: Tensor,
     target_lengths: Tensor,
     occupancy: Tensor,
     row_statistics: Tensor,
     status: Tensor,
     blank: int,
+    star: int,
     from_logits: bool,
 ) -> Tensor:
     return torch.empty_like(input)
 
 
 def _save_for_loss_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    input, targets, offsets, input_lengths, target_lengths, _, blank, from_logits, _ = inputs
+    input, targets, input_lengths, target_lengths, _, _, blank, star, _, from_logits, _ = inputs
     _, occupancy, row_statistics, status = output
     ctx.save_for_backward(
-        input, targets, offsets, input_lengths, target_lengths, occupancy, row_statistics, status
+        input, targets, input_lengths, target_lengths, occupancy, row_statistics, status
     )
-    ctx.blank, ctx.from_logits = blank, from_logits
+    ctx.options = blank, star, from_logits
     ctx.mark_non_differentiable(occupancy, row_statistics, status)
     ctx.set_materialize_grads(False)
 
@@ -90,8 +91,8 @@ def _save_for_loss_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Ten
 def _loss_backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     grad = None
     if grad_loss is not None:
-        grad = ctc_loss_backward(grad_loss, *ctx.saved_tensors, ctx.blank, ctx.from_logits)
-    return (grad, *[None] * 8)
+        grad = ctc_loss_backward(grad_loss, *ctx.saved_tensors, *ctx.options)
+    return (grad, *[None] * 10)
 
 
 def _no_double_backward(ctx: Any, *_: Tensor | None) -> tuple[None, ...]:

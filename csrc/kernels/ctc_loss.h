@@ -1,10 +1,11 @@
 // CTC loss: the negative log-likelihood of a target and the label occupancies its gradient is made of.
 //
 // forward:  loss[n] = -ln P(target n | input n), status[n], and for the gradient the occupancies
-//           occupancy[n, t, i] = P(label i emits frame t | target n) and the row statistics of logits
-// backward: grad[t, n, c] = grad_loss[n] * (softmax(x)[c] - gamma[c])   for logits
-//           grad[t, n, c] = -grad_loss[n] * gamma[c]                     for log-probabilities
-//           with gamma[c] the sum of the occupancies of the labels c, and 1 - their total for the blank.
+//           occupancy[n, t, i] = P(label i emits frame t | target n) and the statistics of each row
+// backward: grad[t, n, c] = grad_loss[n] * (kept * softmax(x)[c] - gamma[c])   for logits
+//           grad[t, n, c] = -grad_loss[n] * gamma[c]                            for log-probabilities
+//           with gamma[c] the sum of the occupancies of the labels c, and 1 - their total for the blank;
+//           kept is 1 but for stars: 1 - the sum of their occupancies.
 //
 // N batch, T frames, C classes, S labels. Kernels neither allocate nor synchronize; all sums have a fixed order.
 #pragma once
@@ -31,11 +32,16 @@ struct CtcLossParams {
   int64_t max_length;              // S: no feasible target is longer
   int64_t blank;
   bool from_logits;
-  bool need_grad;  // fill occupancy and row_statistics
+  bool need_grad;  // fill occupancy
+  // options
+  const void* class_bias;  // (C) Scalar, added to the log-probabilities; null: none
+  int64_t star;            // a label that stands for anything, with probability 1; -1: none
+  double delay_penalty;    // a path's score falls by this for each frame that a label starts later
   // written by forward, read by backward; "Scalar" is double for kFloat64 and float otherwise
   void* loss;            // (N) Scalar
-  void* occupancy;       // (N, T, S) Scalar, zero where n has no frame t or no label i
-  void* row_statistics;  // (N, T, 2) Scalar: max, log2 sum; logits only, zero where n has no frame t
+  void* occupancy;       // (N, T, S) Scalar, zero where n has no frame t or no label i; scratch without need_grad
+  void* row_statistics;  // (3 or 1, N, T) Scalar: the blank's score, and for logits the maximum and the log2 of the
+                         // sum of 2^((x - max) log2 e); zero where n has no frame t
   int32_t* status;       // (N) enum Status
   // backward
   const void* grad_loss;  // (N) Scalar
@@ -46,15 +52,20 @@ struct CtcLossParams {
 // The CPU kernels work on a range of items, so that the caller can spread them over threads; each thread brings a
 // workspace of its own, aligned to 64 bytes.
 namespace cpu {
+constexpr int64_t kFramesPerChunk = 64, kRowsPerChunk = 64;
+size_t ctc_loss_scores_workspace(const CtcLossParams& p);
 size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);
 size_t ctc_loss_backward_workspace(const CtcLossParams& p);
 
-// Samples [begin, end). A sample whose exponents could leave the exact range of a float gets the status kTooWide, and
-// is to be done again with `wide`, which computes in double.
+// The first phase of forward: row_statistics, and the scores of the labels in place of their occupancies. Chunks
+// [begin, end) of kFramesPerChunk frames each; those of sample n are [n * k, (n + 1) * k) with k = chunks(T).
+void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);
+
+// The second phase: samples [begin, end). A sample whose exponents could leave the exact range of a float gets the
+// status kTooWide, and is to be done again, both phases, with `wide`, which computes in double.
 void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace);
 
-// Chunks [begin, end) of kRowsPerChunk frames each; sample n owns the chunks [n * k, (n + 1) * k), k = chunks(T).
-constexpr int64_t kRowsPerChunk = 64;
+// Chunks [begin, end) of kRowsPerChunk rows each of the N * T rows of the gradient.
 void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);
 
 // The instruction set that was chosen for this processor: "avx512", "avx2" or "baseline".

@@ -18,10 +18,12 @@ class Workspace {
     size_ += (size_t(count) * sizeof(T) + 63) / 64 * 64;
     return p;
   }
+  // With `before` values in front of the first.
   template <class Scalar>
-  FASTCTC_HD Plane<Scalar> take_plane(int64_t count) {
-    Scalar* const m = take<Scalar>(count);
-    return {m, take<Scalar>(count)};
+  FASTCTC_HD Plane<Scalar> take_plane(int64_t count, int64_t before = 0) {
+    Scalar* const m = take<Scalar>(before + count);
+    const Plane<Scalar> p = {m, take<Scalar>(before + count)};
+    return base_ ? p + before : p;
   }
   FASTCTC_HD size_t size() const { return size_; }
 

@@ -35,8 +35,8 @@ FASTCTC_HD bool may_skip(const int64_t* labels, int64_t i, int64_t length) {
 FASTCTC_HD bool lengths_are_valid(int64_t frames, int64_t max_frames, int64_t length, int64_t offset, int64_t end) {
   return frames >= 0 && frames <= max_frames && length >= 0 && offset >= 0 && length <= end - offset;
 }
-FASTCTC_HD bool label_is_valid(int64_t label, int64_t classes, int64_t blank) {
-  return label >= 0 && label < classes && label != blank;
+FASTCTC_HD bool label_is_valid(int64_t label, int64_t classes, int64_t blank, int64_t star) {
+  return (label >= 0 && label < classes && label != blank) || (star >= 0 && label == star);
 }
 
 }  // namespace fastctc

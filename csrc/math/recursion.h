@@ -1,15 +1,21 @@
 // The CTC forward and backward recursions (Graves et al., 2006, equations 6 to 11) on scaled floats, written once for a
 // warp of lanes `W`.
 //
-// A block holds W::N * K consecutive labels in K registers; which label lives in which lane of which register c is W's
-// choice, kept by load, store and neighbor. b[c] is the blank that precedes the labels of register c in the forward
-// direction and the one that follows them in the backward direction; with that, one transition serves both:
+// A block holds W::N * K consecutive slots in K registers; which slot lives in which lane of which register is W's
+// choice, kept by load, store and neighbor. Slot j holds the states
 //
-//   b' = b + s            s = the neighbouring label: e[i-1] forward, e[i+1] backward
-//   e' = e + b + [skip] s
+//              b[j]         e[j]                          so that one transition serves both directions:
+//   forward    blank j      label j                         b' = b + s            s = e[j-1] forward, e[j+1] backward
+//   backward   blank j      label j - 1                     e' = e + b + [skip] s
 //
-// Targets longer than one block are walked in tiles of kTile frames by one block of labels. A block hands the label
-// states at its edge to its neighbour, one per frame, through `Carries`:
+// and skip, "label j differs from label j - 1", is the same. Backward, rows of labels are therefore read and written
+// one place further left: slot 0 has no label, and reads a zero that precedes each row.
+//
+// Emissions are relative to the blank's of the same frame (see emission.h), so that blanks cost no multiplication. A
+// frame is a transition and then its emissions: states are "open" between the two and "closed" after the second.
+//
+// Targets longer than one block are walked in tiles of kTile frames by one block of slots. A block hands the label
+// states at its edge to its neighbor, one per frame, through `carries`:
 //
 //             frames 0..15   16..31             forward: down the column, then the next column
 //   block 0   [ tile ]  ...  [ tile ]           backward: up the column, columns right to left
@@ -33,127 +39,132 @@
 
 namespace fastctc {
 
-enum class Direction { kForward, kBackward };
+constexpr int kTile = 16;     // frames between two normalizations; also the frames of a tile
+constexpr int kSegment = 64;  // frames between two snapshots
 
-constexpr int kTile = 16;  // frames between two normalizations; also the frames of a tile
-
-// An array of scaled floats as two planes.
-template <class Scalar>
-struct Plane {
-  Scalar *m, *e;
-  FASTCTC_HD Plane operator+(int64_t i) const { return {m + i, e + i}; }
-};
-template <class W, int K>
-FASTCTC_HD Scaled<W> load(Plane<typename W::Scalar> p, int c) {
-  return {W::template load<K>(p.m, c), W::template load<K>(p.e, c)};
-}
-template <class W, int K>
-FASTCTC_HD void store(Plane<typename W::Scalar> p, int c, Scaled<W> x) {
-  W::template store<K>(p.m, c, x.m);
-  W::template store<K>(p.e, c, x.e);
-}
-
-template <class W>
-FASTCTC_HD void transition(Scaled<W>& b, Scaled<W>& e, Scaled<W> s, typename W::M skip) {
-  const Scaled<W> jump = {W::select(skip, s.m, W::set(0)), W::select(skip, s.e, W::set(kZeroExponent))};
-  const auto b_max = W::max(b.e, s.e);
-  const auto e_max = W::max(W::max(b.e, e.e), jump.e);
-  const auto b_m = W::scale(b.m, b.e - b_max) + W::scale(s.m, s.e - b_max);
-  const auto e_m = W::scale(e.m, e.e - e_max) + W::scale(b.m, b.e - e_max) + W::scale(jump.m, jump.e - e_max);
-  b = {b_m, b_max};
-  e = {e_m, e_max};
-}
-
-// All arrays of one sequence. P is the number of label slots: a multiple of the block size, larger than S.
-template <class Scalar>
+// What the two directions share of one sequence. X is the number type, P the number of slots: a multiple of W::N, larger
+// than S.
+template <class X>
 struct Sequence {
-  int64_t frames, length, slots;         // T, S, P of this sequence
-  Plane<Scalar> labels;                  // (T, P) emission of each label; zero beyond S
-  Plane<Scalar> blank;                   // (T) emission of the blank
-  const uint8_t *skip_into, *skip_from;  // (P) may_skip(i) and may_skip(i + 1)
-  Plane<Scalar> alpha;                   // (T, P) forward label states with their emission; unused for the loss alone
-  Plane<Scalar> state_b, state_e;        // (P) states between tiles
-  Plane<Scalar> carries;                 // (P / block + 1, kTile) edge states
-  Scalar* occupancy;                     // (T, occupancy_stride): P(label i emits frame t | target)
+  using Scalar = typename X::Warp::Scalar;
+  using Memory = typename X::Memory;
+  int64_t frames, length, slots;  // T, S, P of this sequence
+  const uint8_t* skip;            // (P) may_skip
+  const uint8_t* blank_is_zero;   // (T) frames in which the blank has probability 0; null if there are none
+  Memory tilt;                    // (P) a factor of blank j in every frame; null if all are 1
+  // Rows of P values, the first of them that of frame `first`; one value before each row may be read, and is zero.
+  int64_t first;
+  Memory labels;      // emissions; zero from label S on
+  Memory kept;        // closed label states of the other direction (or, with Keep::kStates, of this one)
+  Scalar* occupancy;  // (T, occupancy_stride): P(label i emits frame t | target), rows from frame 0
   int64_t occupancy_stride;
+  Memory carries;  // (blocks + 1, kTile): what blocks hand on
 };
 
-enum class Keep { kNothing, kAlpha, kOccupancy };
+// The states of one direction between two frames.
+template <class X>
+struct States {
+  typename X::Memory b, e;  // (P); one value before and one after e may be read, and are zero
+};
 
-// Frames [t0, t1) of the block of labels that starts at label i0. `in` and `out` hold one edge state a frame.
-template <Direction D, Keep keep, class W, int K>
-FASTCTC_HD void run_tile(const Sequence<typename W::Scalar>& q, int64_t i0, int64_t t0, int64_t t1,
-                         Plane<typename W::Scalar> in, Plane<typename W::Scalar> out) {
+enum class Keep { kNothing, kStates, kOccupancy };
+
+// b[j] and e[j] open: the transition from closed states. `s` is the neighboring label.
+template <class X>
+FASTCTC_HD void transition(X& b, X& e, X s, typename X::Warp::M skip) {
+  const X into_b = b + s;
+  e = e + X::select(skip, into_b, b);
+  b = into_b;
+}
+
+// Frames [t0, t1) of the block of slots that starts at i0. `in` and `out` hold one edge state a frame.
+template <Direction D, Keep keep, class X, int K>
+FASTCTC_HD void run_tile(const Sequence<X>& q, const States<X>& states, int64_t i0, int64_t t0, int64_t t1,
+                         typename X::Memory in, typename X::Memory out) {
+  using W = typename X::Warp;
   constexpr bool forward = D == Direction::kForward;
-  Scaled<W> b[K], e[K];
-  typename W::M skip[K];
+  const int64_t label0 = forward ? i0 : i0 - 1;  // of slot i0
+  X b[K], e[K];
+  typename W::M skip[K], labels[K];
   FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
-    b[c] = load<W, K>(q.state_b + i0, c);
-    e[c] = load<W, K>(q.state_e + i0, c);
-    skip[c] = W::template load_mask<K>((forward ? q.skip_into : q.skip_from) + i0, c);
+    b[c] = X::template load<K>(states.b + i0, c);
+    e[c] = X::template load<K>(states.e + i0, c);
+    skip[c] = W::template load_mask<K>(q.skip + i0, c);
+    labels[c] = W::template range<K>(c, -label0, q.length - label0);
   }
   for (int64_t k = 0; k < t1 - t0; ++k) {
-    const int64_t t = forward ? t0 + k : t1 - 1 - k, row = t * q.slots + i0;
-    const Scaled<W> carry = in.m ? Scaled<W>{W::set(in.m[k]), W::set(in.e[k])} : zero<W>();
-    if (out.m) W::template store_edge<D, K>(out + k, e);
-    Scaled<W> s[K];
-    FASTCTC_UNROLL for (int c = 0; c < K; ++c) s[c] = W::template neighbor<D, K>(e, c, carry);
-    const auto blank_m = W::set(q.blank.m[t]), blank_e = W::set(q.blank.e[t]);
+    const int64_t t = forward ? t0 + k : t1 - 1 - k, row = (t - q.first) * q.slots + label0;
+    const X carry = in ? X::broadcast(in + k) : X::zero();
+    if (out) X::template store_edge<D, K>(out + k, e);
+    X s[K];
+    FASTCTC_UNROLL for (int c = 0; c < K; ++c) s[c] = X::template neighbor<D, K>(e, c, carry);
     FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
-      transition<W>(b[c], e[c], s[c], skip[c]);
+      transition(b[c], e[c], s[c], skip[c]);
       if (keep == Keep::kOccupancy) {
-        const Scaled<W> a = load<W, K>(q.alpha + row, c);
-        const auto p = W::min(W::scale(e[c].m * a.m, e[c].e + a.e), W::set(1));
-        W::template store_first<K>(q.occupancy + t * q.occupancy_stride + i0, c, p, q.length - i0);
+        const auto p = (e[c] * X::template load<K>(q.kept + row, c)).probability();
+        W::template store_masked<K>(q.occupancy + t * q.occupancy_stride + label0, c, p, labels[c]);
       }
-      const Scaled<W> y = load<W, K>(q.labels + row, c);
-      b[c] = {b[c].m * blank_m, b[c].e + blank_e};
-      e[c] = {e[c].m * y.m, e[c].e + y.e};
-      if (keep == Keep::kAlpha) store<W, K>(q.alpha + row, c, e[c]);
+      e[c] = e[c] * X::template load<K>(q.labels + row, c);
+      if (keep == Keep::kStates) e[c].template store<K>(q.kept + row, c);
+    }
+    if (q.tilt) {
+      FASTCTC_UNROLL for (int c = 0; c < K; ++c) b[c] = b[c] * X::template load<K>(q.tilt + i0, c);
+    }
+    if (q.blank_is_zero && q.blank_is_zero[t]) {
+      FASTCTC_UNROLL for (int c = 0; c < K; ++c) b[c] = X::zero();
     }
     if (k % kTile == kTile - 1 || k == t1 - t0 - 1) {
       FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
-        b[c] = normalize<W>(b[c]);
-        e[c] = normalize<W>(e[c]);
+        b[c] = normalize(b[c]);
+        e[c] = normalize(e[c]);
       }
     }
   }
   FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
-    store<W, K>(q.state_b + i0, c, b[c]);
-    store<W, K>(q.state_e + i0, c, e[c]);
+    b[c].template store<K>(states.b + i0, c);
+    e[c].template store<K>(states.e + i0, c);
   }
 }
 
-template <class W>
-FASTCTC_HD void fill_zero(Plane<typename W::Scalar> p, int64_t count) {
-  W::fill(p.m, count, 0);
-  W::fill(p.e, count, typename W::Scalar(kZeroExponent));
+// run_tile of a block of `registers` <= K registers.
+template <Direction D, Keep keep, class X, int K>
+FASTCTC_HD void run_block(int64_t registers, const Sequence<X>& q, const States<X>& states, int64_t i0, int64_t t0,
+                          int64_t t1, typename X::Memory in, typename X::Memory out) {
+  if constexpr (K > 1) {
+    if (registers < K) return run_block<D, keep, X, K - 1>(registers, q, states, i0, t0, t1, in, out);
+  }
+  run_tile<D, keep, X, K>(q, states, i0, t0, t1, in, out);
 }
 
-// All frames in direction D. Tiles that no complete path crosses are left out: label i is reached at frame i at the
-// earliest, and must be reached S - i frames before the end at the latest.
-template <Direction D, Keep keep, class W, int K>
-FASTCTC_HD void run(const Sequence<typename W::Scalar>& q) {
-  using Scalar = typename W::Scalar;
+// Frames [t0, t1) in direction D, in blocks of at most K registers. Tiles that no complete path crosses are left out:
+// label i is reached at frame i at the earliest, and must be reached S - i frames before the end at the latest.
+template <Direction D, Keep keep, class X, int K>
+FASTCTC_HD void run(const Sequence<X>& q, const States<X>& states, int64_t t0, int64_t t1) {
+  using W = typename X::Warp;
+  using Memory = typename X::Memory;
   constexpr bool forward = D == Direction::kForward;
   constexpr int64_t block = int64_t(W::N) * K;
-  const int64_t blocks = q.slots / block, tile = blocks == 1 ? q.frames : kTile;
-  const Plane<Scalar> none = {nullptr, nullptr};
-  const int64_t tiles = q.frames == 0 ? 0 : (q.frames + tile - 1) / tile;
-  for (int64_t j = 0; j < tiles; ++j) {
-    const int64_t t0 = (forward ? j : tiles - 1 - j) * tile, t1 = t0 + tile < q.frames ? t0 + tile : q.frames;
+  const int64_t blocks = (q.slots + block - 1) / block, tile = blocks == 1 ? t1 - t0 : kTile;
+  for (int64_t done = 0; done < t1 - t0; done += tile) {
+    const int64_t left = t1 - t0 - done, count = tile < left ? tile : left;
+    const int64_t from = forward ? t0 + done : t1 - done - count, to = from + count;
     for (int64_t k = 0; k < blocks; ++k) {
-      const int64_t n = forward ? k : blocks - 1 - k, i0 = n * block;
-      const Plane<Scalar> in = q.carries + k * kTile, out = in + kTile;
-      if (i0 <= t1 && i0 + block > q.length - (q.frames - t0)) {
-        run_tile<D, keep, W, K>(q, i0, t0, t1, k > 0 ? in : none, k + 1 < blocks ? out : none);
+      const int64_t i0 = (forward ? k : blocks - 1 - k) * block;
+      const int64_t size = q.slots - i0 < block ? q.slots - i0 : block;
+      const Memory in = q.carries + k * kTile, out = in + kTile;
+      if (i0 <= to && i0 + size > q.length - (q.frames - from)) {
+        run_block<D, keep, X, K>(size / W::N, q, states, i0, from, to, k > 0 ? in : Memory{},
+                                 k + 1 < blocks ? out : Memory{});
       } else {
-        fill_zero<W>(out, kTile);
+        X::fill_zero(out, kTile);
+        const int64_t label0 = forward ? i0 : i0 - 1;
+        if (keep == Keep::kStates) {
+          for (int64_t t = from; t < to; ++t) X::fill_zero(q.kept + ((t - q.first) * q.slots + label0), size);
+        }
         if (keep == Keep::kOccupancy) {
-          for (int64_t t = t0; t < t1; ++t) {
-            const int64_t rest = q.length - i0 < block ? q.length - i0 : block;
-            W::fill(q.occupancy + t * q.occupancy_stride + i0, rest, 0);
-          }
+          const int64_t first = label0 < 0 ? 0 : label0;
+          const int64_t last = label0 + size < q.length ? label0 + size : q.length;
+          for (int64_t t = from; t < to; ++t) W::fill(q.occupancy + t * q.occupancy_stride + first, last - first, 0);
         }
       }
       W::sync();
@@ -161,48 +172,51 @@ FASTCTC_HD void run(const Sequence<typename W::Scalar>& q) {
   }
 }
 
-// All states zero but blank i, which is m * 2^e.
-template <class W>
-FASTCTC_HD void start(const Sequence<typename W::Scalar>& q, int64_t i, typename W::Scalar m, typename W::Scalar e) {
+// All states zero but blank j, which is the number at `value`.
+template <class X>
+FASTCTC_HD void start(const States<X>& states, int64_t slots, int64_t j, typename X::Memory value) {
+  using W = typename X::Warp;
   W::sync();
-  fill_zero<W>(q.state_b, q.slots);
-  fill_zero<W>(q.state_e, q.slots);
+  X::fill_zero(states.b, slots);
+  X::fill_zero(states.e + -1, slots + 2);
   W::sync();
-  W::fill(q.state_b.m + i, 1, m);
-  W::fill(q.state_b.e + i, 1, e);
+  X::copy(value, states.b + j, 1);
   W::sync();
 }
 
-// log2 of P(target | input); minus infinity where no path exists.
-template <class Scalar>
-FASTCTC_HD double log2_probability(const Sequence<Scalar>& q) {
+// The probability of all paths that cross from one frame to the next, from the closed states on both sides: the same
+// on every boundary but for rounding.
+template <class X>
+FASTCTC_HD X crossing(const Sequence<X>& q, const States<X>& before, const States<X>& after) {
+  using W = typename X::Warp;
+  X sum = X::zero();
+  for (int64_t j = 0; j < q.slots; j += W::N) {
+    X b = X::template load<1>(after.b + j, 0), e = X::template load<1>(after.e + j, 0);
+    transition(b, e, X::template load<1>(after.e + (j + 1), 0), W::template load_mask<1>(q.skip + j, 0));
+    sum = sum + X::template load<1>(before.b + j, 0) * b;
+    sum = sum + X::template load<1>(before.e + (j - 1), 0) * e;
+  }
+  return normalize(reduce(sum));
+}
+
+// states *= factor
+template <class X>
+FASTCTC_HD void rescale(const Sequence<X>& q, const States<X>& states, X factor) {
+  using W = typename X::Warp;
+  for (int64_t j = 0; j < q.slots; j += W::N) {
+    (X::template load<1>(states.b + j, 0) * factor).template store<1>(states.b + j, 0);
+    (X::template load<1>(states.e + j, 0) * factor).template store<1>(states.e + j, 0);
+  }
+  W::sync();
+}
+
+// log2 of the probability of the paths that end in these forward states; minus infinity where there is none.
+template <class X>
+FASTCTC_HD double log2_probability(const Sequence<X>& q, const States<X>& states) {
   const int64_t S = q.length;
-  const double b_m = q.state_b.m[S], b_e = q.state_b.e[S];
-  const double e_m = S > 0 ? q.state_e.m[S - 1] : Scalar(0), e_e = S > 0 ? q.state_e.e[S - 1] : Scalar(kZeroExponent);
+  const double b_m = states.b.m[S], b_e = states.b.e[S], e_m = states.e.m[S - 1], e_e = states.e.e[S - 1];
   const double top = b_e > e_e ? b_e : e_e;
   return top + std::log2(b_m * std::exp2(b_e - top) + e_m * std::exp2(e_e - top));
-}
-
-// The whole of one sequence: returns log2 P(target | input) and, if asked, fills the occupancies of its frames.
-template <class W, int K>
-FASTCTC_HD double forward_backward(const Sequence<typename W::Scalar>& q, bool occupancies) {
-  using Scalar = typename W::Scalar;
-  start<W>(q, 0, 1, 0);
-  if (!occupancies) {
-    run<Direction::kForward, Keep::kNothing, W, K>(q);
-    return log2_probability(q);
-  }
-  run<Direction::kForward, Keep::kAlpha, W, K>(q);
-  const double log2_p = log2_probability(q);
-  if (q.length == 0) return log2_p;
-  if (log2_p > -INFINITY) {
-    const double n = std::floor(log2_p);
-    start<W>(q, q.length - 1, Scalar(std::exp2(n - log2_p)), Scalar(-n));
-    run<Direction::kBackward, Keep::kOccupancy, W, K>(q);
-  } else {
-    for (int64_t t = 0; t < q.frames; ++t) W::fill(q.occupancy + t * q.occupancy_stride, q.length, 0);
-  }
-  return log2_p;
 }
 
 }  // namespace fastctc

@@ -5,13 +5,17 @@
 // Everything here and in recursion.h is written against a warp of lanes `W` (a SIMD vector on the CPU, a hardware warp
 // on a GPU; see kernels/cpu/lanes.h and kernels/cuda/lanes.h), which offers
 //   Scalar, F (one Scalar per lane), M (one bool per lane), N (lanes)
-//   set, max, min, select(mask, a, b), nonzero(m), scale(m, d) = m * 2^d for d <= 127, exponent(m) = floor(log2 m)
-//   load<K>(p, c), store<K>(p, c, x), store_first<K>(p, c, x, count), load_mask<K>(p, c)
-//     register c of the block of N * K values at p; store_first writes the values below `count` only
-//   neighbor<D, K>(e, c, carry), store_edge<D, K>(p, e)
-//     the label before (forward) or after (backward) each label of register c; the block's edge label
-//   fill(p, count, x), sync()
+//   set, max, min, select(mask, a, b), less, nonzero(m), round(x), scale(m, d) = m * 2^d for d <= 127, exponent(m) = floor(log2 m)
+//   reduce_max(x), reduce_add(x): over the lanes, in a fixed order; every lane gets the result
+//   load<K>(p, c), store<K>(p, c, x), store_masked<K>(p, c, x, mask), load_mask<K>(p, c)
+//     register c of the block of N * K values at p
+//   range<K>(c, first, end): is the place in its block of each value of register c in [first, end)?
+//   neighbor<D, K>(c, carry, x), store_edge<D, K>(p, x), with x(c) the registers of a block
+//     the value before (forward) or after (backward) each value of register c; the block's last or first value
+//   fill(p, count, x), copy(from, to, count), sync()
 #pragma once
+
+#include <cstdint>
 
 #ifdef __CUDACC__
 #define FASTCTC_HD __host__ __device__ __forceinline__
@@ -23,18 +27,74 @@
 
 namespace fastctc {
 
+enum class Direction { kForward, kBackward };
+
 // The exponent of zero: below every exponent that a product of probabilities reaches, and absorbing in float
 // arithmetic.
 constexpr float kZeroExponent = -1e30f;
 
+template <class Scalar>
+struct Plane {
+  Scalar *m, *e;
+  FASTCTC_HD Plane operator+(int64_t i) const { return {m + i, e + i}; }
+  FASTCTC_HD explicit operator bool() const { return m != nullptr; }
+};
+
+// A number type of the recursions: `Memory` is where arrays of it live.
 template <class W>
 struct Scaled {
+  using Warp = W;
+  using Memory = Plane<typename W::Scalar>;
   typename W::F m, e;
+
+  static FASTCTC_HD Scaled zero() { return {W::set(0), W::set(kZeroExponent)}; }
+  static FASTCTC_HD Scaled select(typename W::M mask, Scaled a, Scaled b) {
+    return {W::select(mask, a.m, b.m), W::select(mask, a.e, b.e)};
+  }
+  // x[c]'s neighbors in a block of K registers.
+  template <Direction D, int K>
+  static FASTCTC_HD Scaled neighbor(const Scaled* x, int c, Scaled carry) {
+    return {W::template neighbor<D, K>(c, carry.m, [&](int k) { return x[k].m; }),
+            W::template neighbor<D, K>(c, carry.e, [&](int k) { return x[k].e; })};
+  }
+
+  template <int K>
+  static FASTCTC_HD Scaled load(Memory p, int c) {
+    return {W::template load<K>(p.m, c), W::template load<K>(p.e, c)};
+  }
+  template <int K>
+  FASTCTC_HD void store(Memory p, int c) const {
+    W::template store<K>(p.m, c, m);
+    W::template store<K>(p.e, c, e);
+  }
+  // One number, the same for all lanes.
+  static FASTCTC_HD Scaled broadcast(Memory p) { return {W::set(*p.m), W::set(*p.e)}; }
+  template <Direction D, int K>
+  static FASTCTC_HD void store_edge(Memory p, const Scaled* x) {
+    W::template store_edge<D, K>(p.m, [&](int k) { return x[k].m; });
+    W::template store_edge<D, K>(p.e, [&](int k) { return x[k].e; });
+  }
+  static FASTCTC_HD void copy(Memory from, Memory to, int64_t count) {
+    W::copy(from.m, to.m, count);
+    W::copy(from.e, to.e, count);
+  }
+  static FASTCTC_HD void fill_zero(Memory p, int64_t count) {
+    W::fill(p.m, count, 0);
+    W::fill(p.e, count, typename W::Scalar(kZeroExponent));
+  }
+
+  // The number itself, in [0, 1] but for rounding.
+  FASTCTC_HD typename W::F probability() const { return W::min(W::scale(m, e), W::set(1)); }
 };
 
 template <class W>
-FASTCTC_HD Scaled<W> zero() {
-  return {W::set(0), W::set(kZeroExponent)};
+FASTCTC_HD Scaled<W> operator*(Scaled<W> a, Scaled<W> b) {
+  return {a.m * b.m, a.e + b.e};
+}
+template <class W>
+FASTCTC_HD Scaled<W> operator+(Scaled<W> a, Scaled<W> b) {
+  const auto e = W::max(a.e, b.e);
+  return {W::scale(a.m, a.e - e) + W::scale(b.m, b.e - e), e};
 }
 
 // The mantissa back into [1, 2); zero keeps the exponent of zero.
@@ -43,6 +103,13 @@ FASTCTC_HD Scaled<W> normalize(Scaled<W> a) {
   const auto nonzero = W::nonzero(a.m);
   const auto shift = W::select(nonzero, W::exponent(a.m), W::set(0));
   return {W::scale(a.m, W::set(0) - shift), W::select(nonzero, a.e + shift, W::set(kZeroExponent))};
+}
+
+// The sum over lanes, in every lane.
+template <class W>
+FASTCTC_HD Scaled<W> reduce(Scaled<W> a) {
+  const auto e = W::reduce_max(a.e);
+  return {W::reduce_add(W::scale(a.m, a.e - e)), e};
 }
 
 }  // namespace fastctc

@@ -1,7 +1,9 @@
 // fastctc::ctc_loss and its backward: checks, allocation, registration.
 #include "../kernels/ctc_loss.h"
 
+#include <optional>
 #include <tuple>
+#include <vector>
 
 #include "../math/lattice.h"
 #include "tensors.h"
@@ -9,9 +11,9 @@
 namespace fastctc {
 namespace {
 
-// The arguments that forward and backward share.
-CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& target_offsets,
-                         const Tensor& input_lengths, const Tensor& target_lengths, int64_t max_length, int64_t blank,
+// The arguments that forward and backward share. The offsets of the targets are left to check_values or the device.
+CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
+                         const Tensor& target_lengths, int64_t max_length, int64_t blank, int64_t star,
                          bool from_logits) {
   if (input.dim() != 3) value_error("input must have 3 dimensions (T, N, C), got ", input.dim());
   CtcLossParams p{};
@@ -24,27 +26,28 @@ CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tenso
   p.stride_n = input.stride(1);
   p.stride_c = input.stride(2);
   p.targets = int64_data(targets, "targets");
-  p.target_offsets = int64_data(target_offsets, "target_offsets");
   p.target_count = targets.numel();
   p.target_columns = targets.dim() == 2 ? targets.size(1) : -1;
   p.input_lengths = int64_data(input_lengths, "input_lengths");
   p.target_lengths = int64_data(target_lengths, "target_lengths");
   p.max_length = max_length < p.frames ? max_length : p.frames;
   p.blank = blank;
+  p.star = star;
   p.from_logits = from_logits;
   const bool whole = targets.dim() == 1 || (targets.dim() == 2 && targets.size(0) == p.batch);
   if (!whole) value_error("targets must be (N, S) or (sum of target_lengths)");
-  for (const Tensor* t : {&target_offsets, &input_lengths, &target_lengths}) {
+  for (const Tensor* t : {&input_lengths, &target_lengths}) {
     if (t->dim() != 1 || t->size(0) != p.batch)
-      value_error("lengths and offsets must have one value for each of the ", p.batch, " samples");
+      value_error("lengths must have one value for each of the ", p.batch, " samples");
   }
   if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
+  if (star == blank) value_error("star is ", star, ", the blank");
   return p;
 }
 
 // On the CPU every value is checked before it is used. On CUDA the kernels check, and mark the sample.
-void check_sample(const CtcLossParams& p, int64_t n) {
-  const int64_t frames = p.input_lengths[n], length = p.target_lengths[n], offset = p.target_offsets[n];
+void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
+  const int64_t frames = p.input_lengths[n], length = p.target_lengths[n];
   const bool padded = p.target_columns >= 0;
   if (frames < 0) value_error("input_lengths[", n, "] is ", frames, ", but must not be negative");
   if (frames > p.frames) value_error("input_lengths[", n, "] is ", frames, ", but log_probs has ", p.frames, " frames");
@@ -57,7 +60,7 @@ void check_sample(const CtcLossParams& p, int64_t n) {
   }
   for (int64_t i = 0; i < length; ++i) {
     const int64_t label = p.targets[offset + i];
-    if (label_is_valid(label, p.classes, p.blank)) continue;
+    if (label_is_valid(label, p.classes, p.blank, p.star)) continue;
     std::ostringstream where;
     if (padded) {
       where << "targets[" << n << ", " << i << "] is " << label;
@@ -69,25 +72,42 @@ void check_sample(const CtcLossParams& p, int64_t n) {
   }
 }
 
-void check_values(const CtcLossParams& p) {
-  int64_t total = 0;
+// Where the labels of each sample start.
+std::vector<int64_t> target_offsets(const CtcLossParams& p) {
+  std::vector<int64_t> offsets(size_t(p.batch) + 1, 0);
   for (int64_t n = 0; n < p.batch; ++n) {
-    check_sample(p, n);
-    total += p.target_lengths[n];
+    offsets[n + 1] = offsets[n] + (p.target_columns < 0 ? p.target_lengths[n] : p.target_columns);
   }
-  if (p.target_columns < 0 && total != p.target_count) {
-    value_error("target_lengths add up to ", total, ", but targets has ", p.target_count, " elements");
+  return offsets;
+}
+
+void check_values(const CtcLossParams& p, const std::vector<int64_t>& offsets) {
+  for (int64_t n = 0; n < p.batch; ++n) check_sample(p, n, offsets[n]);
+  if (p.target_columns < 0 && offsets[p.batch] != p.target_count) {
+    value_error("target_lengths add up to ", offsets[p.batch], ", but targets has ", p.target_count, " elements");
   }
 }
 
-void forward_on_cpu(const CtcLossParams& p) {
-  check_values(p);
+// f(begin, end, workspace) for ranges of [0, count), on several threads.
+template <class F>
+void parallel(int64_t count, size_t workspace_bytes, const F& f) {
+  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    const HostWorkspace workspace(workspace_bytes);
+    f(begin, end, workspace.get());
+  });
+}
+
+void forward_on_cpu(CtcLossParams p) {
+  const std::vector<int64_t> offsets = target_offsets(p);
+  check_values(p, offsets);
+  p.target_offsets = offsets.data();
+  const int64_t chunks = p.batch * ((p.frames + cpu::kFramesPerChunk - 1) / cpu::kFramesPerChunk);
+  parallel(chunks, cpu::ctc_loss_scores_workspace(p),
+           [&](int64_t begin, int64_t end, void* workspace) { cpu::ctc_loss_scores(p, begin, end, workspace); });
   const auto run = [&](bool wide) {
-    const size_t bytes = cpu::ctc_loss_forward_workspace(p, wide);
-    torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) {
-      const HostWorkspace workspace(bytes);
+    parallel(p.batch, cpu::ctc_loss_forward_workspace(p, wide), [&](int64_t begin, int64_t end, void* workspace) {
       for (int64_t n = begin; n < end; ++n) {
-        if (!wide || p.status[n] == kTooWide) cpu::ctc_loss_forward(p, n, n + 1, wide, workspace.get());
+        if (!wide || p.status[n] == kTooWide) cpu::ctc_loss_forward(p, n, n + 1, wide, workspace);
       }
     });
   };
@@ -97,17 +117,23 @@ void forward_on_cpu(const CtcLossParams& p) {
   }
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets, Tensor target_offsets,
-                                                    Tensor input_lengths, Tensor target_lengths, int64_t max_length,
-                                                    int64_t blank, bool from_logits, bool need_grad) {
-  CtcLossParams p =
-      parameters(input, targets, target_offsets, input_lengths, target_lengths, max_length, blank, from_logits);
+std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets, Tensor input_lengths,
+                                                    Tensor target_lengths, std::optional<Tensor> class_bias,
+                                                    int64_t max_length, int64_t blank, int64_t star,
+                                                    double delay_penalty, bool from_logits, bool need_grad) {
+  CtcLossParams p = parameters(input, targets, input_lengths, target_lengths, max_length, blank, star, from_logits);
   p.need_grad = need_grad;
+  p.delay_penalty = delay_penalty;
   const ScalarType scalar = scalar_type_of(input);
-  const int64_t frames = need_grad ? p.frames : 0;
+  if (class_bias) {
+    if (class_bias->dim() != 1 || class_bias->size(0) != p.classes || class_bias->scalar_type() != scalar ||
+        !class_bias->is_contiguous())
+      value_error("class_bias must be contiguous, one value of the loss's type for each of the ", p.classes, " classes");
+    p.class_bias = class_bias->const_data_ptr();
+  }
   Tensor loss = torch::stable::new_empty(input, {p.batch}, scalar);
-  Tensor occupancy = torch::stable::new_empty(input, {p.batch, frames, p.max_length}, scalar);
-  Tensor row_statistics = torch::stable::new_empty(input, {p.batch, from_logits ? frames : 0, 2}, scalar);
+  Tensor occupancy = torch::stable::new_empty(input, {p.batch, p.frames, p.max_length}, scalar);
+  Tensor row_statistics = torch::stable::new_empty(input, {from_logits ? 3 : 1, p.batch, p.frames}, scalar);
   Tensor status = torch::stable::new_empty(input, {p.batch}, ScalarType::Int);
   p.loss = loss.mutable_data_ptr();
   p.occupancy = occupancy.mutable_data_ptr();
@@ -123,11 +149,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
   return {loss, occupancy, row_statistics, status};
 }
 
-Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor target_offsets, Tensor input_lengths,
-                         Tensor target_lengths, Tensor occupancy, Tensor row_statistics, Tensor status, int64_t blank,
+Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths,
+                         Tensor occupancy, Tensor row_statistics, Tensor status, int64_t blank, int64_t star,
                          bool from_logits) {
   CtcLossParams p =
-      parameters(input, targets, target_offsets, input_lengths, target_lengths, occupancy.size(2), blank, from_logits);
+      parameters(input, targets, input_lengths, target_lengths, occupancy.size(2), blank, star, from_logits);
   Tensor g = torch::stable::contiguous(grad_loss);
   Tensor grad = torch::stable::empty_like(input);
   p.grad_loss = g.const_data_ptr();
@@ -143,12 +169,11 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
     Tensor workspace = device_workspace(input, cuda::ctc_loss_backward_workspace(p));
     check_cuda(cuda::ctc_loss_backward(p, workspace.mutable_data_ptr(), current_stream(input)));
   } else {
-    const int64_t chunks = p.batch * ((p.frames + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk);
-    const size_t bytes = cpu::ctc_loss_backward_workspace(p);
-    torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-      const HostWorkspace workspace(bytes);
-      cpu::ctc_loss_backward(p, begin, end, workspace.get());
-    });
+    const std::vector<int64_t> offsets = target_offsets(p);
+    p.target_offsets = offsets.data();
+    advise_huge_pages(p.grad, size_t(grad.numel()) * grad.element_size());
+    parallel((p.batch * p.frames + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk, cpu::ctc_loss_backward_workspace(p),
+             [&](int64_t begin, int64_t end, void* workspace) { cpu::ctc_loss_backward(p, begin, end, workspace); });
   }
   return grad;
 }
@@ -157,13 +182,12 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
 
 FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
   m.def(
-      "ctc_loss(Tensor input, Tensor targets, Tensor target_offsets, Tensor input_lengths, Tensor target_lengths, "
-      "int max_length, int blank, bool from_logits, bool need_grad) "
+      "ctc_loss(Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, Tensor? class_bias, "
+      "int max_length, int blank, int star, float delay_penalty, bool from_logits, bool need_grad) "
       "-> (Tensor loss, Tensor occupancy, Tensor row_statistics, Tensor status)");
   m.def(
-      "ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor target_offsets, Tensor input_lengths, "
-      "Tensor target_lengths, Tensor occupancy, Tensor row_statistics, Tensor status, int blank, bool from_logits) "
-      "-> Tensor");
+      "ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, "
+      "Tensor occupancy, Tensor row_statistics, Tensor status, int blank, int star, bool from_logits) -> Tensor");
 }
 
 FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) {

@@ -1,6 +1,7 @@
 #include "tensors.h"
 
 #include <dlfcn.h>
+#include <sys/mman.h>
 #include <torch/csrc/stable/accelerator.h>
 
 namespace fastctc {
@@ -32,6 +33,15 @@ const int64_t* int64_data(const Tensor& t, const char* name) {
 
 Tensor device_workspace(const Tensor& t, size_t bytes) {
   return torch::stable::new_empty(t, {int64_t(bytes)}, ScalarType::Byte);
+}
+
+void advise_huge_pages(void* p, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr size_t kHugePage = size_t(2) << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(p) + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(p) + bytes) / kHugePage * kHugePage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: may be refused
+#endif
 }
 
 #ifdef FASTCTC_EMULATED_CUDA

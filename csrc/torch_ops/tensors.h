@@ -61,6 +61,10 @@ class DeviceGuard {
 // A workspace in the memory of the device of `t`.
 Tensor device_workspace(const Tensor& t, size_t bytes);
 
+// Asks for huge pages under a large block of fresh host memory: faulting it in by small ones costs several times what
+// filling it does.
+void advise_huge_pages(void* p, size_t bytes);
+
 // A workspace for one CPU thread, aligned for every instruction set.
 class HostWorkspace {
  public:

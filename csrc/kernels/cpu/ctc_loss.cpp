@@ -1,71 +1,29 @@
 // CTC loss on the CPU, compiled once per instruction set (FASTCTC_ISA). No standard library templates here: their code
 // would be shared with the other instruction sets.
+//
+// forward:   scores    a range of frames: softmax statistics and, while the row is in the cache, the labels' scores
+//            forward   a sample: emissions and recursions, segment by segment
+// backward:  a range of rows: one pass over the classes, then the labels
 #include "../ctc_loss.h"
 
 #include <cstring>
 
-#include "../../math/element.h"
-#include "../../math/emission.h"
 #include "../../math/recursion.h"
 #include "../workspace.h"
-#include "lanes.h"
+#include "rows.h"
 
 namespace fastctc {
 namespace cpu {
 namespace FASTCTC_ISA {
 namespace {
 
-constexpr int kMaxRegisters = 4;  // K: a block has at most this many registers of labels
-
-template <class Scalar>
-int64_t registers_for(int64_t length) {
-  const int64_t need = (length + 1 + Lanes<Scalar>::N - 1) / Lanes<Scalar>::N;
-  return need < kMaxRegisters ? need : kMaxRegisters;
-}
-template <class Scalar>
-int64_t slots_for(int64_t length) {
-  const int64_t block = registers_for<Scalar>(length) * Lanes<Scalar>::N;
-  return (length + 1 + block - 1) / block * block;
-}
-
-template <class Element>
-const Element* row_of(const CtcLossParams& p, int64_t t, int64_t n) {
-  return static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
-}
+constexpr int kMaxRegisters = 4;             // K: a block has at most this many registers of slots
+constexpr int64_t kWholeBytes = 1000 << 10;  // a sample whose lattice is smaller keeps all of it
+constexpr int64_t kShortRow = 256;           // rows of so many classes are reduced several at once
 
 template <class Scalar>
 void clear(Scalar* p, int64_t count) {
   if (count > 0) memset(p, 0, size_t(count) * sizeof(Scalar));
-}
-
-// One row of C classes as contiguous Scalars: the row itself where it is that already, else a converted copy.
-template <class Element, class Scalar>
-const Scalar* contiguous_row(const CtcLossParams& p, const Element* x, Scalar* copy) {
-  if constexpr (sizeof(Element) == sizeof(Scalar)) {
-    if (p.stride_c == 1) return reinterpret_cast<const Scalar*>(x);
-  }
-  for (int64_t c = 0; c < p.classes; ++c) copy[c] = to_scalar(x[c * p.stride_c]);
-  return copy;
-}
-
-template <class Scalar>
-RowStatistics<Scalar> row_statistics(const Scalar* x, int64_t classes) {
-  using L = Lanes<Scalar>;
-  const int64_t whole = classes / L::N * L::N;
-  auto max = L::set(Scalar(-INFINITY));
-  for (int64_t c = 0; c < whole; c += L::N) max = L::max(L::load(x + c), max);
-  Scalar top = L::reduce_max(max);
-  for (int64_t c = whole; c < classes; ++c) top = x[c] > top ? x[c] : top;
-
-  const auto scale = L::set(Log2E<Scalar>::hi), shift = L::set(top);
-  auto sum = L::set(0);
-  for (int64_t c = 0; c < whole; c += L::N) sum += L::exp2((L::load(x + c) - shift) * scale);
-  if (whole < classes) {
-    auto rest = L::set(Scalar(-INFINITY));
-    for (int64_t c = whole; c < classes; ++c) rest[c - whole] = (x[c] - top) * Log2E<Scalar>::hi;
-    sum += L::exp2(rest);
-  }
-  return {top, Scalar(std::log2(double(L::reduce_add(sum))))};
 }
 
 bool sample_is_valid(const CtcLossParams& p, int64_t n) {
@@ -73,251 +31,465 @@ bool sample_is_valid(const CtcLossParams& p, int64_t n) {
   const int64_t end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
   if (!lengths_are_valid(p.input_lengths[n], p.frames, length, offset, end)) return false;
   for (int64_t i = 0; i < length; ++i) {
-    if (!label_is_valid(p.targets[offset + i], p.classes, p.blank)) return false;
+    if (!label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star)) return false;
   }
   return true;
 }
+// Frames of sample n that are read; 0 if it cannot be aligned.
+int64_t frames_to_read(const CtcLossParams& p, int64_t n) {
+  return sample_is_valid(p, n) && p.target_lengths[n] <= p.input_lengths[n] ? p.input_lengths[n] : 0;
+}
+
+template <class Element>
+const Element* row_of(const CtcLossParams& p, int64_t t, int64_t n) {
+  return static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
+}
+
+// The planes of row_statistics for sample n.
+template <class Scalar>
+struct FrameScalars {
+  Scalar *blank, *max, *log2_sum;
+  FrameScalars(const CtcLossParams& p, int64_t n)
+      : blank(static_cast<Scalar*>(p.row_statistics) + n * p.frames),
+        max(p.from_logits ? blank + p.batch * p.frames : nullptr),
+        log2_sum(p.from_logits ? max + p.batch * p.frames : nullptr) {}
+};
+
+// ---- scores --------------------------------------------------------------------------------------------------------
 
 template <class Scalar>
-struct ForwardWorkspace {
-  Sequence<Scalar> sequence;
-  uint8_t *skip_into, *skip_from;
-  Scalar *row, *occupancy;
+struct ScoresWorkspace {
+  int64_t group;  // rows that are reduced at once
+  Scalar* rows;   // (group, C)
+  int32_t* labels;
   size_t size;
 
-  // `occupancy` is taken only where the result cannot be written in place.
-  ForwardWorkspace(void* base, const CtcLossParams& p, int64_t frames, int64_t length, bool own_occupancy) {
+  ScoresWorkspace(void* base, const CtcLossParams& p) {
     Workspace w(base);
-    const int64_t slots = slots_for<Scalar>(length),
-                  blocks = slots / (registers_for<Scalar>(length) * Lanes<Scalar>::N);
-    Sequence<Scalar>& q = sequence;
-    q.frames = frames;
-    q.length = length;
-    q.slots = slots;
-    q.labels = w.take_plane<Scalar>(frames * slots);
-    q.blank = w.take_plane<Scalar>(frames);
-    q.alpha = w.take_plane<Scalar>(p.need_grad ? frames * slots : 0);
-    q.state_b = w.take_plane<Scalar>(slots);
-    q.state_e = w.take_plane<Scalar>(slots);
-    q.carries = w.take_plane<Scalar>((blocks + 1) * kTile);
-    q.skip_into = skip_into = w.take<uint8_t>(slots);
-    q.skip_from = skip_from = w.take<uint8_t>(slots);
-    row = w.take<Scalar>(p.classes);
-    occupancy = w.take<Scalar>(own_occupancy ? frames * length : 0);
+    group = p.classes <= kShortRow ? Lanes<Scalar>::N : 1;
+    rows = w.take<Scalar>(group * p.classes);
+    labels = w.take<int32_t>(p.max_length + Lanes<Scalar>::N);
     size = w.size();
   }
 };
 
-// Fills the emissions of sample n. Returns the sum over frames of the largest exponent, or NaN if a NaN was read.
+// Frames [t0, t1) of sample n, which are all used.
 template <class Element, class Scalar>
-double gather_emissions(const CtcLossParams& p, int64_t n, const int64_t* labels, const ForwardWorkspace<Scalar>& w) {
-  using Stored = typename ScalarOf<Element>::type;
-  const Sequence<Scalar>& q = w.sequence;
-  double range = 0;
-  bool nan = false;
-  for (int64_t t = 0; t < q.frames; ++t) {
-    const Element* const x = row_of<Element>(p, t, n);
-    RowStatistics<Scalar> statistics, *row = nullptr;
-    if (p.from_logits) {
-      statistics = row_statistics(contiguous_row<Element, Scalar>(p, x, w.row), p.classes);
-      row = &statistics;
-      if (p.need_grad) {
-        Stored* const out = static_cast<Stored*>(p.row_statistics) + (n * p.frames + t) * 2;
-        out[0] = Stored(statistics.max);
-        out[1] = Stored(statistics.log2_sum);
+void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, const ScoresWorkspace<Scalar>& w) {
+  using L = Lanes<Scalar>;
+  const FrameScalars<Scalar> frame(p, n);
+  const int64_t length = p.target_lengths[n];
+  const int64_t* const labels = p.targets + p.target_offsets[n];
+  bool stars = false;
+  for (int64_t i = 0; i < length; ++i) {
+    stars |= labels[i] == p.star;
+    w.labels[i] = labels[i] == p.star ? 0 : int32_t(labels[i]);
+  }
+  const bool in_place = sizeof(Element) == sizeof(Scalar) && p.stride_c == 1;
+  for (int64_t t = t0; t < t1; t += w.group) {
+    const int count = int(t1 - t < w.group ? t1 - t : w.group);
+    const Scalar* rows[L::N];
+    if (p.from_logits || in_place) {
+      for (int k = 0; k < count; ++k) {
+        rows[k] = contiguous_row(row_of<Element>(p, t + k, n), p.stride_c, p.classes, w.rows + k * p.classes);
       }
     }
-    Scalar largest = 0;
-    const auto put = [&](Scalar* m, Scalar* e, Scalar value) {
-      const Emission<Scalar> y = emission<Scalar>(value, row);
-      *m = y.m;
-      *e = y.e;
-      nan |= y.m != y.m;
-      const Scalar size = y.m == 0 ? Scalar(0) : y.e < 0 ? -y.e : y.e;
-      largest = size > largest ? size : largest;
-    };
-    put(q.blank.m + t, q.blank.e + t, to_scalar(x[p.blank * p.stride_c]));
-    Scalar *const m = q.labels.m + t * q.slots, *const e = q.labels.e + t * q.slots;
-    for (int64_t i = 0; i < q.length; ++i) put(m + i, e + i, to_scalar(x[labels[i] * p.stride_c]));
-    for (int64_t i = q.length; i < q.slots; ++i) m[i] = e[i] = 0;
-    range += double(largest);
+    if (p.from_logits) {
+      const auto statistics = row_statistics(rows, count, p.classes);
+      L::store(frame.max + t, statistics.max, L::first(count));
+      L::store(frame.log2_sum + t, statistics.log2_sum, L::first(count));
+    }
+    for (int k = 0; k < count; ++k) {
+      Scalar* const out = static_cast<Scalar*>(p.occupancy) + (n * p.frames + t + k) * p.max_length;
+      if (p.from_logits || in_place) {
+        frame.blank[t + k] = rows[k][p.blank];
+        for (int64_t i = 0; i < length; i += L::N) {
+          const auto mask = L::first(length - i);
+          L::store(out + i, L::gather(rows[k], w.labels + i, mask), mask);
+        }
+      } else {
+        const Element* const x = row_of<Element>(p, t + k, n);
+        frame.blank[t + k] = to_scalar(x[p.blank * p.stride_c]);
+        for (int64_t i = 0; i < length; ++i) out[i] = to_scalar(x[w.labels[i] * p.stride_c]);
+      }
+      if (stars) {
+        const Scalar any = p.from_logits ? frame.max[t + k] + frame.log2_sum[t + k] * Scalar(kLn2) : 0;
+        for (int64_t i = 0; i < length; ++i) out[i] = labels[i] == p.star ? any : out[i];
+      }
+      clear(out + length, p.max_length - length);
+    }
   }
-  return nan ? double(NAN) : range;
+}
+
+template <class Element>
+void scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
+  using Scalar = typename ScalarOf<Element>::type;
+  const ScoresWorkspace<Scalar> w(workspace, p);
+  const int64_t chunks = (p.frames + kFramesPerChunk - 1) / kFramesPerChunk;
+  for (int64_t chunk = begin; chunk < end; ++chunk) {
+    const int64_t n = chunk / chunks, t0 = chunk % chunks * kFramesPerChunk;
+    const int64_t t1 = t0 + kFramesPerChunk < p.frames ? t0 + kFramesPerChunk : p.frames;
+    const int64_t frames = frames_to_read(p, n), used = frames < t0 ? t0 : frames < t1 ? frames : t1;
+    score_frames<Element>(p, n, t0, used, w);
+    const FrameScalars<Scalar> frame(p, n);
+    clear(frame.blank + used, t1 - used);
+    if (p.from_logits) {
+      clear(frame.max + used, t1 - used);
+      clear(frame.log2_sum + used, t1 - used);
+    }
+    clear(static_cast<Scalar*>(p.occupancy) + (n * p.frames + used) * p.max_length, (t1 - used) * p.max_length);
+  }
+}
+
+// ---- forward -------------------------------------------------------------------------------------------------------
+
+template <class Scalar>
+int64_t slots_for(int64_t length) {
+  return (length + Lanes<Scalar>::N) / Lanes<Scalar>::N * Lanes<Scalar>::N;
 }
 
 template <class Scalar>
-double solve(const Sequence<Scalar>& q, bool occupancies) {
-  using L = Lanes<Scalar>;
-  switch (registers_for<Scalar>(q.length)) {
-    case 1:
-      return forward_backward<L, 1>(q, occupancies);
-    case 2:
-      return forward_backward<L, 2>(q, occupancies);
-    case 3:
-      return forward_backward<L, 3>(q, occupancies);
-    default:
-      return forward_backward<L, kMaxRegisters>(q, occupancies);
-  }
-}
+struct ForwardWorkspace {
+  using X = Scaled<Lanes<Scalar>>;
+  Sequence<X> sequence;
+  States<X> forward, backward;
+  uint8_t *skip, *blank_is_zero;
+  Plane<Scalar> origins;    // (T) n and r of the score that the emissions of a frame are relative to
+  Scalar* occupancy;        // (T, S) where the result is of another type
+  Plane<Scalar> snapshots;  // closed forward states before each segment
+  bool whole;               // are the rows of all frames kept, or of one segment?
+  size_t size;
 
-template <class Element, class Scalar>
-void forward_sample(const CtcLossParams& p, int64_t n, void* workspace) {
-  using Stored = typename ScalarOf<Element>::type;
-  constexpr bool in_place = sizeof(Stored) == sizeof(Scalar);
-  const int64_t S = p.max_length;
-  Stored& loss = static_cast<Stored*>(p.loss)[n];
-  Stored* const occupancy = p.need_grad ? static_cast<Stored*>(p.occupancy) + n * p.frames * S : nullptr;
-  Stored* const statistics =
-      p.need_grad && p.from_logits ? static_cast<Stored*>(p.row_statistics) + n * p.frames * 2 : nullptr;
-  const auto finish = [&](Stored value, Status status, int64_t frames_done) {
-    loss = value;
-    p.status[n] = status;
-    if (!p.need_grad) return;
-    clear(occupancy + frames_done * S, (p.frames - frames_done) * S);
-    if (statistics) clear(statistics + frames_done * 2, (p.frames - frames_done) * 2);
-  };
-  if (!sample_is_valid(p, n)) return finish(Stored(NAN), kInvalid, 0);
-  const int64_t frames = p.input_lengths[n], length = p.target_lengths[n];
-  if (length > frames) return finish(Stored(INFINITY), kInfeasible, 0);
-
-  const int64_t* const labels = p.targets + p.target_offsets[n];
-  ForwardWorkspace<Scalar> w(workspace, p, frames, length, p.need_grad && !in_place);
-  const double range = gather_emissions<Element, Scalar>(p, n, labels, w);
-  if (range != range) return finish(Stored(NAN), kNotANumber, 0);
-  if (sizeof(Scalar) == 4 && range > double(1 << 23)) return finish(Stored(NAN), kTooWide, 0);
-  for (int64_t i = 0; i < w.sequence.slots; ++i) {
-    w.skip_into[i] = may_skip(labels, i, length);
-    w.skip_from[i] = may_skip(labels, i + 1, length);
+  ForwardWorkspace(void* base, const CtcLossParams& p, int64_t frames, int64_t length, bool own_occupancy) {
+    constexpr int64_t N = Lanes<Scalar>::N;
+    Workspace w(base);
+    Sequence<X>& q = sequence;
+    q.frames = frames;
+    q.length = length;
+    q.slots = (length + N) / N * N;
+    q.first = 0;
+    q.skip = skip = w.take<uint8_t>(q.slots);
+    blank_is_zero = w.take<uint8_t>(frames);
+    q.blank_is_zero = nullptr;
+    const bool tilted = p.delay_penalty != 0;
+    q.tilt = w.take_plane<Scalar>(tilted ? q.slots + N : 0);
+    if (!tilted) q.tilt = {};
+    // By the largest sample there could be, so that no sample needs more than that one. The result is the same.
+    whole = p.need_grad && (p.frames <= kSegment ||
+                            p.frames * (p.max_length + N) * 4 * int64_t(sizeof(Scalar)) <= kWholeBytes);
+    const int64_t rows = whole || frames < kSegment ? frames : kSegment;
+    q.labels = w.take_plane<Scalar>(rows * q.slots, N);
+    q.kept = w.take_plane<Scalar>(p.need_grad ? rows * q.slots : 0, N);
+    q.carries = w.take_plane<Scalar>((q.slots / (N * kMaxRegisters) + 2) * kTile);
+    forward = take_states(w);
+    backward = take_states(w);
+    snapshots = w.take_plane<Scalar>(p.need_grad ? (frames / kSegment + 1) * snapshot_size() : 0);
+    origins = w.take_plane<Scalar>(frames + N);
+    occupancy = w.take<Scalar>(own_occupancy ? frames * length : 0);
+    size = w.size();
   }
-  if constexpr (in_place) {
-    w.sequence.occupancy = occupancy;
-    w.sequence.occupancy_stride = S;
-  } else {
-    w.sequence.occupancy = w.occupancy;
-    w.sequence.occupancy_stride = length;
+  States<X> take_states(Workspace& w) const {
+    const Plane<Scalar> b = w.take_plane<Scalar>(sequence.slots);
+    return {b, w.take_plane<Scalar>(sequence.slots + 1, Lanes<Scalar>::N)};
   }
-  const double log2_p = solve(w.sequence, p.need_grad);
-  if (occupancy) {
-    for (int64_t t = 0; t < frames; ++t) {
-      if (!in_place) {
-        for (int64_t i = 0; i < length; ++i) occupancy[t * S + i] = Stored(w.occupancy[t * length + i]);
-      }
-      clear(occupancy + t * S + length, S - length);
-    }
-  }
-  finish(Stored(-0.6931471805599453 * log2_p), log2_p > -INFINITY ? kOk : kInfeasible, frames);
-}
-
-// The labels of a sample grouped by class, as linked lists in order of position.
-struct LabelChains {
-  int32_t *next, *head;  // (S) the next position with the same label or -1; (S) the first positions
-  int64_t heads = 0;
-
-  // `last` holds -1 for every class, before and after.
-  void build(const int64_t* labels, int64_t length, int32_t* last) {
-    heads = 0;
-    for (int64_t i = length - 1; i >= 0; --i) {
-      next[i] = last[labels[i]];
-      last[labels[i]] = int32_t(i);
-    }
-    for (int64_t i = 0; i < length; ++i) {
-      if (last[labels[i]] == int32_t(i)) head[heads++] = int32_t(i);
-    }
-    for (int64_t i = 0; i < length; ++i) last[labels[i]] = -1;
+  int64_t snapshot_size() const { return 2 * (sequence.slots + Lanes<Scalar>::N); }
+  States<X> snapshot(int64_t segment) const {
+    const Plane<Scalar> p = snapshots + segment * snapshot_size();
+    return {p, p + (sequence.slots + Lanes<Scalar>::N)};
   }
 };
 
+template <class X>
+void copy(const States<X>& from, const States<X>& to, int64_t slots) {
+  X::copy(from.b, to.b, slots);
+  X::copy(from.e + -1, to.e + -1, slots + 2);
+}
+
+template <class Scalar, class Stored>
+typename Lanes<Scalar>::F load_as(const Stored* p, int64_t count) {
+  using L = Lanes<Scalar>;
+  if constexpr (sizeof(Stored) == sizeof(Scalar)) return L::load(p, L::first(count));
+  auto x = L::set(0);
+  for (int64_t i = 0; i < L::N && i < count; ++i) x[i] = p[i];
+  return x;
+}
+
+// The forward phase of one sample.
+template <class Stored, class Scalar>
+class Sample {
+  using L = Lanes<Scalar>;
+  using X = Scaled<L>;
+
+ public:
+  Sample(const CtcLossParams& p, int64_t n, void* workspace)
+      : p_(p),
+        n_(n),
+        labels_(p.targets + p.target_offsets[n]),
+        frames_(p.input_lengths[n]),
+        length_(p.target_lengths[n]),
+        rows_(static_cast<Stored*>(p.occupancy) + n * p.frames * p.max_length),
+        frame_(p, n),
+        w_(workspace, p, frames_, length_, p.need_grad && !kInPlace),
+        q_(w_.sequence) {
+    q_.occupancy = w_.occupancy;
+    q_.occupancy_stride = length_;
+    if constexpr (kInPlace) {
+      q_.occupancy = rows_;
+      q_.occupancy_stride = p.max_length;
+    }
+    for (int64_t i = 0; i < q_.slots; ++i) w_.skip[i] = may_skip(labels_, i, length_);
+    X::fill_zero(q_.labels + -1, 1);
+    X::fill_zero(q_.kept + -1, 1);
+    if (q_.tilt) set_tilt();
+  }
+
+  // Returns what became of the sample; kOk for one that has yet to prove infeasible.
+  Status run() {
+    set_origins();
+    if (!(std::fabs(offset_) < double(INFINITY))) return kNotANumber;
+    const int64_t segments = (frames_ + kSegment - 1) / kSegment;
+    if (w_.whole) emit(0, frames_);
+    Scalar one = 1, zero = 0;
+    start(w_.forward, q_.slots, 0, {&one, &zero});
+    for (int64_t s = 0; s < segments; ++s) {
+      enter(s);
+      if (p_.need_grad) copy(w_.forward, w_.snapshot(s), q_.slots);
+      if (w_.whole) {
+        fastctc::run<Direction::kForward, Keep::kStates, X, kMaxRegisters>(q_, w_.forward, t0_, t1_);
+      } else {
+        fastctc::run<Direction::kForward, Keep::kNothing, X, kMaxRegisters>(q_, w_.forward, t0_, t1_);
+      }
+    }
+    if (L::any(L::invert(finite_))) return kNotANumber;
+    if (sizeof(Scalar) == 4 && double(L::reduce_max(range_)[0]) * double(frames_) > double(1 << 23)) return kTooWide;
+    log2_p_ = log2_probability(q_, w_.forward);
+    if (!(log2_p_ > -INFINITY)) return kInfeasible;
+    if (p_.need_grad) occupancies(segments);
+    return kOk;
+  }
+  double loss() const {
+    const double loss = -kLn2 * log2_p_ - offset_;
+    const bool normalized = p_.from_logits && !p_.class_bias && p_.star < 0 && p_.delay_penalty == 0;
+    return normalized && loss < 0 ? 0 : loss;  // where P <= 1, up to rounding
+  }
+
+ private:
+  static constexpr bool kInPlace = sizeof(Stored) == sizeof(Scalar);
+
+  // The blanks before label j are tilted by exp(delay_penalty * j) in every frame, label j by one more. Over a path that
+  // is delay_penalty times the number of labels begun by each frame, so that it falls by it for each frame of delay.
+  void set_tilt() {
+    const Split<L> none = {L::set(0), L::set(0)};
+    for (int64_t j = 0; j < q_.slots + L::N; j += L::N) {
+      auto score = L::set(0);
+      for (int i = 0; i < L::N; ++i) score[i] = Scalar(p_.delay_penalty * double(j + i));
+      emission<L>(score, none).template store<1>(q_.tilt + j, 0);
+    }
+    const double e = std::fabs(p_.delay_penalty) * double(length_ + 1) / kLn2;
+    range_ = L::set(Scalar(e));
+    offset_ = -p_.delay_penalty * double(length_) * double(frames_ + 1) / 2;
+  }
+
+  // The emissions of a frame are relative to its blank's, or where that is zero, to the row's largest.
+  void set_origins() {
+    const Stored bias = p_.class_bias ? static_cast<const Stored*>(p_.class_bias)[p_.blank] : Stored(0);
+    double origins = 0, log2_sums = 0;
+    for (int64_t t = 0; t < frames_; t += L::N) {
+      const auto blank = load_as<Scalar>(frame_.blank + t, frames_ - t) + Scalar(bias);
+      const auto zero = L::less(blank, L::set(Scalar(kZeroLog)));
+      auto origin = blank;
+      if (L::any(zero)) {
+        const auto other = p_.from_logits ? load_as<Scalar>(frame_.max + t, frames_ - t) : L::set(0);
+        origin = L::select(zero, other, blank);
+        if (!q_.blank_is_zero) {
+          clear(w_.blank_is_zero, frames_);
+          q_.blank_is_zero = w_.blank_is_zero;
+        }
+        for (int64_t i = t; i < frames_ && i < t + L::N; ++i) w_.blank_is_zero[i] = blank[i - t] < Scalar(kZeroLog);
+      }
+      const Split<L> y = split<L>(origin);
+      L::store(w_.origins.m + t, y.n);
+      L::store(w_.origins.e + t, y.r);
+      for (int64_t i = t; i < frames_ && i < t + L::N; ++i) {
+        origins += double(origin[i - t]);
+        if (!p_.from_logits) continue;
+        origins -= double(frame_.max[i]);
+        log2_sums += double(frame_.log2_sum[i]);
+      }
+    }
+    offset_ += origins - kLn2 * log2_sums;
+  }
+
+  // The emissions of frames [t0, t1), from the scores that stand in place of the occupancies.
+  void emit(int64_t t0, int64_t t1) {
+    const Stored* const bias = static_cast<const Stored*>(p_.class_bias);
+    for (int64_t t = t0; t < t1; ++t) {
+      const Split<L> origin = {L::set(w_.origins.m[t]), L::set(w_.origins.e[t])};
+      const Plane<Scalar> row = q_.labels + (t - q_.first) * q_.slots;
+      for (int64_t i = 0; i < q_.slots; i += L::N) {
+        auto x = load_as<Scalar>(rows_ + t * p_.max_length + i, length_ - i);
+        if (bias) {
+          for (int64_t k = i; k < length_ && k < i + L::N; ++k) {
+            if (labels_[k] != p_.star) x[k - i] += Scalar(bias[labels_[k]]);
+          }
+        }
+        finite_ = L::both(finite_, L::less(x, L::set(Scalar(INFINITY))));
+        X y = X::select(L::first(length_ - i), emission<L>(x, origin), X::zero());
+        range_ = L::max(range_, L::select(L::nonzero(y.m), L::max(y.e, -y.e), L::set(0)));
+        if (q_.tilt) y = y * X::template load<1>(q_.tilt + (i + 1), 0);
+        y.template store<1>(row + i, 0);
+      }
+    }
+  }
+
+  // Makes segment s the current one, with its emissions.
+  void enter(int64_t s) {
+    t0_ = s * kSegment;
+    t1_ = t0_ + kSegment < frames_ ? t0_ + kSegment : frames_;
+    if (w_.whole) return;
+    q_.first = t0_;
+    emit(t0_, t1_);
+  }
+
+  void occupancies(int64_t segments) {
+    const double n = std::floor(log2_p_);
+    Scalar m = Scalar(std::exp2(n - log2_p_)), e = Scalar(-n);  // 1 / P
+    start(w_.backward, q_.slots, length_, {&m, &e});
+    for (int64_t s = segments - 1; s >= 0 && length_ > 0; --s) {
+      enter(s);
+      if (!w_.whole) {
+        copy(w_.snapshot(s), w_.forward, q_.slots);
+        fastctc::run<Direction::kForward, Keep::kStates, X, kMaxRegisters>(q_, w_.forward, t0_, t1_);
+      }
+      fastctc::run<Direction::kBackward, Keep::kOccupancy, X, kMaxRegisters>(q_, w_.backward, t0_, t1_);
+      if (s == 0) break;
+      // All paths together have probability 1: rounding does not add up from segment to segment.
+      const X total = crossing(q_, w_.snapshot(s), w_.backward);
+      rescale(q_, w_.backward, X{L::set(1) / total.m, -total.e});
+    }
+    if constexpr (!kInPlace) {
+      for (int64_t t = 0; t < frames_; ++t) {
+        for (int64_t i = 0; i < length_; ++i) rows_[t * p_.max_length + i] = Stored(w_.occupancy[t * length_ + i]);
+      }
+    }
+  }
+
+  const CtcLossParams& p_;
+  const int64_t n_;
+  const int64_t* const labels_;
+  const int64_t frames_, length_;
+  Stored* const rows_;  // (T, S) of occupancy
+  const FrameScalars<Stored> frame_;
+  ForwardWorkspace<Scalar> w_;
+  Sequence<X>& q_;
+  int64_t t0_ = 0, t1_ = 0;
+  typename L::F range_ = L::set(0);  // the largest exponent of an emission
+  typename L::M finite_ = L::less(L::set(0), L::set(1));
+  double log2_p_ = -INFINITY;  // relative to the origins
+  double offset_ = 0;          // the logarithm of all origins
+};
+
+template <class Stored, class Scalar>
+void forward_sample(const CtcLossParams& p, int64_t n, void* workspace) {
+  Stored& loss = static_cast<Stored*>(p.loss)[n];
+  int32_t& status = p.status[n];
+  Stored* const occupancy = static_cast<Stored*>(p.occupancy) + n * p.frames * p.max_length;
+  if (!sample_is_valid(p, n)) {
+    loss = Stored(NAN);
+    status = kInvalid;
+    return;
+  }
+  status = kInfeasible;
+  loss = Stored(INFINITY);
+  if (p.target_lengths[n] <= p.input_lengths[n]) {
+    Sample<Stored, Scalar> sample(p, n, workspace);
+    status = sample.run();
+    loss = status == kNotANumber || status == kTooWide ? Stored(NAN) : Stored(sample.loss());
+  }
+  if (status != kOk && status != kTooWide && p.need_grad) clear(occupancy, p.frames * p.max_length);
+}
+
+// ---- backward ------------------------------------------------------------------------------------------------------
+
 template <class Scalar>
 struct BackwardWorkspace {
-  LabelChains chains;
-  int32_t* last;
   Scalar *row, *copy;
   size_t size;
 
   BackwardWorkspace(void* base, const CtcLossParams& p) {
     Workspace w(base);
-    chains.next = w.take<int32_t>(p.max_length);
-    chains.head = w.take<int32_t>(p.max_length);
-    last = w.take<int32_t>(p.classes);
     row = w.take<Scalar>(p.classes);
     copy = w.take<Scalar>(p.classes);
     size = w.size();
   }
 };
 
-// One row of the gradient as Scalars: g * (softmax - gamma) for logits, -g * gamma for log-probabilities.
+// One row of the gradient as Scalars: g * (kept * softmax - gamma) for logits, -g * gamma for log-probabilities.
 template <class Element, class Scalar>
-void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar g, const BackwardWorkspace<Scalar>& w,
-                  Scalar* out) {
+void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar g, Scalar* copy, Scalar* out) {
   using L = Lanes<Scalar>;
+  const int64_t length = p.target_lengths[n];
+  const int64_t* const labels = p.targets + p.target_offsets[n];
+  const Scalar* const occupancy = static_cast<const Scalar*>(p.occupancy) + (n * p.frames + t) * p.max_length;
+  auto sum = L::set(0);
+  for (int64_t i = 0; i < length; i += L::N) sum += L::load(occupancy + i, L::first(length - i));
+  const Scalar total = L::reduce_add(sum)[0];
+  Scalar stars = 0;
+  if (p.star >= 0) {
+    for (int64_t i = 0; i < length; ++i) stars += labels[i] == p.star ? occupancy[i] : 0;
+  }
   if (p.from_logits) {
-    const Scalar* const x = contiguous_row<Element, Scalar>(p, row_of<Element>(p, t, n), w.copy);
-    const Scalar* const statistics = static_cast<const Scalar*>(p.row_statistics) + (n * p.frames + t) * 2;
-    const Scalar top = statistics[0], log2_sum = statistics[1], scale = Log2E<Scalar>::hi;
-    int64_t c = 0;
-    for (; c + L::N <= p.classes; c += L::N) L::store(out + c, g * L::exp2((L::load(x + c) - top) * scale - log2_sum));
-    if (c < p.classes) {
-      auto rest = L::set(0);
-      for (int64_t k = c; k < p.classes; ++k) rest[k - c] = (x[k] - top) * scale - log2_sum;
-      rest = g * L::exp2(rest);
-      for (int64_t k = c; k < p.classes; ++k) out[k] = rest[k - c];
-    }
+    const FrameScalars<Scalar> frame(p, n);
+    const Scalar* const x = contiguous_row(row_of<Element>(p, t, n), p.stride_c, p.classes, copy);
+    softmax(x, p.classes, {frame.max[t], frame.log2_sum[t]}, g * (1 - stars), out);
   } else {
     clear(out, p.classes);
   }
-  const int64_t* const labels = p.targets + p.target_offsets[n];
-  const Scalar* const occupancy = static_cast<const Scalar*>(p.occupancy) + (n * p.frames + t) * p.max_length;
-  Scalar total = 0;
-  for (int64_t k = 0; k < w.chains.heads; ++k) {
-    Scalar gamma = 0;
-    for (int32_t i = w.chains.head[k]; i >= 0; i = w.chains.next[i]) gamma += occupancy[i];
-    out[labels[w.chains.head[k]]] -= g * gamma;
-    total += gamma;
+  for (int64_t i = 0; i < length; ++i) {
+    if (labels[i] != p.star) out[labels[i]] -= g * occupancy[i];
   }
-  const Scalar blank = Scalar(1) - total;
-  out[p.blank] -= g * (blank > 0 ? blank : Scalar(0));
+  out[p.blank] -= g * (total < 1 ? 1 - total : Scalar(0));
 }
 
 template <class Element>
-void backward_chunk(const CtcLossParams& p, int64_t chunk,
-                    const BackwardWorkspace<typename ScalarOf<Element>::type>& w) {
+void gradient(const CtcLossParams& p, int64_t t, int64_t n,
+              const BackwardWorkspace<typename ScalarOf<Element>::type>& w) {
   using Scalar = typename ScalarOf<Element>::type;
-  const int64_t chunks = (p.frames + kRowsPerChunk - 1) / kRowsPerChunk;
-  const int64_t n = chunk / chunks, begin = chunk % chunks * kRowsPerChunk;
-  const int64_t end = begin + kRowsPerChunk < p.frames ? begin + kRowsPerChunk : p.frames;
   const int32_t status = p.status[n];
-  const bool exact = status == kOk, nan = status == kNotANumber;
-  const int64_t used = exact || nan ? p.input_lengths[n] : 0;
   const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
-  BackwardWorkspace<Scalar> local = w;
-  if (exact) local.chains.build(p.targets + p.target_offsets[n], p.target_lengths[n], w.last);
-  for (int64_t t = begin; t < end; ++t) {
-    Element* const out = static_cast<Element*>(p.grad) + t * p.grad_stride_t + n * p.grad_stride_n;
-    if constexpr (sizeof(Element) == sizeof(Scalar)) {
-      if (exact && t < used && p.grad_stride_c == 1) {
-        gradient_row<Element, Scalar>(p, t, n, g, local, out);
-        continue;
-      }
-    }
-    if (exact && t < used) {
-      gradient_row<Element, Scalar>(p, t, n, g, local, w.row);
-      for (int64_t c = 0; c < p.classes; ++c) from_scalar(w.row[c], out[c * p.grad_stride_c]);
-    } else {
-      Element value;
-      from_scalar(t < used ? Scalar(NAN) : Scalar(0), value);
-      for (int64_t c = 0; c < p.classes; ++c) out[c * p.grad_stride_c] = value;
-    }
+  Element* const out = static_cast<Element*>(p.grad) + t * p.grad_stride_t + n * p.grad_stride_n;
+  const bool used = (status == kOk || status == kNotANumber) && t < p.input_lengths[n];
+  if (!used || status == kNotANumber) {
+    Element value;
+    from_scalar(used ? Scalar(NAN) : Scalar(0), value);
+    for (int64_t c = 0; c < p.classes; ++c) out[c * p.grad_stride_c] = value;
+    return;
   }
+  if constexpr (sizeof(Element) == sizeof(Scalar)) {
+    if (p.grad_stride_c == 1) return gradient_row<Element>(p, t, n, g, w.copy, out);
+  }
+  gradient_row<Element>(p, t, n, g, w.copy, w.row);
+  for (int64_t c = 0; c < p.classes; ++c) from_scalar(w.row[c], out[c * p.grad_stride_c]);
 }
 
 template <class Element>
 void backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
   const BackwardWorkspace<typename ScalarOf<Element>::type> w(workspace, p);
-  for (int64_t c = 0; c < p.classes; ++c) w.last[c] = -1;
-  for (int64_t chunk = begin; chunk < end; ++chunk) backward_chunk<Element>(p, chunk, w);
+  const int64_t rows = p.batch * p.frames;
+  const int64_t last = end * kRowsPerChunk < rows ? end * kRowsPerChunk : rows;
+  const bool frame_first = p.grad_stride_t >= p.grad_stride_n;  // in the order of memory
+  for (int64_t row = begin * kRowsPerChunk; row < last; ++row) {
+    const int64_t t = frame_first ? row / p.batch : row % p.frames, n = frame_first ? row % p.batch : row / p.frames;
+    gradient<Element>(p, t, n, w);
+  }
 }
 
 }  // namespace
+
+size_t ctc_loss_scores_workspace(const CtcLossParams& p) {
+  if (p.dtype == DType::kFloat64) return ScoresWorkspace<double>(nullptr, p).size;
+  return ScoresWorkspace<float>(nullptr, p).size;
+}
 
 size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) {
   const int64_t length = p.max_length < p.frames ? p.max_length : p.frames;
@@ -326,18 +498,22 @@ size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) {
   return ForwardWorkspace<float>(nullptr, p, p.frames, length, false).size;
 }
 
+void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
+  const FlushDenormals flush;
+  with_element(p.dtype, [&](auto element) { scores<decltype(element)>(p, begin, end, workspace); });
+}
+
 void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace) {
   const FlushDenormals flush;
-  with_element(p.dtype, [&](auto element) {
-    using Element = decltype(element);
-    for (int64_t n = begin; n < end; ++n) {
-      if (wide) {
-        forward_sample<Element, double>(p, n, workspace);
-      } else {
-        forward_sample<Element, typename ScalarOf<Element>::type>(p, n, workspace);
-      }
+  for (int64_t n = begin; n < end; ++n) {
+    if (p.dtype == DType::kFloat64) {
+      forward_sample<double, double>(p, n, workspace);
+    } else if (wide) {
+      forward_sample<float, double>(p, n, workspace);
+    } else {
+      forward_sample<float, float>(p, n, workspace);
     }
-  });
+  }
 }
 
 size_t ctc_loss_backward_workspace(const CtcLossParams& p) { return BackwardWorkspace<double>(nullptr, p).size; }

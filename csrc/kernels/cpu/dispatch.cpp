@@ -7,16 +7,20 @@ namespace cpu {
 
 #define FASTCTC_DECLARE(isa)                                                                             \
   namespace isa {                                                                                        \
+  size_t ctc_loss_scores_workspace(const CtcLossParams& p);                                              \
   size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);                                  \
   size_t ctc_loss_backward_workspace(const CtcLossParams& p);                                            \
+  void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);             \
   void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace); \
   void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);           \
   void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end);                           \
   }
 #define FASTCTC_TABLE(isa)           \
   {#isa,                             \
+   isa::ctc_loss_scores_workspace,   \
    isa::ctc_loss_forward_workspace,  \
    isa::ctc_loss_backward_workspace, \
+   isa::ctc_loss_scores,             \
    isa::ctc_loss_forward,            \
    isa::ctc_loss_backward,           \
    isa::greedy_decode}
@@ -31,8 +35,10 @@ namespace {
 
 struct Kernels {
   const char* name;
+  decltype(&baseline::ctc_loss_scores_workspace) scores_workspace;
   decltype(&baseline::ctc_loss_forward_workspace) forward_workspace;
   decltype(&baseline::ctc_loss_backward_workspace) backward_workspace;
+  decltype(&baseline::ctc_loss_scores) scores;
   decltype(&baseline::ctc_loss_forward) forward;
   decltype(&baseline::ctc_loss_backward) backward;
   decltype(&baseline::greedy_decode) greedy;
@@ -57,8 +63,12 @@ const Kernels& kernels() {
 
 }  // namespace
 
+size_t ctc_loss_scores_workspace(const CtcLossParams& p) { return kernels().scores_workspace(p); }
 size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) { return kernels().forward_workspace(p, wide); }
 size_t ctc_loss_backward_workspace(const CtcLossParams& p) { return kernels().backward_workspace(p); }
+void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
+  kernels().scores(p, begin, end, workspace);
+}
 void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace) {
   kernels().forward(p, begin, end, wide, workspace);
 }

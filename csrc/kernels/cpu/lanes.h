@@ -44,15 +44,36 @@ struct Integer<double> {
   static constexpr double round = 6755399441055744.0;
 };
 
-// Labels run through the lanes of one register and then on in the next: label = c * N + lane.
+template <class S>
+struct Vector {
+  typedef S F __attribute__((vector_size(kVectorBytes)));
+  typedef typename Integer<S>::type I __attribute__((vector_size(kVectorBytes)));
+};
+template <class S>
+struct Mask {
+  using type = typename Vector<S>::I;
+};
+#if defined(__AVX512F__)
+template <>
+struct Mask<float> {
+  using type = __mmask16;
+};
+template <>
+struct Mask<double> {
+  using type = __mmask8;
+};
+#endif
+
+// Slots run through the lanes of one register and then on in the next: slot = c * N + lane.
 template <class S>
 struct Lanes {
   using Scalar = S;
   using Int = typename Integer<S>::type;
   static constexpr int N = kVectorBytes / int(sizeof(S));
-  typedef S F __attribute__((vector_size(kVectorBytes)));
-  typedef Int I __attribute__((vector_size(kVectorBytes)));
-  using M = I;
+  static constexpr bool kSingle = sizeof(S) == 4;
+  using F = typename Vector<S>::F;
+  using I = typename Vector<S>::I;
+  using M = typename Mask<S>::type;
 
   FASTCTC_LANE F set(S x) { return F{} + x; }
   FASTCTC_LANE F load(const S* p) {
@@ -61,61 +82,197 @@ struct Lanes {
     return x;
   }
   FASTCTC_LANE void store(S* p, F x) { memcpy(p, &x, sizeof x); }
+  FASTCTC_LANE I iota() {
+    I i;
+    for (int k = 0; k < N; ++k) i[k] = k;
+    return i;
+  }
+
+#if defined(__AVX512F__)
+  FASTCTC_LANE M less(F a, F b) {
+    if constexpr (kSingle) return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+    if constexpr (!kSingle) return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ);
+  }
+  FASTCTC_LANE M nonzero(F x) {
+    if constexpr (kSingle) return _mm512_cmp_ps_mask(x, set(0), _CMP_NEQ_UQ);
+    if constexpr (!kSingle) return _mm512_cmp_pd_mask(x, set(0), _CMP_NEQ_UQ);
+  }
+  FASTCTC_LANE bool any(M m) { return m != 0; }
+  FASTCTC_LANE M both(M a, M b) { return M(a & b); }
+  FASTCTC_LANE M invert(M m) { return M(~m); }
+  // The lanes below `count`.
+  FASTCTC_LANE M first(int64_t count) {
+    return count >= N ? M(-1) : count <= 0 ? M(0) : M((1u << count) - 1);
+  }
+  FASTCTC_LANE F select(M m, F a, F b) {
+    if constexpr (kSingle) return _mm512_mask_blend_ps(m, b, a);
+    if constexpr (!kSingle) return _mm512_mask_blend_pd(m, b, a);
+  }
+  // Lanes outside of the mask are not touched, or are zero.
+  FASTCTC_LANE void store(S* p, F x, M m) {
+    if constexpr (kSingle) _mm512_mask_storeu_ps(p, m, x);
+    if constexpr (!kSingle) _mm512_mask_storeu_pd(p, m, x);
+  }
+  FASTCTC_LANE F load(const S* p, M m) {
+    if constexpr (kSingle) return _mm512_maskz_loadu_ps(m, p);
+    if constexpr (!kSingle) return _mm512_maskz_loadu_pd(m, p);
+  }
+  FASTCTC_LANE F gather(const S* p, const int32_t* index, M m) {
+    if constexpr (kSingle) return _mm512_mask_i32gather_ps(set(0), m, _mm512_loadu_si512(index), p, 4);
+    if constexpr (!kSingle) {
+      return _mm512_mask_i32gather_pd(set(0), m, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), p, 8);
+    }
+  }
+  // max(a, b) is b where either is NaN.
+  FASTCTC_LANE F max(F a, F b) {
+    if constexpr (kSingle) return _mm512_max_ps(a, b);
+    if constexpr (!kSingle) return _mm512_max_pd(a, b);
+  }
+  FASTCTC_LANE F min(F a, F b) {
+    if constexpr (kSingle) return _mm512_min_ps(a, b);
+    if constexpr (!kSingle) return _mm512_min_pd(a, b);
+  }
+  FASTCTC_LANE F round(F x) {
+    if constexpr (kSingle) return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    if constexpr (!kSingle) return _mm512_roundscale_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  FASTCTC_LANE F scale(F m, F d) {
+    if constexpr (kSingle) return _mm512_scalef_ps(m, d);
+    if constexpr (!kSingle) return _mm512_scalef_pd(m, d);
+  }
+  FASTCTC_LANE F exponent(F x) {
+    if constexpr (kSingle) return _mm512_getexp_ps(x);
+    if constexpr (!kSingle) return _mm512_getexp_pd(x);
+  }
+  template <int K>
+  FASTCTC_LANE M load_mask(const uint8_t* p, int c) {
+    if constexpr (kSingle) {
+      return _mm_test_epi8_mask(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + c * N)), _mm_set1_epi8(-1));
+    }
+    if constexpr (!kSingle) {
+      return M(_mm_test_epi8_mask(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + c * N)), _mm_set1_epi8(-1)));
+    }
+  }
+#else
+  FASTCTC_LANE M less(F a, F b) { return a < b; }
+  FASTCTC_LANE M nonzero(F x) { return x != set(0); }
+  FASTCTC_LANE bool any(M m) {
+    Int bits = 0;
+    for (int i = 0; i < N; ++i) bits |= m[i];
+    return bits != 0;
+  }
+  FASTCTC_LANE M both(M a, M b) { return a & b; }
+  FASTCTC_LANE M invert(M m) { return ~m; }
+  // The lanes below `count`.
+  FASTCTC_LANE M first(int64_t count) { return iota() < I{} + Int(count >= N ? N : count <= 0 ? 0 : count); }
+  FASTCTC_LANE F select(M m, F a, F b) { return m ? a : b; }
+  // Lanes outside of the mask are not touched, or are zero.
+  FASTCTC_LANE void store(S* p, F x, M m) {
+#if defined(__AVX2__)
+    if constexpr (kSingle) return _mm256_maskstore_ps(p, (__m256i)m, x);
+    if constexpr (!kSingle) return _mm256_maskstore_pd(p, (__m256i)m, x);
+#endif
+    for (int i = 0; i < N; ++i) {
+      if (m[i]) p[i] = x[i];
+    }
+  }
+  FASTCTC_LANE F load(const S* p, M m) {
+#if defined(__AVX2__)
+    if constexpr (kSingle) return _mm256_maskload_ps(p, (__m256i)m);
+    if constexpr (!kSingle) return _mm256_maskload_pd(p, (__m256i)m);
+#endif
+    F x{};
+    for (int i = 0; i < N; ++i) {
+      if (m[i]) x[i] = p[i];
+    }
+    return x;
+  }
+  FASTCTC_LANE F gather(const S* p, const int32_t* index, M m) {
+    F x{};
+    for (int i = 0; i < N; ++i) {
+      if (m[i]) x[i] = p[index[i]];
+    }
+    return x;
+  }
   // max(a, b) is b where either is NaN, as in the processor's own instruction.
   FASTCTC_LANE F max(F a, F b) { return a > b ? a : b; }
   FASTCTC_LANE F min(F a, F b) { return a < b ? a : b; }
-  FASTCTC_LANE F select(M m, F a, F b) { return m ? a : b; }
-  FASTCTC_LANE M nonzero(F x) { return x != set(0); }
-
-  // m * 2^d for d <= 127 (1023 for double); 0 from d = -127 (-1023) downwards.
-  FASTCTC_LANE F scale(F m, F d) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(S) == 4) return _mm512_scalef_ps(m, d);
-    if constexpr (sizeof(S) == 8) return _mm512_scalef_pd(m, d);
+  FASTCTC_LANE F round(F x) {
+#if defined(__AVX2__)
+    if constexpr (kSingle) return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    if constexpr (!kSingle) return _mm256_round_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #endif
+    const F y = (x + Integer<S>::round) - Integer<S>::round;
+    return max(x, -x) < set(Integer<S>::round / 3) ? y : x;
+  }
+  // m * 2^d for d <= 127 (1023 for double); 0 from d = -127 (-1023) downwards. In the low bits of `round` + d stands d.
+  FASTCTC_LANE F scale(F m, F d) {
     constexpr int bias = Integer<S>::bias;
-    const I k = __builtin_convertvector(max(d, set(S(-bias))), I) + bias;
-    return m * (F)(k << Integer<S>::mantissa_bits);
+    const F biased = max(d, set(S(-bias))) + (Integer<S>::round + bias);
+    return m * (F)((I)biased << Integer<S>::mantissa_bits);
   }
   // floor(log2(x)) of a normal x > 0.
   FASTCTC_LANE F exponent(F x) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(S) == 4) return _mm512_getexp_ps(x);
-    if constexpr (sizeof(S) == 8) return _mm512_getexp_pd(x);
-#endif
     return __builtin_convertvector(((I)x >> Integer<S>::mantissa_bits) - Integer<S>::bias, F);
   }
-  FASTCTC_LANE F round(F x) { return (x + Integer<S>::round) - Integer<S>::round; }
-  // 2^x; 0 below -bias, NaN stays NaN.
+  template <int K>
+  FASTCTC_LANE M load_mask(const uint8_t* p, int c) {
+    M m;
+    for (int i = 0; i < N; ++i) m[i] = -Int(p[c * N + i] != 0);
+    return m;
+  }
+#endif
+
+  // 2^x for x <= bias; 0 below -bias, NaN stays NaN.
   FASTCTC_LANE F exp2(F x) {
     x = max(set(S(-Integer<S>::bias)), x);
-    const F n = round(x), r = x - n;
-    if constexpr (sizeof(S) == 8) {
-      F y;
-      for (int i = 0; i < N; ++i) y[i] = exp2_fraction(r[i]);
-      return scale(y, n);
-    } else {
-      F p = set(0.000153458075f);
-      p = p * r + 0.00133999312f;
-      p = p * r + 0.00961848897f;
-      p = p * r + 0.0555032878f;
-      p = p * r + 0.240226469f;
-      p = p * r + 0.693147206f;
-      return scale(p * r + 1.0f, n);
-    }
+    const F n = round(x);
+    return scale(exp2_fraction(x - n, S()), n);
   }
-  FASTCTC_LANE S reduce_max(F x) {
+  // log2(x) of a normal x > 0.
+  FASTCTC_LANE F log2(F x) {
+    if constexpr (!kSingle) {
+      for (int i = 0; i < N; ++i) x[i] = std::log2(x[i]);
+      return x;
+    }
+    const F e = exponent(x * S(4.0 / 3)), q = scale(x, -e) - 1;  // 1 + q in [0.75, 1.5)
+    F p = q * S(-0.0909118696) + S(0.201300533);
+    p = p * q + S(-0.251934538);
+    p = p * q + S(0.290800888);
+    p = p * q + S(-0.360261399);
+    p = p * q + S(0.480802305);
+    p = p * q + S(-0.721352115);
+    p = p * q + S(1.44269589);
+    return p * q + e;
+  }
+  FASTCTC_LANE F reduce_max(F x) {
     S y = x[0];
     for (int i = 1; i < N; ++i) y = y > x[i] ? y : x[i];
-    return y;
+    return set(y);
   }
-  FASTCTC_LANE S reduce_add(F x) {
+  FASTCTC_LANE F reduce_add(F x) {
     S y = x[0];
     for (int i = 1; i < N; ++i) y += x[i];
-    return y;
+    return set(y);
+  }
+  // Lane i of the result is the sum (or what else `op` makes) of the lanes of x[i].
+  template <class Op>
+  FASTCTC_LANE F reduce_each(F* x, Op op) {
+    I even, odd;
+    for (int i = 0; i < N; ++i) {
+      even[i] = 2 * i;
+      odd[i] = 2 * i + 1;
+    }
+    _Pragma("GCC unroll 8") for (int count = N; count > 1; count /= 2) {
+      _Pragma("GCC unroll 8") for (int i = 0; i < count / 2; ++i) {
+        const F a = x[2 * i], b = x[2 * i + 1];
+        x[i] = op(__builtin_shuffle(a, b, even), __builtin_shuffle(a, b, odd));
+      }
+    }
+    return x[0];
   }
 
-  // The register whose lanes are the labels before (after) those of x; `edge` is the register before (after) it.
+  // The register whose lanes are the slots before (after) those of x; `edge` is the register before (after) it.
   FASTCTC_LANE F shift(F x, F edge, bool forward) {
     I index;
     for (int i = 0; i < N; ++i) index[i] = forward ? N - 1 + i : i + 1;
@@ -132,33 +289,24 @@ struct Lanes {
     store(p + c * N, x);
   }
   template <int K>
-  FASTCTC_LANE void store_first(S* p, int c, F x, int64_t count) {
-    const int64_t n = count - int64_t(c) * N;
-    if (n >= N) {
-      store(p + c * N, x);
-    } else if (n > 0) {
-      memcpy(p + c * N, &x, size_t(n) * sizeof(S));
-    }
+  FASTCTC_LANE void store_masked(S* p, int c, F x, M m) {
+    store(p + c * N, x, m);
   }
   template <int K>
-  FASTCTC_LANE M load_mask(const uint8_t* p, int c) {
-    M m;
-    for (int i = 0; i < N; ++i) m[i] = -Int(p[c * N + i] != 0);
-    return m;
+  FASTCTC_LANE M range(int c, int64_t begin, int64_t end) {
+    return both(first(end - c * N), invert(first(begin - c * N)));
   }
-  template <Direction D, int K>
-  FASTCTC_LANE Scaled<Lanes> neighbor(const Scaled<Lanes>* e, int c, Scaled<Lanes> carry) {
+  template <Direction D, int K, class Registers>
+  FASTCTC_LANE F neighbor(int c, F carry, const Registers& x) {
     constexpr bool forward = D == Direction::kForward;
-    const Scaled<Lanes> edge = c == (forward ? 0 : K - 1) ? carry : e[forward ? c - 1 : c + 1];
-    return {shift(e[c].m, edge.m, forward), shift(e[c].e, edge.e, forward)};
+    return shift(x(c), c == (forward ? 0 : K - 1) ? carry : x(forward ? c - 1 : c + 1), forward);
   }
-  template <Direction D, int K>
-  FASTCTC_LANE void store_edge(Plane<S> p, const Scaled<Lanes>* e) {
+  template <Direction D, int K, class Registers>
+  FASTCTC_LANE void store_edge(S* p, const Registers& x) {
     constexpr bool forward = D == Direction::kForward;
-    constexpr int lane = forward ? N - 1 : 0;
-    *p.m = e[forward ? K - 1 : 0].m[lane];
-    *p.e = e[forward ? K - 1 : 0].e[lane];
+    *p = x(forward ? K - 1 : 0)[forward ? N - 1 : 0];
   }
+  FASTCTC_LANE void copy(const S* from, S* to, int64_t count) { memcpy(to, from, size_t(count) * sizeof(S)); }
   FASTCTC_LANE void fill(S* p, int64_t count, S x) {
     for (int64_t i = 0; i < count; ++i) p[i] = x;
   }
