@@ -77,9 +77,10 @@ FASTCTC_HD void transition(X& b, X& e, X s, typename X::Warp::M skip) {
   b = into_b;
 }
 
-// Frames [t0, t1) of the block of slots that starts at i0. `in` and `out` hold one edge state a frame.
+// Frames [t0, t1) of the block of slots that starts at i0. `in` and `out` hold one edge state a frame. The sequence is
+// passed by value, so that no store could change it.
 template <Direction D, Keep keep, class X, int K>
-FASTCTC_HD void run_tile(const Sequence<X>& q, const States<X>& states, int64_t i0, int64_t t0, int64_t t1,
+FASTCTC_HD void run_tile(Sequence<X> q, const States<X>& states, int64_t i0, int64_t t0, int64_t t1,
                          typename X::Memory in, typename X::Memory out) {
   using W = typename X::Warp;
   constexpr bool forward = D == Direction::kForward;

@@ -19,7 +19,7 @@ namespace {
 
 constexpr int kMaxRegisters = 4;             // K: a block has at most this many registers of slots
 constexpr int64_t kWholeBytes = 1000 << 10;  // a sample whose lattice is smaller keeps all of it
-constexpr int64_t kShortRow = 256;           // rows of so many classes are reduced several at once
+constexpr int64_t kShortRow = 256;           // rows of so many classes are worked on several at once
 
 template <class Scalar>
 void clear(Scalar* p, int64_t count) {
@@ -73,6 +73,20 @@ struct ScoresWorkspace {
   }
 };
 
+template <class Scalar>
+void gather_labels(const Scalar* row, int64_t classes, const int32_t* labels, int64_t length, Scalar* out) {
+  using L = Lanes<Scalar>;
+  if (classes <= L::kTable) {
+    const auto low = L::load(row, L::first(classes)), high = L::load(row + L::N, L::first(classes - L::N));
+    for (int64_t i = 0; i < length; i += L::N) L::store(out + i, L::lookup(low, high, labels + i), L::first(length - i));
+    return;
+  }
+  for (int64_t i = 0; i < length; i += L::N) {
+    const auto mask = L::first(length - i);
+    L::store(out + i, L::gather(row, labels + i, mask), mask);
+  }
+}
+
 // Frames [t0, t1) of sample n, which are all used.
 template <class Element, class Scalar>
 void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, const ScoresWorkspace<Scalar>& w) {
@@ -103,10 +117,7 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
       Scalar* const out = static_cast<Scalar*>(p.occupancy) + (n * p.frames + t + k) * p.max_length;
       if (p.from_logits || in_place) {
         frame.blank[t + k] = rows[k][p.blank];
-        for (int64_t i = 0; i < length; i += L::N) {
-          const auto mask = L::first(length - i);
-          L::store(out + i, L::gather(rows[k], w.labels + i, mask), mask);
-        }
+        gather_labels(rows[k], p.classes, w.labels, length, out);
       } else {
         const Element* const x = row_of<Element>(p, t + k, n);
         frame.blank[t + k] = to_scalar(x[p.blank * p.stride_c]);
@@ -322,24 +333,35 @@ class Sample {
 
   // The emissions of frames [t0, t1), from the scores that stand in place of the occupancies.
   void emit(int64_t t0, int64_t t1) {
-    const Stored* const bias = static_cast<const Stored*>(p_.class_bias);
-    for (int64_t t = t0; t < t1; ++t) {
-      const Split<L> origin = {L::set(w_.origins.m[t]), L::set(w_.origins.e[t])};
-      const Plane<Scalar> row = q_.labels + (t - q_.first) * q_.slots;
-      for (int64_t i = 0; i < q_.slots; i += L::N) {
-        auto x = load_as<Scalar>(rows_ + t * p_.max_length + i, length_ - i);
-        if (bias) {
-          for (int64_t k = i; k < length_ && k < i + L::N; ++k) {
-            if (labels_[k] != p_.star) x[k - i] += Scalar(bias[labels_[k]]);
-          }
-        }
-        finite_ = L::both(finite_, L::less(x, L::set(Scalar(INFINITY))));
-        X y = X::select(L::first(length_ - i), emission<L>(x, origin), X::zero());
-        range_ = L::max(range_, L::select(L::nonzero(y.m), L::max(y.e, -y.e), L::set(0)));
-        if (q_.tilt) y = y * X::template load<1>(q_.tilt + (i + 1), 0);
-        y.template store<1>(row + i, 0);
+    const int64_t length = length_, slots = q_.slots, stride = p_.max_length;
+    const Plane<Scalar> origins = w_.origins, tilt = q_.tilt, out = q_.labels + (t0 - q_.first) * slots;
+    const Stored* const scores = rows_ + t0 * stride;
+    auto range = range_;
+    auto finite = finite_;
+    for (int64_t i = 0; i < slots; i += L::N) {
+      const auto labels = L::first(length - i);
+      for (int64_t t = t0; t < t1; ++t) {
+        const Split<L> origin = {L::set(origins.m[t]), L::set(origins.e[t])};
+        auto x = load_as<Scalar>(scores + (t - t0) * stride + i, length - i);
+        if (p_.class_bias) x += bias(i);
+        finite = L::both(finite, L::less(x, L::set(Scalar(INFINITY))));
+        X y = X::select(labels, emission<L>(x, origin), X::zero());
+        range = L::max(range, L::select(L::nonzero(y.m), L::max(y.e, -y.e), L::set(0)));
+        if (tilt) y = y * X::template load<1>(tilt + (i + 1), 0);
+        y.template store<1>(out + ((t - t0) * slots + i), 0);
       }
     }
+    range_ = range;
+    finite_ = finite;
+  }
+
+  // What is added to the scores of labels i, i + 1, ...
+  typename L::F bias(int64_t i) const {
+    auto x = L::set(0);
+    for (int64_t k = i; k < length_ && k < i + L::N; ++k) {
+      if (labels_[k] != p_.star) x[k - i] = Scalar(static_cast<const Stored*>(p_.class_bias)[labels_[k]]);
+    }
+    return x;
   }
 
   // Makes segment s the current one, with its emissions.
@@ -426,17 +448,18 @@ struct BackwardWorkspace {
 
 // One row of the gradient as Scalars: g * (kept * softmax - gamma) for logits, -g * gamma for log-probabilities.
 template <class Element, class Scalar>
-void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar g, Scalar* copy, Scalar* out) {
+void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar* copy, Scalar* out) {
   using L = Lanes<Scalar>;
-  const int64_t length = p.target_lengths[n];
+  const int64_t length = p.target_lengths[n], star = p.star;
   const int64_t* const labels = p.targets + p.target_offsets[n];
   const Scalar* const occupancy = static_cast<const Scalar*>(p.occupancy) + (n * p.frames + t) * p.max_length;
+  const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
   auto sum = L::set(0);
   for (int64_t i = 0; i < length; i += L::N) sum += L::load(occupancy + i, L::first(length - i));
   const Scalar total = L::reduce_add(sum)[0];
   Scalar stars = 0;
-  if (p.star >= 0) {
-    for (int64_t i = 0; i < length; ++i) stars += labels[i] == p.star ? occupancy[i] : 0;
+  if (star >= 0) {
+    for (int64_t i = 0; i < length; ++i) stars += labels[i] == star ? occupancy[i] : 0;
   }
   if (p.from_logits) {
     const FrameScalars<Scalar> frame(p, n);
@@ -445,42 +468,42 @@ void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar g, Scalar
   } else {
     clear(out, p.classes);
   }
-  for (int64_t i = 0; i < length; ++i) {
-    if (labels[i] != p.star) out[labels[i]] -= g * occupancy[i];
+  if (star < 0) {
+    _Pragma("GCC unroll 4") for (int64_t i = 0; i < length; ++i) out[labels[i]] -= g * occupancy[i];
+  } else {
+    for (int64_t i = 0; i < length; ++i) {
+      if (labels[i] != star) out[labels[i]] -= g * occupancy[i];
+    }
   }
   out[p.blank] -= g * (total < 1 ? 1 - total : Scalar(0));
 }
 
 template <class Element>
-void gradient(const CtcLossParams& p, int64_t t, int64_t n,
-              const BackwardWorkspace<typename ScalarOf<Element>::type>& w) {
-  using Scalar = typename ScalarOf<Element>::type;
-  const int32_t status = p.status[n];
-  const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
-  Element* const out = static_cast<Element*>(p.grad) + t * p.grad_stride_t + n * p.grad_stride_n;
-  const bool used = (status == kOk || status == kNotANumber) && t < p.input_lengths[n];
-  if (!used || status == kNotANumber) {
-    Element value;
-    from_scalar(used ? Scalar(NAN) : Scalar(0), value);
-    for (int64_t c = 0; c < p.classes; ++c) out[c * p.grad_stride_c] = value;
-    return;
-  }
-  if constexpr (sizeof(Element) == sizeof(Scalar)) {
-    if (p.grad_stride_c == 1) return gradient_row<Element>(p, t, n, g, w.copy, out);
-  }
-  gradient_row<Element>(p, t, n, g, w.copy, w.row);
-  for (int64_t c = 0; c < p.classes; ++c) from_scalar(w.row[c], out[c * p.grad_stride_c]);
-}
-
-template <class Element>
 void backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
-  const BackwardWorkspace<typename ScalarOf<Element>::type> w(workspace, p);
-  const int64_t rows = p.batch * p.frames;
-  const int64_t last = end * kRowsPerChunk < rows ? end * kRowsPerChunk : rows;
-  const bool frame_first = p.grad_stride_t >= p.grad_stride_n;  // in the order of memory
-  for (int64_t row = begin * kRowsPerChunk; row < last; ++row) {
-    const int64_t t = frame_first ? row / p.batch : row % p.frames, n = frame_first ? row % p.batch : row / p.frames;
-    gradient<Element>(p, t, n, w);
+  using Scalar = typename ScalarOf<Element>::type;
+  const BackwardWorkspace<Scalar> w(workspace, p);
+  const bool in_place = sizeof(Element) == sizeof(Scalar) && p.grad_stride_c == 1;
+  const bool frame_first = p.grad_stride_t >= p.grad_stride_n;  // rows in the order of memory
+  const int64_t inner = frame_first ? p.batch : p.frames, rows = p.batch * p.frames;
+  const int64_t first = begin * kRowsPerChunk, last = end * kRowsPerChunk < rows ? end * kRowsPerChunk : rows;
+  int64_t major = first / inner, minor = first % inner;
+  for (int64_t row = first; row < last; ++row) {
+    const int64_t t = frame_first ? major : minor, n = frame_first ? minor : major;
+    if (++minor == inner) {
+      minor = 0;
+      ++major;
+    }
+    Element* const out = static_cast<Element*>(p.grad) + t * p.grad_stride_t + n * p.grad_stride_n;
+    Scalar* const scalars = in_place ? reinterpret_cast<Scalar*>(out) : w.row;
+    const int32_t status = p.status[n];
+    if (status == kOk && t < p.input_lengths[n]) {
+      gradient_row<Element>(p, t, n, w.copy, scalars);
+    } else {
+      const bool nan = status == kNotANumber && t < p.input_lengths[n];
+      for (int64_t c = 0; c < p.classes; ++c) scalars[c] = nan ? Scalar(NAN) : Scalar(0);
+    }
+    if (in_place) continue;
+    for (int64_t c = 0; c < p.classes; ++c) from_scalar(scalars[c], out[c * p.grad_stride_c]);
   }
 }
 
