@@ -55,6 +55,13 @@ struct FrameScalars {
         log2_sum(p.from_logits ? max + p.batch * p.frames : nullptr) {}
 };
 
+// Are rows so short that forward looks the labels' scores up in them itself?
+bool scores_by_lookup(const CtcLossParams& p) {
+  const int64_t table = p.dtype == DType::kFloat32 ? Lanes<float>::kTable : Lanes<double>::kTable;
+  return (p.dtype == DType::kFloat32 || p.dtype == DType::kFloat64) && p.stride_c == 1 && p.classes <= table &&
+         p.star < 0;
+}
+
 // ---- scores --------------------------------------------------------------------------------------------------------
 
 template <class Scalar>
@@ -73,20 +80,6 @@ struct ScoresWorkspace {
   }
 };
 
-template <class Scalar>
-void gather_labels(const Scalar* row, int64_t classes, const int32_t* labels, int64_t length, Scalar* out) {
-  using L = Lanes<Scalar>;
-  if (classes <= L::kTable) {
-    const auto low = L::load(row, L::first(classes)), high = L::load(row + L::N, L::first(classes - L::N));
-    for (int64_t i = 0; i < length; i += L::N) L::store(out + i, L::lookup(low, high, labels + i), L::first(length - i));
-    return;
-  }
-  for (int64_t i = 0; i < length; i += L::N) {
-    const auto mask = L::first(length - i);
-    L::store(out + i, L::gather(row, labels + i, mask), mask);
-  }
-}
-
 // Frames [t0, t1) of sample n, which are all used.
 template <class Element, class Scalar>
 void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, const ScoresWorkspace<Scalar>& w) {
@@ -99,7 +92,7 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
     stars |= labels[i] == p.star;
     w.labels[i] = labels[i] == p.star ? 0 : int32_t(labels[i]);
   }
-  const bool in_place = sizeof(Element) == sizeof(Scalar) && p.stride_c == 1;
+  const bool in_place = sizeof(Element) == sizeof(Scalar) && p.stride_c == 1, lookup = scores_by_lookup(p);
   for (int64_t t = t0; t < t1; t += w.group) {
     const int count = int(t1 - t < w.group ? t1 - t : w.group);
     const Scalar* rows[L::N];
@@ -117,7 +110,11 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
       Scalar* const out = static_cast<Scalar*>(p.occupancy) + (n * p.frames + t + k) * p.max_length;
       if (p.from_logits || in_place) {
         frame.blank[t + k] = rows[k][p.blank];
-        gather_labels(rows[k], p.classes, w.labels, length, out);
+        if (lookup) continue;
+        for (int64_t i = 0; i < length; i += L::N) {
+          const auto mask = L::first(length - i);
+          L::store(out + i, L::gather(rows[k], w.labels + i, mask), mask);
+        }
       } else {
         const Element* const x = row_of<Element>(p, t + k, n);
         frame.blank[t + k] = to_scalar(x[p.blank * p.stride_c]);
@@ -165,6 +162,8 @@ struct ForwardWorkspace {
   Sequence<X> sequence;
   States<X> forward, backward;
   uint8_t *skip, *blank_is_zero;
+  int32_t* labels;          // (P)
+  Scalar* bias;             // (P) added to the labels' scores; null if nothing is
   Plane<Scalar> origins;    // (T) n and r of the score that the emissions of a frame are relative to
   Scalar* occupancy;        // (T, S) where the result is of another type
   Plane<Scalar> snapshots;  // closed forward states before each segment
@@ -180,6 +179,8 @@ struct ForwardWorkspace {
     q.slots = (length + N) / N * N;
     q.first = 0;
     q.skip = skip = w.take<uint8_t>(q.slots);
+    labels = w.take<int32_t>(q.slots);
+    bias = p.class_bias ? w.take<Scalar>(q.slots) : nullptr;
     blank_is_zero = w.take<uint8_t>(frames);
     q.blank_is_zero = nullptr;
     const bool tilted = p.delay_penalty != 0;
@@ -248,7 +249,12 @@ class Sample {
       q_.occupancy = rows_;
       q_.occupancy_stride = p.max_length;
     }
-    for (int64_t i = 0; i < q_.slots; ++i) w_.skip[i] = may_skip(labels_, i, length_);
+    for (int64_t i = 0; i < q_.slots; ++i) {
+      w_.skip[i] = may_skip(labels_, i, length_);
+      const bool star = i < length_ && labels_[i] == p.star;
+      w_.labels[i] = i < length_ && !star ? int32_t(labels_[i]) : 0;
+      if (w_.bias) w_.bias[i] = star ? Scalar(0) : Scalar(static_cast<const Stored*>(p.class_bias)[w_.labels[i]]);
+    }
     X::fill_zero(q_.labels + -1, 1);
     X::fill_zero(q_.kept + -1, 1);
     if (q_.tilt) set_tilt();
@@ -331,37 +337,56 @@ class Sample {
     offset_ += origins - kLn2 * log2_sums;
   }
 
-  // The emissions of frames [t0, t1), from the scores that stand in place of the occupancies.
+  // Where the scores of labels i, i + 1, ... in a frame come from: a short row of the input, or their own row, which
+  // stands in place of the occupancies.
+  struct Lookup {
+    typename L::F low, high;
+    const int32_t* labels;
+    typename L::F operator()(int64_t i) const { return L::lookup(low, high, labels + i); }
+  };
+  struct Stand {
+    const Stored* row;
+    int64_t length;
+    typename L::F operator()(int64_t i) const { return load_as<Scalar>(row + i, length - i); }
+  };
+
+  // The emissions of frames [t0, t1).
   void emit(int64_t t0, int64_t t1) {
-    const int64_t length = length_, slots = q_.slots, stride = p_.max_length;
-    const Plane<Scalar> origins = w_.origins, tilt = q_.tilt, out = q_.labels + (t0 - q_.first) * slots;
-    const Stored* const scores = rows_ + t0 * stride;
+    if (!scores_by_lookup(p_)) {
+      emit_from(t0, t1, [rows = rows_, stride = p_.max_length, length = length_](int64_t t) {
+        return Stand{rows + t * stride, length};
+      });
+    } else {
+      const Stored* const x = static_cast<const Stored*>(p_.input) + n_ * p_.stride_n;
+      emit_from(t0, t1, [x, stride = p_.stride_t, classes = p_.classes, labels = w_.labels](int64_t t) {
+        const Stored* const row = x + t * stride;
+        return Lookup{load_as<Scalar>(row, classes), load_as<Scalar>(row + L::N, classes - L::N), labels};
+      });
+    }
+  }
+  template <class Frame>
+  void emit_from(int64_t t0, int64_t t1, const Frame& frame) {
+    const int64_t length = length_, slots = q_.slots;
+    const Plane<Scalar> origins = w_.origins, tilt = q_.tilt;
+    const Scalar* const bias = w_.bias;
+    Plane<Scalar> out = q_.labels + (t0 - q_.first) * slots;
     auto range = range_;
     auto finite = finite_;
-    for (int64_t i = 0; i < slots; i += L::N) {
-      const auto labels = L::first(length - i);
-      for (int64_t t = t0; t < t1; ++t) {
-        const Split<L> origin = {L::set(origins.m[t]), L::set(origins.e[t])};
-        auto x = load_as<Scalar>(scores + (t - t0) * stride + i, length - i);
-        if (p_.class_bias) x += bias(i);
+    for (int64_t t = t0; t < t1; ++t, out = out + slots) {
+      const Split<L> origin = {L::set(origins.m[t]), L::set(origins.e[t])};
+      const auto scores = frame(t);
+      for (int64_t i = 0; i < slots; i += L::N) {
+        auto x = scores(i);
+        if (bias) x += L::load(bias + i);
         finite = L::both(finite, L::less(x, L::set(Scalar(INFINITY))));
-        X y = X::select(labels, emission<L>(x, origin), X::zero());
+        X y = X::select(L::first(length - i), emission<L>(x, origin), X::zero());
         range = L::max(range, L::select(L::nonzero(y.m), L::max(y.e, -y.e), L::set(0)));
         if (tilt) y = y * X::template load<1>(tilt + (i + 1), 0);
-        y.template store<1>(out + ((t - t0) * slots + i), 0);
+        y.template store<1>(out + i, 0);
       }
     }
     range_ = range;
     finite_ = finite;
-  }
-
-  // What is added to the scores of labels i, i + 1, ...
-  typename L::F bias(int64_t i) const {
-    auto x = L::set(0);
-    for (int64_t k = i; k < length_ && k < i + L::N; ++k) {
-      if (labels_[k] != p_.star) x[k - i] = Scalar(static_cast<const Stored*>(p_.class_bias)[labels_[k]]);
-    }
-    return x;
   }
 
   // Makes segment s the current one, with its emissions.
