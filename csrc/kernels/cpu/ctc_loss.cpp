@@ -19,6 +19,8 @@ namespace {
 
 constexpr int kMaxRegisters = 4;             // K: a block has at most this many registers of slots
 constexpr int64_t kWholeBytes = 1000 << 10;  // a sample whose lattice is smaller keeps all of it
+constexpr int64_t kMaxMeeting = 256;         // frames of sequences whose two directions run at once,
+constexpr int kMaxMeetingRegisters = 2;      // and their slots: both must find room in the processor's registers
 constexpr int64_t kShortRow = 256;           // rows of so many classes are worked on several at once
 
 template <class Scalar>
@@ -187,8 +189,8 @@ struct ForwardWorkspace {
     q.tilt = w.take_plane<Scalar>(tilted ? q.slots + N : 0);
     if (!tilted) q.tilt = {};
     // By the largest sample there could be, so that no sample needs more than that one. The result is the same.
-    whole = p.need_grad && (p.frames <= kSegment ||
-                            p.frames * (p.max_length + N) * 4 * int64_t(sizeof(Scalar)) <= kWholeBytes);
+    whole = p.frames <= kMaxMeeting ||
+            (p.need_grad && p.frames * (p.max_length + N) * 4 * int64_t(sizeof(Scalar)) <= kWholeBytes);
     const int64_t rows = whole || frames < kSegment ? frames : kSegment;
     q.labels = w.take_plane<Scalar>(rows * q.slots, N);
     q.kept = w.take_plane<Scalar>(p.need_grad ? rows * q.slots : 0, N);
@@ -264,6 +266,7 @@ class Sample {
   Status run() {
     set_origins();
     if (!(std::fabs(offset_) < double(INFINITY))) return kNotANumber;
+    if (kInPlace && p_.frames <= kMaxMeeting && q_.slots <= kMaxMeetingRegisters * L::N) return meet();
     const int64_t segments = (frames_ + kSegment - 1) / kSegment;
     if (w_.whole) emit(0, frames_);
     Scalar one = 1, zero = 0;
@@ -271,14 +274,13 @@ class Sample {
     for (int64_t s = 0; s < segments; ++s) {
       enter(s);
       if (p_.need_grad) copy(w_.forward, w_.snapshot(s), q_.slots);
-      if (w_.whole) {
+      if (w_.whole && p_.need_grad) {
         fastctc::run<Direction::kForward, Keep::kStates, X, kMaxRegisters>(q_, w_.forward, t0_, t1_);
       } else {
         fastctc::run<Direction::kForward, Keep::kNothing, X, kMaxRegisters>(q_, w_.forward, t0_, t1_);
       }
     }
-    if (L::any(L::invert(finite_))) return kNotANumber;
-    if (sizeof(Scalar) == 4 && double(L::reduce_max(range_)[0]) * double(frames_) > double(1 << 23)) return kTooWide;
+    if (const Status problem = check_emissions()) return problem;
     log2_p_ = log2_probability(q_, w_.forward);
     if (!(log2_p_ > -INFINITY)) return kInfeasible;
     if (p_.need_grad) occupancies(segments);
@@ -292,6 +294,44 @@ class Sample {
 
  private:
   static constexpr bool kInPlace = sizeof(Stored) == sizeof(Scalar);
+
+  Status check_emissions() const {
+    if (L::any(L::invert(finite_))) return kNotANumber;
+    const double exponents = double(L::reduce_max(range_)[0]) * double(frames_);
+    return sizeof(Scalar) == 4 && exponents > double(1 << 23) ? kTooWide : kOk;
+  }
+
+  // A short sequence: both directions at once, which meet in the middle, and go on over what the other has kept.
+  Status meet() {
+    emit(0, frames_);
+    if (const Status problem = check_emissions()) return problem;
+    const int64_t middle = frames_ / 2;
+    Scalar one = 1, zero = 0;
+    start(w_.forward, q_.slots, 0, {&one, &zero});
+    start(w_.backward, q_.slots, length_, {&one, &zero});
+    if (p_.need_grad) {
+      run_both<Keep::kStates>(0, middle, middle, frames_);
+    } else {
+      run_both<Keep::kNothing>(0, middle, middle, frames_);
+    }
+    const X total = crossing(q_, w_.forward, w_.backward);
+    if (!(total.m[0] > 0)) return kInfeasible;
+    log2_p_ = std::log2(double(total.m[0])) + double(total.e[0]);
+    if (!p_.need_grad) return kOk;
+    const X factor = {L::set(1) / total.m, -total.e};
+    rescale(q_, w_.forward, factor);
+    rescale(q_, w_.backward, factor);
+    run_both<Keep::kOccupancy>(middle, frames_, 0, middle);
+    return kOk;
+  }
+  template <Keep keep>
+  void run_both(int64_t f0, int64_t f1, int64_t b0, int64_t b1) {
+    if (q_.slots == L::N) {
+      fastctc::run_both<keep, X, 1>(q_, w_.forward, f0, f1, w_.backward, b0, b1);
+    } else {
+      fastctc::run_both<keep, X, kMaxMeetingRegisters>(q_, w_.forward, f0, f1, w_.backward, b0, b1);
+    }
+  }
 
   // The blanks before label j are tilted by exp(delay_penalty * j) in every frame, label j by one more. Over a path that
   // is delay_penalty times the number of labels begun by each frame, so that it falls by it for each frame of delay.
@@ -475,16 +515,18 @@ struct BackwardWorkspace {
 template <class Element, class Scalar>
 void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar* copy, Scalar* out) {
   using L = Lanes<Scalar>;
-  const int64_t length = p.target_lengths[n], star = p.star;
+  // Labels [begin, end) can be on a path here: see run() in recursion.h.
+  const int64_t length = p.target_lengths[n], rest = length - (p.input_lengths[n] - t), star = p.star;
+  const int64_t begin = rest > 0 ? rest : 0, end = length <= t ? length : t + 1;
   const int64_t* const labels = p.targets + p.target_offsets[n];
   const Scalar* const occupancy = static_cast<const Scalar*>(p.occupancy) + (n * p.frames + t) * p.max_length;
   const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
   auto sum = L::set(0);
-  for (int64_t i = 0; i < length; i += L::N) sum += L::load(occupancy + i, L::first(length - i));
+  for (int64_t i = begin; i < end; i += L::N) sum += L::load(occupancy + i, L::first(end - i));
   const Scalar total = L::reduce_add(sum)[0];
   Scalar stars = 0;
   if (star >= 0) {
-    for (int64_t i = 0; i < length; ++i) stars += labels[i] == star ? occupancy[i] : 0;
+    for (int64_t i = begin; i < end; ++i) stars += labels[i] == star ? occupancy[i] : 0;
   }
   if (p.from_logits) {
     const FrameScalars<Scalar> frame(p, n);
@@ -494,9 +536,9 @@ void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar* copy, Sc
     clear(out, p.classes);
   }
   if (star < 0) {
-    _Pragma("GCC unroll 4") for (int64_t i = 0; i < length; ++i) out[labels[i]] -= g * occupancy[i];
+    _Pragma("GCC unroll 4") for (int64_t i = begin; i < end; ++i) out[labels[i]] -= g * occupancy[i];
   } else {
-    for (int64_t i = 0; i < length; ++i) {
+    for (int64_t i = begin; i < end; ++i) {
       if (labels[i] != star) out[labels[i]] -= g * occupancy[i];
     }
   }
