@@ -273,7 +273,6 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
-    peers.limit_threads(torch.get_num_threads())
     result: dict[str, Any] = {
         "benchmark": "ctc_loss",
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -288,6 +287,8 @@ def main(argv: list[str] | None = None) -> int:
         "sweeps": {},
         "accuracy": [],
     }
+    if result["peers"]:
+        peers.limit_threads(result["threads"])
     run(result, options)
     print(report.markdown(result), end="")
     if options.out:

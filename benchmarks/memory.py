@@ -26,7 +26,9 @@ import torch
 from cases import INPUTS, Shape, draw, scores_of
 from peers import Peer, in_torch
 
-RESOLUTION = 2**15  # bytes
+# The kernel adds up the pages of a process in batches: of 32, or twice the number of cores; of 64 before Linux 6.2.
+BATCH = max(64, 2 * (os.cpu_count() or 1))
+RESOLUTION = BATCH // 4 * mmap.PAGESIZE  # bytes
 SIDES = ["fastctc", "torch"]
 
 
@@ -58,13 +60,16 @@ class Probe:
         )
 
     def extra(self, side: str, shape: Shape, lengths: str, kind: str) -> int:
-        """Bytes. The kernel counts pages in batches of 32 and so misses a part of one, which matters unless the
-        figure is large: the largest of four, for which other pages were touched before."""
+        """Bytes. The kernel's count lacks a part of a batch, which matters unless the figure is large: then it is
+        the largest of four, with a quarter of a batch more touched before each."""
         request = {"side": side, "lengths": lengths, "kind": kind, "threads": self.threads, **asdict(shape)}
         first = self._ask({**request, "ballast": 0})
-        if first > 2**25:
+        if first > 2**25:  # large enough
             return first
-        return max(first, *(self._ask({**request, "ballast": pages}) for pages in (8, 16, 24)))
+        return max(
+            first,
+            *(self._ask({**request, "ballast": pages}) for pages in range(BATCH // 4, BATCH, BATCH // 4)),
+        )
 
     def _ask(self, request: dict[str, Any]) -> int:
         assert self.server.stdin and self.server.stdout
@@ -124,7 +129,7 @@ def extra_here(side: str, shape: Shape, lengths: str, kind: str, ballast: int) -
     peer = in_torch(case, scores, kind == "logits")[side]
     map_libraries()
     ctypes.CDLL(None).malloc_trim(0)
-    pages = mmap.mmap(-1, 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages = mmap.mmap(-1, 4 * BATCH * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     before = settle(pages, ballast)
     _, gradient = peer(scores)
     return peak() - before - gradient.nbytes
