@@ -17,7 +17,15 @@ except ImportError as error:
         "it first (pip install .) and run Python from another folder."
     ) from error
 
-__all__ = ["NAMES", "_C", "ctc_loss", "ctc_loss_backward", "ctc_loss_tangent", "greedy_decode"]
+__all__ = [
+    "NAMES",
+    "_C",
+    "ctc_loss",
+    "ctc_loss_backward",
+    "ctc_loss_tangent",
+    "greedy_decode",
+    "second_derivative",
+]
 
 NAMES = ("ctc_loss", "ctc_loss_backward", "ctc_loss_tangent", "greedy_decode")
 
@@ -117,86 +125,89 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
     return (grad, *[None] * 10)
 
 
-def _save_for_double_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:9])
-    ctx.options = inputs[9:]
+def second_derivative(
+    direction: Tensor,
+    grad_loss: Tensor,
+    input: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    occupancy: Tensor,
+    row_statistics: Tensor,
+    status: Tensor,
+    class_bias: Tensor | None,
+    blank: int,
+    star: int,
+    delay_penalty: float,
+    from_logits: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of <direction, ctc_loss_backward(grad_loss, input, ...)> by grad_loss (N) and input (T, N, C).
 
-
-def _double_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
-    grads = _SecondDerivative.apply(direction, *ctx.saved_tensors, *ctx.options)  # type: ignore[no-untyped-call]
-    return (*grads, *[None] * 11)
-
-
-class _SecondDerivative(torch.autograd.Function):
-    """The gradients of <direction, ctc_loss_backward(grad_loss, input, ...)>.
+    The second is also what ctc_loss_backward moves by as the input moves by `direction` (T, N, C).
 
     Along a direction of the log-probabilities, their gradient -gamma moves by -gamma', the derivatives of the
     occupancies, which are summed over the labels of a class like the occupancies themselves. For logits comes
     the chain rule of the log-softmax, which moves by direction - <softmax, direction>.
     """
+    num_frames, _, num_classes = input.shape
+    dtype, device = grad_loss.dtype, input.device
+    used = (torch.arange(num_frames, device=device)[:, None] < input_lengths) & (status == OK)
+    used = used[:, :, None]
+    direction = torch.where(used, direction.to(dtype), 0.0)
+    along = direction
+    if from_logits:
+        softmax = torch.where(used, input.to(dtype), 0.0).softmax(2)
+        along = direction - (softmax * direction).sum(2, keepdim=True)
+
+    labels = targets, input_lengths, target_lengths
+    tangent = ctc_loss_tangent(
+        input, along, *labels, class_bias, occupancy.shape[2], blank, star, delay_penalty, from_logits
+    )
+
+    def minus_classes(of_labels: Tensor) -> Tensor:
+        """-gamma (T, N, C) of occupancies (N, T, S): the gradient with respect to log-probabilities."""
+        saved = of_labels, row_statistics, status, class_bias
+        ones = torch.ones_like(grad_loss)
+        return ctc_loss_backward(ones, input.to(dtype), *labels, *saved, blank, star, delay_penalty, False)
+
+    first, second = minus_classes(occupancy), minus_classes(tangent)
+    # The blank has what the labels leave of 1: of its derivative, 0.
+    is_blank = torch.arange(num_classes, device=device) == blank
+    second = torch.where(used & is_blank, tangent.sum(2).t()[:, :, None], second)
+    if from_logits:
+        total = first.sum(2, keepdim=True)  # -1, but for stars
+        first = first - softmax * total
+        second = second - softmax * (second.sum(2, keepdim=True) + total * along)
+    second = torch.where(used, grad_loss[:, None] * second, second)
+    return (direction * first).sum((0, 2)), second.to(input.dtype)
+
+
+class _SecondDerivative(torch.autograd.Function):
+    """second_derivative, which has no derivative itself."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        direction: Tensor,
-        grad_loss: Tensor,
-        input: Tensor,
-        targets: Tensor,
-        input_lengths: Tensor,
-        target_lengths: Tensor,
-        occupancy: Tensor,
-        row_statistics: Tensor,
-        status: Tensor,
-        class_bias: Tensor | None,
-        blank: int,
-        star: int,
-        delay_penalty: float,
-        from_logits: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """The gradients with respect to grad_loss (N) and input (T, N, C)."""
-        num_frames, _, num_classes = input.shape
-        dtype, device = grad_loss.dtype, input.device
-        used = (torch.arange(num_frames, device=device)[:, None] < input_lengths) & (status == OK)
-        used = used[:, :, None]
-        direction = torch.where(used, direction.to(dtype), 0.0)
-        along = direction
-        if from_logits:
-            softmax = torch.where(used, input.to(dtype), 0.0).softmax(2)
-            along = along - (softmax * along).sum(2, keepdim=True)
-
-        labels = targets, input_lengths, target_lengths
-        tangent = ctc_loss_tangent(
-            input, along, *labels, class_bias, occupancy.shape[2], blank, star, delay_penalty, from_logits
-        )
-
-        def minus_classes(of_labels: Tensor) -> Tensor:
-            """-gamma (T, N, C) of occupancies (N, T, S): the gradient with respect to log-probabilities."""
-            saved = of_labels, row_statistics, status, class_bias
-            ones = torch.ones_like(grad_loss)
-            return ctc_loss_backward(
-                ones, input.to(dtype), *labels, *saved, blank, star, delay_penalty, False
-            )
-
-        first, second = minus_classes(occupancy), minus_classes(tangent)
-        # The blank has what the labels leave: of derivatives, nothing.
-        is_blank = torch.arange(num_classes, device=device) == blank
-        second = torch.where(used & is_blank, tangent.sum(2).t()[:, :, None], second)
-        if from_logits:
-            total = first.sum(2, keepdim=True)  # -1, but for stars
-            first = first - softmax * total
-            second = second - softmax * (second.sum(2, keepdim=True) + total * along)
-        second = torch.where(used, grad_loss[:, None] * second, second)
-        return (direction * first).sum((0, 2)), second.to(input.dtype)
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        return second_derivative(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Nothing is saved: there is no third derivative."""
+        pass
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
-        """Raises."""
         return _no_third_derivative(ctx)
+
+
+def _save_for_double_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:9])
+    ctx.options = inputs[9:]  # blank, star, delay_penalty, from_logits
+
+
+def _double_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
+    grads = _SecondDerivative.apply(direction, *ctx.saved_tensors, *ctx.options)  # type: ignore[no-untyped-call]
+    return (*grads, *[None] * 11)
 
 
 def _no_third_derivative(ctx: Any, *_: Tensor | None) -> tuple[None, ...]:

@@ -71,7 +71,7 @@ struct TangentWorkspace {
   Memory tilt;        // (P)
   Memory labels;      // rows of P, of one segment
   Memory kept;        // rows of P, of one segment
-  Memory carries;     //
+  Memory carries;     // (blocks + 1, kTile)
   Memory b[2], e[2];  // forward and backward states
   Memory snapshots;   // (segments, 2 * (P + N))
   Memory number;      // one number
