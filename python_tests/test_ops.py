@@ -27,28 +27,44 @@ def indices(device: Device, *values: list[int]) -> list[Tensor]:
 
 
 def ctc_loss_samples(device: Device) -> list[Arguments]:
-    padded = indices(device, [[1, 2, 2], [3, 0, 0]], [0, 3], [6, 5], [3, 1])
-    concatenated = indices(device, [1, 2, 2, 3], [0, 3], [6, 5], [3, 1])
+    padded = indices(device, [[1, 2, 2], [3, 0, 0]], [6, 5], [3, 1])
+    concatenated = indices(device, [1, 2, 2, 3], [6, 5], [3, 1])
+    with_star = indices(device, [[1, 5, 2], [5, 0, 0]], [6, 5], [3, 1])
     samples: list[Arguments] = []
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        scalar = torch.float64 if dtype == torch.float64 else torch.float32
+        bias = torch.linspace(-1, 1, 5, dtype=scalar, device=device.torch)
         for from_logits in (False, True):
             x = log_probs(device, dtype)
-            samples.append((x.clone().requires_grad_(), *padded, 3, 0, from_logits, True))
-            samples.append((x, *concatenated, 3, 4, from_logits, False))
+            samples.append((x.clone().requires_grad_(), *padded, None, 3, 0, -1, 0.0, from_logits, True))
+            samples.append((x.clone().requires_grad_(), *with_star, bias, 3, 0, 5, 0.1, from_logits, True))
+            samples.append((x, *concatenated, bias, 3, 4, -1, 0.1, from_logits, False))
     batch_first = log_probs(device).transpose(0, 1).contiguous().transpose(0, 1)
-    samples.append((batch_first.requires_grad_(), *padded, 3, 0, True, True))
+    samples.append((batch_first.requires_grad_(), *padded, None, 3, 0, -1, 0.0, True, True))
     return samples
 
 
 def ctc_loss_backward_samples(device: Device) -> list[Arguments]:
     samples: list[Arguments] = []
     for forward in ctc_loss_samples(device):
-        x, targets, offsets, input_lengths, target_lengths, _, blank, from_logits, need_grad = forward
+        x, *labels, class_bias, _, blank, star, delay_penalty, from_logits, need_grad = forward
         if need_grad:
             with torch.no_grad():
                 loss, *saved = torch.ops.fastctc.ctc_loss(*forward)
-            shared = (targets, offsets, input_lengths, target_lengths)
-            samples.append((torch.ones_like(loss), x.detach(), *shared, *saved, blank, from_logits))
+            options = class_bias, blank, star, delay_penalty, from_logits
+            for requires_grad in (False, True):
+                inputs = [torch.ones_like(loss), x.detach()]
+                inputs = [each.requires_grad_(requires_grad) for each in inputs]
+                samples.append((*inputs, *labels, *saved, *options))
+    return samples
+
+
+def ctc_loss_tangent_samples(device: Device) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for x, *others, from_logits, _ in ctc_loss_samples(device):
+        tangent = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(device.torch)
+        tangent = tangent.double() if x.dtype == torch.float64 else tangent
+        samples.append((x.detach(), tangent, *others, from_logits))
     return samples
 
 
@@ -66,6 +82,7 @@ def greedy_decode_samples(device: Device) -> list[Arguments]:
 SAMPLES: dict[str, Callable[[Device], list[Arguments]]] = {
     "ctc_loss": ctc_loss_samples,
     "ctc_loss_backward": ctc_loss_backward_samples,
+    "ctc_loss_tangent": ctc_loss_tangent_samples,
     "greedy_decode": greedy_decode_samples,
 }
 

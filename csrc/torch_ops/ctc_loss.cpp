@@ -1,17 +1,12 @@
 // fastctc::ctc_loss and its backward: checks, allocation, registration.
-#include "../kernels/ctc_loss.h"
+#include "ctc_loss.h"
 
-#include <optional>
 #include <tuple>
-#include <vector>
 
 #include "../math/lattice.h"
-#include "tensors.h"
 
 namespace fastctc {
-namespace {
 
-// The arguments that forward and backward share. The offsets of the targets are left to check_values or the device.
 CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
                          const Tensor& target_lengths, int64_t max_length, int64_t blank, int64_t star,
                          bool from_logits) {
@@ -45,8 +40,15 @@ CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tenso
   return p;
 }
 
-// On the CPU every value is checked before it is used. On CUDA the kernels check, and mark the sample.
-void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
+void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, ScalarType scalar) {
+  if (!class_bias) return;
+  if (class_bias->dim() != 1 || class_bias->size(0) != p.classes || class_bias->scalar_type() != scalar ||
+      !class_bias->is_contiguous())
+    value_error("class_bias must be contiguous, one value of the loss's type for each of the ", p.classes, " classes");
+  p.class_bias = class_bias->const_data_ptr();
+}
+
+static void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
   const int64_t frames = p.input_lengths[n], length = p.target_lengths[n];
   const bool padded = p.target_columns >= 0;
   if (frames < 0) value_error("input_lengths[", n, "] is ", frames, ", but must not be negative");
@@ -74,7 +76,6 @@ void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
   }
 }
 
-// Where the labels of each sample start.
 std::vector<int64_t> target_offsets(const CtcLossParams& p) {
   std::vector<int64_t> offsets(size_t(p.batch) + 1, 0);
   for (int64_t n = 0; n < p.batch; ++n) {
@@ -90,14 +91,7 @@ void check_values(const CtcLossParams& p, const std::vector<int64_t>& offsets) {
   }
 }
 
-// f(begin, end, workspace) for ranges of [0, count), on several threads.
-template <class F>
-void parallel(int64_t count, size_t workspace_bytes, const F& f) {
-  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-    const HostWorkspace workspace(workspace_bytes);
-    f(begin, end, workspace.get());
-  });
-}
+namespace {
 
 void forward_on_cpu(CtcLossParams p) {
   const std::vector<int64_t> offsets = target_offsets(p);
@@ -127,12 +121,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
   p.need_grad = need_grad;
   p.delay_penalty = delay_penalty;
   const ScalarType scalar = scalar_type_of(input);
-  if (class_bias) {
-    if (class_bias->dim() != 1 || class_bias->size(0) != p.classes || class_bias->scalar_type() != scalar ||
-        !class_bias->is_contiguous())
-      value_error("class_bias must be contiguous, one value of the loss's type for each of the ", p.classes, " classes");
-    p.class_bias = class_bias->const_data_ptr();
-  }
+  set_class_bias(p, class_bias, scalar);
   Tensor loss = torch::stable::new_empty(input, {p.batch}, scalar);
   Tensor occupancy = torch::stable::new_empty(input, {p.batch, p.frames, p.max_length}, scalar);
   Tensor kept = need_grad ? occupancy : torch::stable::new_empty(input, {p.batch, 0, p.max_length}, scalar);
@@ -152,9 +141,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
   return {loss, kept, row_statistics, status};
 }
 
+// class_bias and delay_penalty are in the occupancies already; only the derivative of this function needs them.
 Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths,
-                         Tensor occupancy, Tensor row_statistics, Tensor status, int64_t blank, int64_t star,
-                         bool from_logits) {
+                         Tensor occupancy, Tensor row_statistics, Tensor status, std::optional<Tensor>, int64_t blank,
+                         int64_t star, double, bool from_logits) {
   CtcLossParams p =
       parameters(input, targets, input_lengths, target_lengths, occupancy.size(2), blank, star, from_logits);
   Tensor g = torch::stable::contiguous(grad_loss);
@@ -190,7 +180,8 @@ FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
       "-> (Tensor loss, Tensor occupancy, Tensor row_statistics, Tensor status)");
   m.def(
       "ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, "
-      "Tensor occupancy, Tensor row_statistics, Tensor status, int blank, int star, bool from_logits) -> Tensor");
+      "Tensor occupancy, Tensor row_statistics, Tensor status, Tensor? class_bias, int blank, int star, "
+      "float delay_penalty, bool from_logits) -> Tensor");
 }
 
 FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) {

@@ -11,6 +11,7 @@
 #include "../../math/recursion.h"
 #include "../workspace.h"
 #include "rows.h"
+#include "targets.h"
 
 namespace fastctc {
 namespace cpu {
@@ -28,15 +29,6 @@ void clear(Scalar* p, int64_t count) {
   if (count > 0) memset(p, 0, size_t(count) * sizeof(Scalar));
 }
 
-bool sample_is_valid(const CtcLossParams& p, int64_t n) {
-  const int64_t offset = p.target_offsets[n], length = p.target_lengths[n];
-  const int64_t end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
-  if (!lengths_are_valid(p.input_lengths[n], p.frames, length, offset, end)) return false;
-  for (int64_t i = 0; i < length; ++i) {
-    if (!label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star)) return false;
-  }
-  return true;
-}
 // Is the target short enough to be aligned?
 bool target_fits(const CtcLossParams& p, int64_t n) {
   return p.target_lengths[n] <= p.input_lengths[n] && p.target_lengths[n] <= p.max_length;
