@@ -22,7 +22,7 @@ constexpr int kMaxRegisters = 4;             // K: a block has at most this many
 constexpr int64_t kWholeBytes = 1000 << 10;  // a sample whose lattice is smaller keeps all of it
 constexpr int64_t kMaxMeeting = 256;         // frames of sequences whose two directions run at once,
 constexpr int kMaxMeetingRegisters = 2;      // and their slots: both must find room in the processor's registers
-constexpr int64_t kShortRow = 256;           // rows of so many classes are worked on several at once
+constexpr int64_t kShortRow = 512;           // rows of so many classes are worked on several at once
 
 template <class Scalar>
 void clear(Scalar* p, int64_t count) {
@@ -100,7 +100,9 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
       }
     }
     if (p.from_logits) {
-      const auto statistics = row_statistics(rows, count, p.classes);
+      const bool long_row = in_place && w.group == 1 && t + 1 < t1;
+      const Scalar* const next = long_row ? rows[0] + p.stride_t : nullptr;
+      const auto statistics = row_statistics(rows, count, p.classes, next);
       L::store(frame.max + t, statistics.max, L::first(count));
       L::store(frame.log2_sum + t, statistics.log2_sum, L::first(count));
     }

@@ -20,9 +20,10 @@ inline const Scalar* contiguous_row(const Element* x, int64_t stride, int64_t cl
 }
 
 // f of each vector of a row, summed up (or what else `op` does); lanes beyond the row are `neutral`. A row of at most
-// two vectors needs no loop.
+// two vectors needs no loop. Meanwhile the row at `next` is fetched from memory.
 template <bool two_vectors, class Scalar, class Op, class F>
-inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scalar neutral, const Op& op, const F& f) {
+inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scalar neutral, const Op& op, const F& f,
+                                          const Scalar* next = nullptr) {
   using L = Lanes<Scalar>;
   const auto at = [&](int64_t c) {
     const auto inside = L::first(classes - c);
@@ -34,6 +35,10 @@ inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scal
   for (; c + 2 * L::N <= classes; c += 2 * L::N) {
     a = op(a, f(L::load(x + c)));
     b = op(b, f(L::load(x + c + L::N)));
+    if (next) {
+      __builtin_prefetch(next + c);
+      __builtin_prefetch(next + c + L::N);
+    }
   }
   if (c < classes) a = op(a, at(c));
   if (c + L::N < classes) b = op(b, at(c + L::N));
@@ -41,9 +46,10 @@ inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scal
 }
 
 // The statistics of `count` <= N rows, one per lane: the maximum, and log2 of the sum of 2^((x - max) log2 e). Each
-// depends on its row alone.
+// depends on its row alone. `next` is a row that is read soon, or null.
 template <bool two_vectors, class Scalar>
-inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes) {
+inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes,
+                                                               const Scalar* next) {
   using L = Lanes<Scalar>;
   using F = typename L::F;
   const auto larger = [](F a, F b) { return L::max(b, a); };  // a where b is NaN
@@ -60,14 +66,15 @@ inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* con
   for (int i = 0; i < count; ++i) {
     const F shift = L::set(top[i]);
     part[i] = over_row<two_vectors>(rows[i], classes, Scalar(0), plus,
-                                    [shift](F x) { return L::exp2((x - shift) * Constants<Scalar>::log2_e); });
+                                    [shift](F x) { return L::exp2((x - shift) * Constants<Scalar>::log2_e); }, next);
   }
   return {maxima, L::log2(L::reduce_each(part, plus))};
 }
 template <class Scalar>
-inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes) {
-  return classes <= 2 * Lanes<Scalar>::N ? row_statistics<true>(rows, count, classes)
-                                         : row_statistics<false>(rows, count, classes);
+inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes,
+                                                               const Scalar* next) {
+  return classes <= 2 * Lanes<Scalar>::N ? row_statistics<true>(rows, count, classes, next)
+                                         : row_statistics<false>(rows, count, classes, next);
 }
 
 // factor * softmax(x), with the statistics of the row.
