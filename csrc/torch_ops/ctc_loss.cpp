@@ -173,7 +173,7 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
 FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
   m.def(
       "ctc_loss(Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, Tensor? class_bias, "
-      "int max_length, int blank, int star, float delay_penalty, bool from_logits, bool need_grad) "
+      "SymInt max_length, int blank, int star, float delay_penalty, bool from_logits, bool need_grad) "
       "-> (Tensor loss, Tensor occupancy, Tensor row_statistics, Tensor status)");
   m.def(
       "ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, "

@@ -48,7 +48,7 @@ Tensor ctc_loss_tangent(Tensor input, Tensor tangent, Tensor targets, Tensor inp
 FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
   m.def(
       "ctc_loss_tangent(Tensor input, Tensor tangent, Tensor targets, Tensor input_lengths, Tensor target_lengths, "
-      "Tensor? class_bias, int max_length, int blank, int star, float delay_penalty, bool from_logits) "
+      "Tensor? class_bias, SymInt max_length, int blank, int star, float delay_penalty, bool from_logits) "
       "-> Tensor occupancy_tangent");
 }
 FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) { m.impl("ctc_loss_tangent", TORCH_BOX(&ctc_loss_tangent)); }
