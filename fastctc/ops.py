@@ -66,7 +66,7 @@ def _(
     dtype = _scalar_type(input.dtype)
     return (
         input.new_empty(batch, dtype=dtype),
-        input.new_empty((batch, frames, torch.sym_min(max_length, frames)), dtype=dtype),
+        input.new_empty((batch, frames if need_grad else 0, torch.sym_min(max_length, frames)), dtype=dtype),
         input.new_empty((3 if from_logits else 1, batch, frames), dtype=dtype),
         input.new_empty(batch, dtype=torch.int32),
     )

@@ -60,6 +60,8 @@ static void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
   if (!padded && (offset < 0 || length > p.target_count - offset)) {
     value_error("target_lengths[", n, "] is ", length, ", but targets has only ", p.target_count, " elements");
   }
+  if (length <= frames && length > p.max_length)
+    value_error("target_lengths[", n, "] is ", length, ", but max_length is ", p.max_length);
   for (int64_t i = 0; i < length; ++i) {
     const int64_t label = p.targets[offset + i];
     if (label_is_valid(label, p.classes, p.blank, p.star)) continue;
@@ -122,6 +124,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
   set_class_bias(p, class_bias, scalar);
   Tensor loss = torch::stable::new_empty(input, {p.batch}, scalar);
   Tensor occupancy = torch::stable::new_empty(input, {p.batch, p.frames, p.max_length}, scalar);
+  Tensor kept = need_grad ? occupancy : torch::stable::new_empty(input, {p.batch, 0, p.max_length}, scalar);
   Tensor row_statistics = torch::stable::new_empty(input, {from_logits ? 3 : 1, p.batch, p.frames}, scalar);
   Tensor status = torch::stable::new_empty(input, {p.batch}, ScalarType::Int);
   p.loss = loss.mutable_data_ptr();
@@ -135,7 +138,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
   } else {
     forward_on_cpu(p);
   }
-  return {loss, occupancy, row_statistics, status};
+  return {loss, kept, row_statistics, status};
 }
 
 // class_bias and delay_penalty are in the occupancies already; only the derivative of this function needs them.

@@ -29,9 +29,13 @@ void clear(Scalar* p, int64_t count) {
   if (count > 0) memset(p, 0, size_t(count) * sizeof(Scalar));
 }
 
-// Frames of sample n that are read; 0 if it cannot be aligned.
+// Is the target short enough to be aligned?
+bool target_fits(const CtcLossParams& p, int64_t n) {
+  return p.target_lengths[n] <= p.input_lengths[n] && p.target_lengths[n] <= p.max_length;
+}
+// Frames of sample n that are read.
 int64_t frames_to_read(const CtcLossParams& p, int64_t n) {
-  return sample_is_valid(p, n) && p.target_lengths[n] <= p.input_lengths[n] ? p.input_lengths[n] : 0;
+  return sample_is_valid(p, n) && target_fits(p, n) ? p.input_lengths[n] : 0;
 }
 
 template <class Element>
@@ -104,8 +108,7 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
       Scalar* const out = static_cast<Scalar*>(p.occupancy) + (n * p.frames + t + k) * p.max_length;
       if (p.from_logits || in_place) {
         frame.blank[t + k] = rows[k][p.blank];
-        if (lookup) continue;
-        for (int64_t i = 0; i < length; i += L::N) {
+        for (int64_t i = 0; i < length && !lookup; i += L::N) {
           const auto mask = L::first(length - i);
           L::store(out + i, L::gather(rows[k], w.labels + i, mask), mask);
         }
@@ -118,7 +121,7 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
         const Scalar any = p.from_logits ? frame.max[t + k] + frame.log2_sum[t + k] * Scalar(kLn2) : 0;
         for (int64_t i = 0; i < length; ++i) out[i] = labels[i] == p.star ? any : out[i];
       }
-      clear(out + length, p.max_length - length);
+      if (p.need_grad) clear(out + length, p.max_length - length);
     }
   }
 }
@@ -132,13 +135,14 @@ void scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace)
     const int64_t n = chunk / chunks, t0 = chunk % chunks * kFramesPerChunk;
     const int64_t t1 = t0 + kFramesPerChunk < p.frames ? t0 + kFramesPerChunk : p.frames;
     const int64_t frames = frames_to_read(p, n), used = frames < t0 ? t0 : frames < t1 ? frames : t1;
-    score_frames<Element>(p, n, t0, used, w);
+    if (t0 < used) score_frames<Element>(p, n, t0, used, w);
     const FrameScalars<Scalar> frame(p, n);
     clear(frame.blank + used, t1 - used);
     if (p.from_logits) {
       clear(frame.max + used, t1 - used);
       clear(frame.log2_sum + used, t1 - used);
     }
+    if (!p.need_grad) continue;
     clear(static_cast<Scalar*>(p.occupancy) + (n * p.frames + used) * p.max_length, (t1 - used) * p.max_length);
   }
 }
@@ -161,6 +165,7 @@ struct ForwardWorkspace {
   Plane<Scalar> origins;    // (T) n and r of the score that the emissions of a frame are relative to
   Scalar* occupancy;        // (T, S) where the result is of another type
   Plane<Scalar> snapshots;  // closed forward states before each segment
+  bool meets;               // is it so short that both directions run at once?
   bool whole;               // are the rows of all frames kept, or of one segment?
   size_t size;
 
@@ -180,9 +185,10 @@ struct ForwardWorkspace {
     const bool tilted = p.delay_penalty != 0;
     q.tilt = w.take_plane<Scalar>(tilted ? q.slots + N : 0);
     if (!tilted) q.tilt = {};
-    // By the largest sample there could be, so that no sample needs more than that one. The result is the same.
-    whole = p.frames <= kMaxMeeting ||
-            (p.need_grad && p.frames * (p.max_length + N) * 4 * int64_t(sizeof(Scalar)) <= kWholeBytes);
+    meets = frames <= kMaxMeeting && q.slots <= kMaxMeetingRegisters * N;
+    // By the largest sample there could be, so that no smaller one needs more. It does not change the result.
+    const int64_t largest = p.frames * (p.max_length + N) * 4 * int64_t(sizeof(Scalar));
+    whole = meets || (p.need_grad && (p.frames <= kSegment || largest <= kWholeBytes));
     const int64_t rows = whole || frames < kSegment ? frames : kSegment;
     q.labels = w.take_plane<Scalar>(rows * q.slots, N);
     q.kept = w.take_plane<Scalar>(p.need_grad ? rows * q.slots : 0, N);
@@ -258,7 +264,7 @@ class Sample {
   Status run() {
     set_origins();
     if (!(std::fabs(offset_) < double(INFINITY))) return kNotANumber;
-    if (kInPlace && p_.frames <= kMaxMeeting && q_.slots <= kMaxMeetingRegisters * L::N) return meet();
+    if (w_.meets) return meet();
     const int64_t segments = (frames_ + kSegment - 1) / kSegment;
     if (w_.whole) emit(0, frames_);
     Scalar one = 1, zero = 0;
@@ -309,11 +315,12 @@ class Sample {
     const X total = crossing(q_, w_.forward, w_.backward);
     if (!(total.m[0] > 0)) return kInfeasible;
     log2_p_ = std::log2(double(total.m[0])) + double(total.e[0]);
-    if (!p_.need_grad) return kOk;
+    if (!p_.need_grad || length_ == 0) return kOk;
     const X factor = {L::set(1) / total.m, -total.e};
     rescale(q_, w_.forward, factor);
     rescale(q_, w_.backward, factor);
     run_both<Keep::kOccupancy>(middle, frames_, 0, middle);
+    store_occupancy();
     return kOk;
   }
   template <Keep keep>
@@ -446,6 +453,10 @@ class Sample {
       const X total = crossing(q_, w_.snapshot(s), w_.backward);
       rescale(q_, w_.backward, X{L::set(1) / total.m, -total.e});
     }
+    store_occupancy();
+  }
+
+  void store_occupancy() {
     if constexpr (!kInPlace) {
       for (int64_t t = 0; t < frames_; ++t) {
         for (int64_t i = 0; i < length_; ++i) rows_[t * p_.max_length + i] = Stored(w_.occupancy[t * length_ + i]);
@@ -480,7 +491,7 @@ void forward_sample(const CtcLossParams& p, int64_t n, void* workspace) {
   }
   status = kInfeasible;
   loss = Stored(INFINITY);
-  if (p.target_lengths[n] <= p.input_lengths[n]) {
+  if (target_fits(p, n)) {
     Sample<Stored, Scalar> sample(p, n, workspace);
     status = sample.run();
     loss = status == kNotANumber || status == kTooWide ? Stored(NAN) : Stored(sample.loss());
@@ -574,10 +585,18 @@ size_t ctc_loss_scores_workspace(const CtcLossParams& p) {
 }
 
 size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) {
-  const int64_t length = p.max_length < p.frames ? p.max_length : p.frames;
-  if (wide || p.dtype == DType::kFloat64)
-    return ForwardWorkspace<double>(nullptr, p, p.frames, length, p.need_grad).size;
-  return ForwardWorkspace<float>(nullptr, p, p.frames, length, false).size;
+  const auto size = [&](auto scalar) {
+    using Scalar = decltype(scalar);
+    const bool own_occupancy = p.need_grad && wide && p.dtype != DType::kFloat64;
+    const auto of = [&](int64_t frames, int64_t length) {
+      return ForwardWorkspace<Scalar>(nullptr, p, frames < p.frames ? frames : p.frames,
+                                      length < p.max_length ? length : p.max_length, own_occupancy)
+          .size;
+    };
+    const size_t largest = of(p.frames, p.max_length), meeting = of(kMaxMeeting, kMaxMeetingRegisters * Lanes<Scalar>::N - 1);
+    return largest > meeting ? largest : meeting;
+  };
+  return wide || p.dtype == DType::kFloat64 ? size(double()) : size(float());
 }
 
 void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
