@@ -371,6 +371,14 @@ def test_unbatched(device: Device, reduction: str, from_logits: bool) -> None:
         torch.testing.assert_close(torch.autograd.grad(loss, x)[0], expected_grad)
 
 
+def test_unbatched_target_may_be_padded(device: Device) -> None:
+    batch = random_batch(13, 1, 9, 4).to(device)
+    x = batch.x.detach()[:, 0]
+    expected = fastctc.ctc_loss(x, batch.targets[0, :3], 13, 3, reduction="sum")
+    padded = F.pad(batch.targets[0, :3], (0, 2), value=-1)
+    assert_same(fastctc.ctc_loss(x, padded, 13, 3, reduction="sum"), expected)
+
+
 def test_reductions(device: Device) -> None:
     batch = random_batch(13, 3, 9, 4).to(device)
     batch.target_lengths = torch.tensor([4, 2, 0])
@@ -555,7 +563,8 @@ def test_no_samples(device: Device, from_logits: bool) -> None:
         loss = fastctc.ctc_loss(x, targets, lengths, lengths, reduction="none", from_logits=from_logits)
         assert loss.shape == (0,)
         assert torch.autograd.grad(loss.sum(), x)[0].shape == (5, 0, 3)
-        assert fastctc.ctc_loss(x, targets, [], [], reduction="sum", from_logits=from_logits) == 0
+        for reduction in ("sum", "mean"):
+            assert fastctc.ctc_loss(x, targets, [], [], reduction=reduction, from_logits=from_logits) == 0
 
 
 # Determinism: bitwise
