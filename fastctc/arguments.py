@@ -55,6 +55,13 @@ def check_scores(log_probs: Tensor, blank: int) -> None:
         raise ValueError(f"blank is {blank}, but log_probs has {log_probs.shape[-1]} classes")
 
 
+def indices(tensor: Tensor, device: torch.device) -> Tensor:
+    """As int64 on `device`, contiguous."""
+    if tensor.dtype == torch.int64 and tensor.device == device and tensor.is_contiguous():
+        return tensor  # at half of the cost of finding that there is nothing to convert
+    return tensor.to(device=device, dtype=torch.int64).contiguous()
+
+
 def lengths_tensor(lengths: Lengths, name: str, batch: int, device: torch.device) -> Tensor:
     """Lengths in any accepted form as a contiguous int64 tensor of shape (N,) on `device`."""
     if isinstance(lengths, Tensor):
@@ -62,7 +69,7 @@ def lengths_tensor(lengths: Lengths, name: str, batch: int, device: torch.device
             raise TypeError(f"{name} must be an integer tensor, got {lengths.dtype}")
         if lengths.dim() > 1:
             raise ValueError(f"{name} must have one dimension, got shape {tuple(lengths.shape)}")
-        tensor = lengths.reshape(-1).to(device=device, dtype=torch.int64).contiguous()
+        tensor = indices(lengths.reshape(1) if lengths.dim() == 0 else lengths, device)
     else:
         values = [lengths] if isinstance(lengths, int) else list(lengths)
         for i, value in enumerate(values):
@@ -128,7 +135,7 @@ def loss_arguments(
     max_length = targets.shape[1] if padded else _longest_of_concatenated(targets, target_lengths)
     return LossArguments(
         log_probs,
-        targets.to(device=device, dtype=torch.int64).contiguous(),
+        indices(targets, device),
         lengths_tensor(input_lengths, "input_lengths", batch, device),
         lengths_tensor(target_lengths, "target_lengths", batch, device),
         class_bias,
