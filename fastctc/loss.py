@@ -55,7 +55,7 @@ def ctc_loss(
             that samples already learnt count less (Lin et al., "Focal loss for dense object detection", ICCV
             2017, equation 4; PaddleOCR's CTC loss has gamma 2). Where P exceeds 1 the result is 0.
         label_priors: (C) finite natural-log priors of the classes, subtracted from their log-probabilities in
-            every frame (Zeyer, Schlüter and Ney, "Why does CTC result in peaky behavior?", 2021, section 7).
+            every frame (Zeyer, Schlüter and Ney, "Why does CTC result in peaky behavior?", 2021).
             A constant: no gradient flows to it.
         blank_penalty: what the log-probability of the blank is lowered by in every frame, in nats. (icefall's
             decoders lower the logit by it, before the softmax.)
@@ -66,7 +66,7 @@ def ctc_loss(
         star: a label, not ``blank`` and not negative, that stands for anything: in each frame that it covers, at
             least one, its probability is 1 whatever the scores, priors and penalties are. ``star=C`` has the
             effect of a column of zeros appended to ``log_probs`` (the ``<star>`` of MMS: Pratap et al., "Scaling
-            speech technology to 1,000+ languages", 2023, section 3.1). A value below C takes that class's place.
+            speech technology to 1,000+ languages", 2023). A value below C takes that class's place.
 
     With any of the last four the loss is the negative logarithm of a score that is no probability: it can be
     negative.
