@@ -349,14 +349,13 @@ class Sample {
   // The emissions of a frame are relative to its blank's, or where that is zero, to the row's largest.
   void set_origins() {
     const Stored bias = p_.class_bias ? static_cast<const Stored*>(p_.class_bias)[p_.blank] : Stored(0);
-    double origins = 0, log2_sums = 0;
+    typename L::Wide origins{}, log2_sums{};
     for (int64_t t = 0; t < frames_; t += L::N) {
       const auto blank = load_as<Scalar>(frame_.blank + t, frames_ - t) + Scalar(bias);
+      const auto max = p_.from_logits ? load_as<Scalar>(frame_.max + t, frames_ - t) : L::set(0);
       const auto zero = L::less(blank, L::set(Scalar(kZeroLog)));
-      auto origin = blank;
+      const auto origin = L::select(zero, max, blank);
       if (L::any(zero)) {
-        const auto other = p_.from_logits ? load_as<Scalar>(frame_.max + t, frames_ - t) : L::set(0);
-        origin = L::select(zero, other, blank);
         if (!q_.blank_is_zero) {
           clear(w_.blank_is_zero, frames_);
           q_.blank_is_zero = w_.blank_is_zero;
@@ -366,14 +365,11 @@ class Sample {
       const Split<L> y = split<L>(origin);
       L::store(w_.origins.m + t, y.n);
       L::store(w_.origins.e + t, y.r);
-      for (int64_t i = t; i < frames_ && i < t + L::N; ++i) {
-        origins += double(origin[i - t]);
-        if (!p_.from_logits) continue;
-        origins -= double(frame_.max[i]);
-        log2_sums += double(frame_.log2_sum[i]);
-      }
+      const auto used = L::first(frames_ - t);
+      origins += L::widen(L::select(used, origin, L::set(0))) - L::widen(max);
+      if (p_.from_logits) log2_sums += L::widen(load_as<Scalar>(frame_.log2_sum + t, frames_ - t));
     }
-    offset_ += origins - kLn2 * log2_sums;
+    for (int i = 0; i < L::N; ++i) offset_ += origins[i] - kLn2 * log2_sums[i];
   }
 
   // Where the scores of labels i, i + 1, ... in a frame come from: a short row of the input, or their own row, which

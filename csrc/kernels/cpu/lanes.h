@@ -86,7 +86,10 @@ struct Lanes {
   using I = typename Vector<S>::I;
   using M = typename Mask<S>::type;
 
+  typedef double Wide __attribute__((vector_size(N * sizeof(double))));
+
   FASTCTC_LANE F set(S x) { return F{} + x; }
+  FASTCTC_LANE Wide widen(F x) { return __builtin_convertvector(x, Wide); }
   FASTCTC_LANE F load(const S* p) {
     F x;
     memcpy(&x, p, sizeof x);

@@ -19,15 +19,16 @@ inline const Scalar* contiguous_row(const Element* x, int64_t stride, int64_t cl
   return copy;
 }
 
-// f of each vector of a row, summed up (or what else `op` does); lanes beyond the row are `neutral`.
-template <class Scalar, class Op, class F>
+// f of each vector of a row, summed up (or what else `op` does); lanes beyond the row are `neutral`. A row of at most
+// two vectors needs no loop.
+template <bool two_vectors, class Scalar, class Op, class F>
 inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scalar neutral, const Op& op, const F& f) {
   using L = Lanes<Scalar>;
   const auto at = [&](int64_t c) {
     const auto inside = L::first(classes - c);
     return L::select(inside, f(L::load(x + c, inside)), L::set(neutral));
   };
-  if (classes <= 2 * L::N) return op(at(0), at(L::N));  // without a loop
+  if constexpr (two_vectors) return op(at(0), at(L::N));
   auto a = L::set(neutral), b = a;
   int64_t c = 0;
   for (; c + 2 * L::N <= classes; c += 2 * L::N) {
@@ -41,7 +42,7 @@ inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scal
 
 // The statistics of `count` <= N rows, one per lane: the maximum, and log2 of the sum of 2^((x - max) log2 e). Each
 // depends on its row alone.
-template <class Scalar>
+template <bool two_vectors, class Scalar>
 inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes) {
   using L = Lanes<Scalar>;
   using F = typename L::F;
@@ -50,31 +51,36 @@ inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* con
   const Scalar lowest = Scalar(-INFINITY);
   F part[L::N];
   Scalar top[L::N];
-  for (int i = 0; i < L::N; ++i) part[i] = L::set(lowest);
-  for (int i = 0; i < count; ++i) part[i] = over_row(rows[i], classes, lowest, larger, [](F x) { return x; });
+  for (int i = count; i < L::N; ++i) part[i] = L::set(lowest);
+  for (int i = 0; i < count; ++i) {
+    part[i] = over_row<two_vectors>(rows[i], classes, lowest, larger, [](F x) { return x; });
+  }
   const F maxima = L::reduce_each(part, larger);
   L::store(top, maxima);
   for (int i = 0; i < count; ++i) {
     const F shift = L::set(top[i]);
-    part[i] = over_row(rows[i], classes, Scalar(0), plus,
-                       [shift](F x) { return L::exp2((x - shift) * Constants<Scalar>::log2_e); });
+    part[i] = over_row<two_vectors>(rows[i], classes, Scalar(0), plus,
+                                    [shift](F x) { return L::exp2((x - shift) * Constants<Scalar>::log2_e); });
   }
   return {maxima, L::log2(L::reduce_each(part, plus))};
+}
+template <class Scalar>
+inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes) {
+  return classes <= 2 * Lanes<Scalar>::N ? row_statistics<true>(rows, count, classes)
+                                         : row_statistics<false>(rows, count, classes);
 }
 
 // factor * softmax(x), with the statistics of the row.
 template <class Scalar>
 inline void softmax(const Scalar* x, int64_t classes, RowStatistics<Scalar> row, Scalar factor, Scalar* out) {
   using L = Lanes<Scalar>;
-  const auto shift = L::set(row.max), log2_sum = L::set(row.log2_sum), scale = L::set(Constants<Scalar>::log2_e);
+  const auto shift = L::set(row.max), log2_sum = L::set(row.log2_sum);
+  const auto of = [&](typename L::F v) {
+    return factor * L::exp2((v - shift) * Constants<Scalar>::log2_e - log2_sum);
+  };
   int64_t c = 0;
-  for (; c + L::N <= classes; c += L::N) {
-    L::store(out + c, factor * L::exp2((L::load(x + c) - shift) * scale - log2_sum));
-  }
-  if (c < classes) {
-    const auto rest = L::first(classes - c);
-    L::store(out + c, factor * L::exp2((L::load(x + c, rest) - shift) * scale - log2_sum), rest);
-  }
+  for (; c + L::N <= classes; c += L::N) L::store(out + c, of(L::load(x + c)));
+  if (c < classes) L::store(out + c, of(L::load(x + c, L::first(classes - c))), L::first(classes - c));
 }
 
 }  // namespace FASTCTC_ISA

@@ -6,6 +6,7 @@
 
 namespace fastctc {
 namespace cpu {
+namespace FASTCTC_ISA {
 
 inline bool sample_is_valid(const CtcLossParams& p, int64_t n) {
   const int64_t offset = p.target_offsets[n], length = p.target_lengths[n];
@@ -17,5 +18,6 @@ inline bool sample_is_valid(const CtcLossParams& p, int64_t n) {
   return true;
 }
 
+}  // namespace FASTCTC_ISA
 }  // namespace cpu
 }  // namespace fastctc
