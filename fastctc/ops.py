@@ -20,6 +20,7 @@ except ImportError as error:
 __all__ = [
     "NAMES",
     "_C",
+    "SecondDerivative",
     "ctc_loss",
     "ctc_loss_backward",
     "ctc_loss_tangent",
@@ -29,7 +30,8 @@ __all__ = [
 
 NAMES = ("ctc_loss", "ctc_loss_backward", "ctc_loss_tangent", "greedy_decode")
 
-OK = 0  # of enum Status in csrc/math/lattice.h
+OK, NOT_A_NUMBER, INVALID = 0, 2, 3  # of enum Status in csrc/math/lattice.h
+
 Tensors4 = tuple[Tensor, Tensor, Tensor, Tensor]
 
 ctc_loss: Callable[..., Tensors4] = torch.ops.fastctc.ctc_loss.default
@@ -64,7 +66,7 @@ def _(
     dtype = _scalar_type(input.dtype)
     return (
         input.new_empty(batch, dtype=dtype),
-        input.new_empty((batch, frames if need_grad else 0, min(max_length, frames)), dtype=dtype),
+        input.new_empty((batch, frames if need_grad else 0, torch.sym_min(max_length, frames)), dtype=dtype),
         input.new_empty((3 if from_logits else 1, batch, frames), dtype=dtype),
         input.new_empty(batch, dtype=torch.int32),
     )
@@ -104,22 +106,27 @@ def _(
     from_logits: bool,
 ) -> Tensor:
     frames, batch, _ = input.shape
-    return input.new_empty((batch, frames, min(max_length, frames)), dtype=_scalar_type(input.dtype))
+    return input.new_empty(
+        (batch, frames, torch.sym_min(max_length, frames)), dtype=_scalar_type(input.dtype)
+    )
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    input, targets, input_lengths, target_lengths, class_bias, _, *options, _ = inputs
+    input, targets, input_lengths, target_lengths, class_bias, _, *options, need_grad = inputs
     _, occupancy, row_statistics, status = output
     ctx.save_for_backward(
         input, targets, input_lengths, target_lengths, occupancy, row_statistics, status, class_bias
     )
     ctx.options = options  # blank, star, delay_penalty, from_logits
+    ctx.has_occupancy = need_grad
     ctx.mark_non_differentiable(occupancy, row_statistics, status)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     grad = None
+    if not ctx.has_occupancy:
+        raise RuntimeError("fastctc::ctc_loss was called with need_grad=False: it cannot be differentiated")
     if grad_loss is not None:
         grad = ctc_loss_backward(grad_loss, *ctx.saved_tensors, *ctx.options)
     return (grad, *[None] * 10)
@@ -182,21 +189,23 @@ def second_derivative(
     return (direction * first).sum((0, 2)), second.to(input.dtype)
 
 
-class _SecondDerivative(torch.autograd.Function):
+class SecondDerivative(torch.autograd.Function):
     """second_derivative, which has no derivative itself."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        """As second_derivative."""
         return second_derivative(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        pass
+        """Saves nothing."""
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
+        """Raises."""
         return _no_third_derivative(ctx)
 
 
@@ -206,7 +215,7 @@ def _save_for_double_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor)
 
 
 def _double_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
-    grads = _SecondDerivative.apply(direction, *ctx.saved_tensors, *ctx.options)  # type: ignore[no-untyped-call]
+    grads = SecondDerivative.apply(direction, *ctx.saved_tensors, *ctx.options)
     return (*grads, *[None] * 11)
 
 

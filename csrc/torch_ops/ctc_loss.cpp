@@ -20,39 +20,34 @@ CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tenso
   p.stride_t = input.stride(0);
   p.stride_n = input.stride(1);
   p.stride_c = input.stride(2);
-  p.targets = int64_data(targets, "targets");
+  p.targets = int64_data(targets, "targets", input);
   p.target_count = targets.numel();
   p.target_columns = targets.dim() == 2 ? targets.size(1) : -1;
-  p.input_lengths = int64_data(input_lengths, "input_lengths");
-  p.target_lengths = int64_data(target_lengths, "target_lengths");
+  p.input_lengths = lengths_data(input_lengths, "input_lengths", input, p.batch);
+  p.target_lengths = lengths_data(target_lengths, "target_lengths", input, p.batch);
   p.max_length = max_length < p.frames ? max_length : p.frames;
   p.blank = blank;
   p.star = star;
   p.from_logits = from_logits;
   const bool whole = targets.dim() == 1 || (targets.dim() == 2 && targets.size(0) == p.batch);
   if (!whole) value_error("targets must be (N, S) or (sum of target_lengths)");
-  for (const Tensor* t : {&input_lengths, &target_lengths}) {
-    if (t->dim() != 1 || t->size(0) != p.batch)
-      value_error("lengths must have one value for each of the ", p.batch, " samples");
-  }
   if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
   if (star == blank) value_error("star is ", star, ", the blank");
   return p;
 }
 
-void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, ScalarType scalar) {
+void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, const Tensor& input) {
   if (!class_bias) return;
-  if (class_bias->dim() != 1 || class_bias->size(0) != p.classes || class_bias->scalar_type() != scalar ||
-      !class_bias->is_contiguous())
-    value_error("class_bias must be contiguous, one value of the loss's type for each of the ", p.classes, " classes");
+  if (class_bias->dim() != 1 || class_bias->size(0) != p.classes || class_bias->scalar_type() != scalar_type_of(input))
+    value_error("class_bias must have one value, of the loss's type, for each of the ", p.classes, " classes");
+  check_place(*class_bias, "class_bias", input);
   p.class_bias = class_bias->const_data_ptr();
 }
 
 static void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
   const int64_t frames = p.input_lengths[n], length = p.target_lengths[n];
   const bool padded = p.target_columns >= 0;
-  if (frames < 0) value_error("input_lengths[", n, "] is ", frames, ", but must not be negative");
-  if (frames > p.frames) value_error("input_lengths[", n, "] is ", frames, ", but log_probs has ", p.frames, " frames");
+  check_input_length(p.input_lengths, n, p.frames);
   if (length < 0) value_error("target_lengths[", n, "] is ", length, ", but must not be negative");
   if (padded && length > p.target_columns) {
     value_error("target_lengths[", n, "] is ", length, ", but targets has ", p.target_columns, " columns");
@@ -121,7 +116,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
   p.need_grad = need_grad;
   p.delay_penalty = delay_penalty;
   const ScalarType scalar = scalar_type_of(input);
-  set_class_bias(p, class_bias, scalar);
+  set_class_bias(p, class_bias, input);
   Tensor loss = torch::stable::new_empty(input, {p.batch}, scalar);
   Tensor occupancy = torch::stable::new_empty(input, {p.batch, p.frames, p.max_length}, scalar);
   Tensor kept = need_grad ? occupancy : torch::stable::new_empty(input, {p.batch, 0, p.max_length}, scalar);
@@ -147,12 +142,15 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
                          int64_t star, double, bool from_logits) {
   CtcLossParams p =
       parameters(input, targets, input_lengths, target_lengths, occupancy.size(2), blank, star, from_logits);
-  Tensor g = torch::stable::contiguous(grad_loss);
+  const ScalarType scalar = scalar_type_of(input);
+  const Tensor g = torch::stable::contiguous(grad_loss);
+  p.grad_loss = saved_data(g, "grad_loss", input, scalar, {p.batch});
+  p.occupancy = saved_data(occupancy, "occupancy", input, scalar, {p.batch, p.frames, p.max_length});
+  p.row_statistics =
+      saved_data(row_statistics, "row_statistics", input, scalar, {row_statistics.size(0), p.batch, p.frames});
+  if (row_statistics.size(0) < (from_logits ? 3 : 1)) value_error("row_statistics are not of logits");
+  p.status = static_cast<int32_t*>(saved_data(status, "status", input, ScalarType::Int, {p.batch}));
   Tensor grad = torch::stable::empty_like(input);
-  p.grad_loss = g.const_data_ptr();
-  p.occupancy = const_cast<void*>(occupancy.const_data_ptr());
-  p.row_statistics = const_cast<void*>(row_statistics.const_data_ptr());
-  p.status = static_cast<int32_t*>(const_cast<void*>(status.const_data_ptr()));
   p.grad = grad.mutable_data_ptr();
   p.grad_stride_t = grad.stride(0);
   p.grad_stride_n = grad.stride(1);
@@ -176,7 +174,7 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
 FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
   m.def(
       "ctc_loss(Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, Tensor? class_bias, "
-      "int max_length, int blank, int star, float delay_penalty, bool from_logits, bool need_grad) "
+      "SymInt max_length, int blank, int star, float delay_penalty, bool from_logits, bool need_grad) "
       "-> (Tensor loss, Tensor occupancy, Tensor row_statistics, Tensor status)");
   m.def(
       "ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, "

@@ -13,7 +13,7 @@ namespace fastctc {
 CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
                          const Tensor& target_lengths, int64_t max_length, int64_t blank, int64_t star,
                          bool from_logits);
-void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, ScalarType scalar);
+void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, const Tensor& input);
 
 // Where the labels of each sample start.
 std::vector<int64_t> target_offsets(const CtcLossParams& p);

@@ -16,11 +16,12 @@ Tensor ctc_loss_tangent(Tensor input, Tensor tangent, Tensor targets, Tensor inp
   CtcTangentParams p{};
   p.loss = parameters(input, targets, input_lengths, target_lengths, max_length, blank, star, from_logits);
   p.loss.delay_penalty = delay_penalty;
-  set_class_bias(p.loss, class_bias, scalar);
+  set_class_bias(p.loss, class_bias, input);
   if (tangent.dim() != 3 || tangent.size(0) != p.loss.frames || tangent.size(1) != p.loss.batch ||
       tangent.size(2) != p.loss.classes || tangent.scalar_type() != scalar) {
     value_error("tangent must have the shape of input, and the type of the loss");
   }
+  check_device(tangent, "tangent", input);
   p.tangent = tangent.const_data_ptr();
   p.tangent_stride_t = tangent.stride(0);
   p.tangent_stride_n = tangent.stride(1);
@@ -48,7 +49,7 @@ Tensor ctc_loss_tangent(Tensor input, Tensor tangent, Tensor targets, Tensor inp
 FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
   m.def(
       "ctc_loss_tangent(Tensor input, Tensor tangent, Tensor targets, Tensor input_lengths, Tensor target_lengths, "
-      "Tensor? class_bias, int max_length, int blank, int star, float delay_penalty, bool from_logits) "
+      "Tensor? class_bias, SymInt max_length, int blank, int star, float delay_penalty, bool from_logits) "
       "-> Tensor occupancy_tangent");
 }
 FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) { m.impl("ctc_loss_tangent", TORCH_BOX(&ctc_loss_tangent)); }
