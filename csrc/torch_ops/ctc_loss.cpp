@@ -131,6 +131,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
     Tensor workspace = device_workspace(input, cuda::ctc_loss_forward_workspace(p));
     check_cuda(cuda::ctc_loss_forward(p, workspace.mutable_data_ptr(), current_stream(input)));
   } else {
+    advise_huge_pages(p.occupancy, size_t(occupancy.numel()) * occupancy.element_size());
     forward_on_cpu(p);
   }
   return {loss, kept, row_statistics, status};
