@@ -281,10 +281,20 @@ def test_arguments_are_left_alone(device: Device) -> None:
 
 def test_without_grad(device: Device) -> None:
     batch = random_batch(12, 2, 5, 4).to(device)
+    for without in (torch.no_grad, torch.inference_mode):
+        with without():
+            loss = batch.loss(reduction="none")
+        assert not loss.requires_grad
+        assert_same(loss, batch.loss(reduction="none").detach())
+
+
+def test_changing_what_the_gradient_needs_is_found(device: Device) -> None:
+    x = random_batch(12, 2, 5, 4).to(device).x * 1
+    loss = fastctc.ctc_loss(x, torch.tensor([[1], [2]]), [12, 12], [1, 1], from_logits=True)
     with torch.no_grad():
-        loss = batch.loss(reduction="none")
-    assert not loss.requires_grad
-    assert_same(loss, batch.loss(reduction="none").detach())
+        x += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 # Forms of the arguments
