@@ -42,8 +42,8 @@ namespace fastctc {
 constexpr int kTile = 16;     // frames between two normalizations; also the frames of a tile
 constexpr int kSegment = 64;  // frames between two snapshots
 
-// What the two directions share of one sequence. X is the number type, P the number of slots: a multiple of W::N, larger
-// than S.
+// What the two directions share of one sequence. X is the number type, P the number of slots: a multiple of W::N,
+// larger than S.
 template <class X>
 struct Sequence {
   using Scalar = typename X::Warp::Scalar;
@@ -150,8 +150,8 @@ FASTCTC_HD void run_tile(const Sequence<X>& q, const States<X>& states, int64_t 
   tile.save();
 }
 
-// A sequence of one block in both directions at once: forward through [f0, f1), backward through [b0, b1). Neither waits
-// for the other, so that a processor that could do more than one of them at a time does.
+// A sequence of one block in both directions at once: forward through [f0, f1), backward through [b0, b1). Neither
+// waits for the other, so that a processor that could do more than one of them at a time does.
 template <Keep keep, class X, int K>
 FASTCTC_HD void run_both(const Sequence<X>& q, const States<X>& forward, int64_t f0, int64_t f1,
                          const States<X>& backward, int64_t b0, int64_t b1) {

@@ -334,8 +334,9 @@ class Sample {
     }
   }
 
-  // The blanks before label j are tilted by exp(delay_penalty * j) in every frame, label j by one more. Over a path that
-  // is delay_penalty times the number of labels begun by each frame, so that it falls by it for each frame of delay.
+  // The blanks before label j are tilted by exp(delay_penalty * j) in every frame, label j by one more. Over a path
+  // that is delay_penalty times the number of labels begun by each frame, so that it falls by it for each frame of
+  // delay.
   void set_tilt() {
     const Split<L> none = {L::set(0), L::set(0)};
     for (int64_t j = 0; j < q_.slots + L::N; j += L::N) {
@@ -591,7 +592,8 @@ size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) {
                                       length < p.max_length ? length : p.max_length, own_occupancy)
           .size;
     };
-    const size_t largest = of(p.frames, p.max_length), meeting = of(kMaxMeeting, kMaxMeetingRegisters * Lanes<Scalar>::N - 1);
+    const size_t largest = of(p.frames, p.max_length),
+                 meeting = of(kMaxMeeting, kMaxMeetingRegisters * Lanes<Scalar>::N - 1);
     return largest > meeting ? largest : meeting;
   };
   return wide || p.dtype == DType::kFloat64 ? size(double()) : size(float());

@@ -118,9 +118,7 @@ struct Lanes {
   FASTCTC_LANE M both(M a, M b) { return M(a & b); }
   FASTCTC_LANE M invert(M m) { return M(~m); }
   // The lanes below `count`.
-  FASTCTC_LANE M first(int64_t count) {
-    return count >= N ? M(-1) : count <= 0 ? M(0) : M((1u << count) - 1);
-  }
+  FASTCTC_LANE M first(int64_t count) { return count >= N ? M(-1) : count <= 0 ? M(0) : M((1u << count) - 1); }
   FASTCTC_LANE F select(M m, F a, F b) {
     if constexpr (kSingle) return _mm512_mask_blend_ps(m, b, a);
     if constexpr (!kSingle) return _mm512_mask_blend_pd(m, b, a);

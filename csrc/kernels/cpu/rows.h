@@ -19,9 +19,9 @@ inline const Scalar* contiguous_row(const Element* x, int64_t stride, int64_t cl
   return copy;
 }
 
-// f of each vector of a row, summed up (or what else `op` does); lanes beyond the row are `neutral`. A row of at most
-// two vectors needs no loop. Meanwhile the row at `next` is fetched from memory.
-template <bool two_vectors, class Scalar, class Op, class F>
+// f of each vector of a row, summed up (or what else `op` does); lanes beyond the row are `neutral`. A row of few
+// vectors needs no loop: `vectors` is their number, or 0. Meanwhile the row at `next` is fetched from memory.
+template <int vectors, class Scalar, class Op, class F>
 inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scalar neutral, const Op& op, const F& f,
                                           const Scalar* next = nullptr) {
   using L = Lanes<Scalar>;
@@ -29,7 +29,11 @@ inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scal
     const auto inside = L::first(classes - c);
     return L::select(inside, f(L::load(x + c, inside)), L::set(neutral));
   };
-  if constexpr (two_vectors) return op(at(0), at(L::N));
+  if constexpr (vectors > 0) {
+    auto all = at((vectors - 1) * L::N);
+    for (int i = 0; i < vectors - 1; ++i) all = op(f(L::load(x + i * L::N)), all);
+    return all;
+  }
   auto a = L::set(neutral), b = a;
   int64_t c = 0;
   for (; c + 2 * L::N <= classes; c += 2 * L::N) {
@@ -47,34 +51,45 @@ inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scal
 
 // The statistics of `count` <= N rows, one per lane: the maximum, and log2 of the sum of 2^((x - max) log2 e). Each
 // depends on its row alone. `next` is a row that is read soon, or null.
-template <bool two_vectors, class Scalar>
+template <int vectors, class Scalar>
 inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes,
                                                                const Scalar* next) {
   using L = Lanes<Scalar>;
   using F = typename L::F;
-  const auto larger = [](F a, F b) { return L::max(b, a); };  // a where b is NaN
+  const auto larger = [](F a, F b) { return L::max(a, b); };  // b where a is NaN
   const auto plus = [](F a, F b) { return a + b; };
   const Scalar lowest = Scalar(-INFINITY);
   F part[L::N];
   Scalar top[L::N];
   for (int i = count; i < L::N; ++i) part[i] = L::set(lowest);
   for (int i = 0; i < count; ++i) {
-    part[i] = over_row<two_vectors>(rows[i], classes, lowest, larger, [](F x) { return x; });
+    part[i] = over_row<vectors>(rows[i], classes, lowest, larger, [](F x) { return x; });
   }
   const F maxima = L::reduce_each(part, larger);
   L::store(top, maxima);
   for (int i = 0; i < count; ++i) {
     const F shift = L::set(top[i]);
-    part[i] = over_row<two_vectors>(rows[i], classes, Scalar(0), plus,
-                                    [shift](F x) { return L::exp2((x - shift) * Constants<Scalar>::log2_e); }, next);
+    part[i] = over_row<vectors>(
+        rows[i], classes, Scalar(0), plus, [shift](F x) { return L::exp2((x - shift) * Constants<Scalar>::log2_e); },
+        next);
   }
   return {maxima, L::log2(L::reduce_each(part, plus))};
 }
 template <class Scalar>
 inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes,
                                                                const Scalar* next) {
-  return classes <= 2 * Lanes<Scalar>::N ? row_statistics<true>(rows, count, classes, next)
-                                         : row_statistics<false>(rows, count, classes, next);
+  switch ((classes + Lanes<Scalar>::N - 1) / Lanes<Scalar>::N) {
+    case 1:
+      return row_statistics<1>(rows, count, classes, next);
+    case 2:
+      return row_statistics<2>(rows, count, classes, next);
+    case 3:
+      return row_statistics<3>(rows, count, classes, next);
+    case 4:
+      return row_statistics<4>(rows, count, classes, next);
+    default:
+      return row_statistics<0>(rows, count, classes, next);
+  }
 }
 
 // factor * softmax(x), with the statistics of the row.
@@ -82,9 +97,7 @@ template <class Scalar>
 inline void softmax(const Scalar* x, int64_t classes, RowStatistics<Scalar> row, Scalar factor, Scalar* out) {
   using L = Lanes<Scalar>;
   const auto shift = L::set(row.max), log2_sum = L::set(row.log2_sum);
-  const auto of = [&](typename L::F v) {
-    return factor * L::exp2((v - shift) * Constants<Scalar>::log2_e - log2_sum);
-  };
+  const auto of = [&](typename L::F v) { return factor * L::exp2((v - shift) * Constants<Scalar>::log2_e - log2_sum); };
   int64_t c = 0;
   for (; c + L::N <= classes; c += L::N) L::store(out + c, of(L::load(x + c)));
   if (c < classes) L::store(out + c, of(L::load(x + c, L::first(classes - c))), L::first(classes - c));
