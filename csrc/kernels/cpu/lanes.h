@@ -284,16 +284,17 @@ struct Lanes {
   FASTCTC_LANE F reduce_add(F x) {
     return reduce(x, [](F a, F b) { return a + b; });
   }
-  // Lane i of the result is the sum (or what else `op` makes) of the lanes of x[i].
-  template <class Op>
+  // Lane i of the result is the sum (or what else `op` makes) of the lanes of x[i]. `count` registers are left, with
+  // N / count lanes for each of the first ones.
+  template <int count = N, class Op>
   FASTCTC_LANE F reduce_each(F* x, Op op) {
-    _Pragma("GCC unroll 8") for (int count = N; count > 1; count /= 2) {
-      _Pragma("GCC unroll 8") for (int i = 0; i < count / 2; ++i) {
-        const F a = x[2 * i], b = x[2 * i + 1];
-        x[i] = op(__builtin_shuffle(a, b, index<2, 0>()), __builtin_shuffle(a, b, index<2, 1>()));
-      }
+    if constexpr (count == 1) return x[0];
+    F y[count > 1 ? count / 2 : 1];
+    FASTCTC_UNROLL for (int i = 0; i < count / 2; ++i) {
+      const F a = x[2 * i], b = x[2 * i + 1];
+      y[i] = op(__builtin_shuffle(a, b, index<2, 0>()), __builtin_shuffle(a, b, index<2, 1>()));
     }
-    return x[0];
+    return reduce_each<(count > 1 ? count / 2 : 1)>(y, op);
   }
 
   // The register whose lanes are the slots before (after) those of x; `edge` is the register before (after) it.
