@@ -20,13 +20,17 @@ struct Machine {
 };
 constexpr Machine kMachines[] = {{"cpu", false}, {"emulated", true}};
 
-// A batch of padded targets and what forward and backward make of it.
+// A batch and what forward and backward make of it. Targets are padded, or concatenated without gaps.
 template <class Scalar>
 struct Batch {
   int T, N, C, S, blank;
-  bool from_logits = false;
-  std::vector<Scalar> x;  // (T, N, C)
-  std::vector<int64_t> targets, offsets, input_lengths, target_lengths;
+  bool from_logits = false, concatenated = false;
+  int64_t star = -1;
+  double delay_penalty = 0;
+  std::vector<Scalar> x;           // (T, N, C)
+  std::vector<Scalar> class_bias;  // (C), or empty
+  std::vector<int64_t> targets;    // (N, S)
+  std::vector<int64_t> packed, offsets, input_lengths, target_lengths;
   std::vector<Scalar> loss, grad, occupancy, row_statistics;
   std::vector<int32_t> status;
 
@@ -62,8 +66,16 @@ struct Batch {
     return Labelling(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
   }
 
-  CtcLossParams params() {
+  CtcLossParams params(bool need_grad = true) {
     const int kept = S < T ? S : T;
+    if (concatenated) {
+      packed.clear();
+      for (int n = 0; n < N; ++n) {
+        offsets[n] = int64_t(packed.size());
+        packed.insert(packed.end(), targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
+      }
+    }
+    const std::vector<int64_t>& labels = concatenated ? packed : targets;
     CtcLossParams p{};
     p.input = x.data();
     p.dtype = sizeof(Scalar) == 8 ? DType::kFloat64 : DType::kFloat32;
@@ -71,20 +83,22 @@ struct Batch {
     p.stride_t = p.grad_stride_t = int64_t(N) * C;
     p.stride_n = p.grad_stride_n = C;
     p.stride_c = p.grad_stride_c = 1;
-    p.targets = targets.data();
-    p.target_offsets = offsets.data();
-    p.target_count = int64_t(targets.size());
-    p.target_columns = S;
+    p.targets = labels.data();
+    p.target_count = int64_t(labels.size());
+    p.target_columns = concatenated ? -1 : S;
     p.input_lengths = input_lengths.data();
     p.target_lengths = target_lengths.data();
     p.max_length = kept;
     p.blank = blank;
     p.from_logits = from_logits;
-    p.need_grad = true;
+    p.need_grad = need_grad;
+    p.class_bias = class_bias.empty() ? nullptr : class_bias.data();
+    p.star = star;
+    p.delay_penalty = delay_penalty;
     loss.assign(N, 7);
     grad.assign(x.size(), 7);
     occupancy.assign(size_t(N) * T * kept, 7);
-    row_statistics.assign(from_logits ? size_t(N) * T * 2 : 0, 7);
+    row_statistics.assign(size_t(N) * T * (from_logits ? 3 : 1), 7);
     status.assign(N, 7);
     p.loss = loss.data();
     p.occupancy = occupancy.data();
@@ -94,25 +108,30 @@ struct Batch {
     return p;
   }
 
-  void run(const Machine& machine) {
-    CtcLossParams p = params();
+  void run(const Machine& machine, bool need_grad = true) {
+    CtcLossParams p = params(need_grad);
     const std::vector<Scalar> ones(N, 1);
     p.grad_loss = ones.data();
     if (machine.cuda) {
       std::vector<char> forward(cuda::ctc_loss_forward_workspace(p) + 64);
       CHECK(cuda::ctc_loss_forward(p, align(forward), nullptr) == 0);
+      if (!need_grad) return;
       std::vector<char> backward(cuda::ctc_loss_backward_workspace(p) + 64);
       CHECK(cuda::ctc_loss_backward(p, align(backward), nullptr) == 0);
-    } else {
-      std::vector<char> forward(cpu::ctc_loss_forward_workspace(p, true) + 64);
-      cpu::ctc_loss_forward(p, 0, N, false, align(forward));
-      for (int n = 0; n < N; ++n) {
-        if (status[n] == kTooWide) cpu::ctc_loss_forward(p, n, n + 1, true, align(forward));
-      }
-      std::vector<char> backward(cpu::ctc_loss_backward_workspace(p) + 64);
-      const int64_t chunks = N * ((T + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk);
-      cpu::ctc_loss_backward(p, 0, chunks, align(backward));
+      return;
     }
+    p.target_offsets = offsets.data();
+    const int64_t chunks = N * ((T + cpu::kFramesPerChunk - 1) / cpu::kFramesPerChunk);
+    std::vector<char> scores(cpu::ctc_loss_scores_workspace(p) + 64);
+    std::vector<char> forward(cpu::ctc_loss_forward_workspace(p, true) + 64);
+    cpu::ctc_loss_scores(p, 0, chunks, align(scores));
+    cpu::ctc_loss_forward(p, 0, N, false, align(forward));
+    for (int n = 0; n < N; ++n) {
+      if (status[n] == kTooWide) cpu::ctc_loss_forward(p, n, n + 1, true, align(forward));
+    }
+    if (!need_grad) return;
+    std::vector<char> backward(cpu::ctc_loss_backward_workspace(p) + 64);
+    cpu::ctc_loss_backward(p, 0, (int64_t(N) * T + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk, align(backward));
   }
   static void* align(std::vector<char>& memory) {
     return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
