@@ -142,7 +142,7 @@ __device__ __forceinline__ Task<Element, Scalar> make_task(const CtcLossParams& 
 
 template <class Scalar>
 constexpr int max_threads(int K) {
-  return 2 * kWarp * (K < 4 ? 1 : kMaxWarps<Scalar>);
+  return 2 * kWarp * (K == 1 ? 1 : kMaxWarps<Scalar>);
 }
 
 // Zeros in what the walks have left of the occupancies of sample n: labels from `filled` on, and frames from `frames`
@@ -158,10 +158,10 @@ __device__ __forceinline__ void clear(const CtcLossParams& p, int64_t n, int64_t
   for (int64_t i = frames * S + threadIdx.x; i < p.frames * S; i += blockDim.x) out[i] = 0;
 }
 
-// K labels in each lane, of which there are enough for all slots unless K is 4. Scalar is what the states are made of:
+// K labels in each lane; with one, a single warp in each direction has all of them. Scalar is what the states are made of:
 // where that is not the type of the results (wide), only the samples marked kTooWide are done.
 template <class Element, class Scalar, int K, bool kOptions>
-__global__ void __launch_bounds__(max_threads<Scalar>(K))
+__global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     recursions(CtcLossParams p, ForwardWorkspace<typename ScalarOf<Element>::type> w) {
   using Stored = typename ScalarOf<Element>::type;
   using X = Scaled<Lanes<Scalar>>;
@@ -254,8 +254,7 @@ cudaError_t run_recursions(const CtcLossParams& p, const ForwardWorkspace<typena
                            cudaStream_t stream) {
   using Scalar = typename ScalarOf<Element>::type;
   if (p.max_length < kWarp) return run_recursions<Element, Scalar, 1, kOptions>(p, w, stream);
-  if (p.max_length < 2 * kWarp) return run_recursions<Element, Scalar, 2, kOptions>(p, w, stream);
-  return run_recursions<Element, Scalar, 4, kOptions>(p, w, stream);
+  return run_recursions<Element, Scalar, 2, kOptions>(p, w, stream);
 }
 
 template <class Element>
@@ -277,7 +276,7 @@ cudaError_t forward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   if (!error)
     error = options ? run_recursions<Element, true>(p, w, stream) : run_recursions<Element, false>(p, w, stream);
   if constexpr (sizeof(Stored) < sizeof(double)) {
-    if (!error) error = run_recursions<Element, double, 4, true>(p, w, stream);
+    if (!error) error = run_recursions<Element, double, 2, true>(p, w, stream);
   }
   return error;
 }

@@ -129,7 +129,7 @@ class Walk {
   static constexpr int kSide = kForward ? 0 : 1;
   static constexpr int kColumn = kWarp * K, kTiles = kMaxWarps<Scalar>, kFrames = kTileFrames<Scalar>;
   // Frames whose scores are loaded ahead.
-  static constexpr int kAhead = sizeof(Scalar) == 8 ? (K == 1 ? 4 : 2) : (K == 1 ? 8 : 4);
+  static constexpr int kAhead = sizeof(Scalar) == 8 ? (K == 1 ? 4 : 2) : (K == 1 ? 8 : kOptions ? 2 : 4);
 
  public:
   __device__ __forceinline__ Walk(const Task<Element, Scalar>& q, Exchange<Scalar>& shared, int rank)
