@@ -97,6 +97,12 @@ FASTCTC_HD Scaled<W> operator+(Scaled<W> a, Scaled<W> b) {
   return {W::scale(a.m, a.e - e) + W::scale(b.m, b.e - e), e};
 }
 
+template <class W>
+FASTCTC_HD Scaled<W> sum(Scaled<W> a, Scaled<W> b, Scaled<W> c) {
+  const auto e = W::max(W::max(a.e, b.e), c.e);
+  return {W::scale(a.m, a.e - e) + W::scale(b.m, b.e - e) + W::scale(c.m, c.e - e), e};
+}
+
 // The mantissa back into [1, 2); zero keeps the exponent of zero.
 template <class W>
 FASTCTC_HD Scaled<W> normalize(Scaled<W> a) {

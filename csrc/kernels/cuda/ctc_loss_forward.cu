@@ -101,6 +101,17 @@ __global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const
 }
 
 template <class Element, class Scalar>
+__device__ __forceinline__ Streams<Element, Scalar> make_streams(
+    const CtcLossParams& p, const ForwardWorkspace<typename ScalarOf<Element>::type>& w, int64_t n) {
+  using Stored = typename ScalarOf<Element>::type;
+  using Exponent = typename Numbers<Scalar, Stored>::Exponent;
+  const int64_t rows = n * p.frames * p.max_length;
+  return {static_cast<const Element*>(p.input) + n * p.stride_n,
+          FrameScalars<Stored>(p, n).blank,
+          {static_cast<Stored*>(p.occupancy) + rows, reinterpret_cast<Exponent*>(w.exponents) + rows}};
+}
+
+template <class Element, class Scalar>
 __device__ __forceinline__ Task<Element, Scalar> make_task(const CtcLossParams& p,
                                                            const ForwardWorkspace<typename ScalarOf<Element>::type>& w,
                                                            int64_t n, int column) {
@@ -120,15 +131,15 @@ __device__ __forceinline__ Task<Element, Scalar> make_task(const CtcLossParams& 
   q.stride = int(S);
   q.filled = int(S < q.columns * column - 1 ? S : q.columns * column - 1);
   q.keep = p.need_grad;
-  q.input = static_cast<const Element*>(p.input) + n * p.stride_n;
+  // An input of more than 32 MiB is taken to have left the cache since its statistics were made.
+  const bool cached = p.frames * p.batch * p.classes * int64_t(sizeof(Element)) <= int64_t(32) << 20;
+  q.far = cached ? q.frames : 24;
   q.stride_t = p.stride_t;
   q.stride_c = p.stride_c;
   q.labels = p.targets + target_offset(p, n);
   const FrameScalars<Stored> frame(p, n);
-  q.blank = frame.blank;
   q.max = frame.max;
   q.log2_sum = frame.log2_sum;
-  q.kept = memory({static_cast<Stored*>(p.occupancy), w.exponents}, n * p.frames * S);
   for (int side = 0; side < 2; ++side) {
     q.states[side] = memory(w.states, (2 * n + side) * w.states_size(p));
     q.snapshots[side] = memory(w.snapshots, (2 * n + side) * w.snapshots_size(p));
@@ -158,8 +169,8 @@ __device__ __forceinline__ void clear(const CtcLossParams& p, int64_t n, int64_t
   for (int64_t i = frames * S + threadIdx.x; i < p.frames * S; i += blockDim.x) out[i] = 0;
 }
 
-// K labels in each lane; with one, a single warp in each direction has all of them. Scalar is what the states are made of:
-// where that is not the type of the results (wide), only the samples marked kTooWide are done.
+// K labels in each lane; with one, a single warp in each direction has all of them. Scalar is what the states are made
+// of: where that is not the type of the results (wide), only the samples marked kTooWide are done.
 template <class Element, class Scalar, int K, bool kOptions>
 __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     recursions(CtcLossParams p, ForwardWorkspace<typename ScalarOf<Element>::type> w) {
@@ -176,16 +187,25 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   }
   FASTCTC_SHARED_ARRAY(Exchange<Scalar>, shared_array, [1]);
   Exchange<Scalar>& shared = shared_array[0];
-  const Task<Element, Scalar> q = make_task<Element, Scalar>(p, w, n, K * kWarp);
+  using SampleTask = Task<Element, Scalar>;
+  FASTCTC_SHARED_ARRAY(SampleTask, task, [1]);
+  if (threadIdx.x == 0) task[0] = make_task<Element, Scalar>(p, w, n, K * kWarp);
+  const SampleTask& q = task[0];
+  const Streams<Element, Scalar> streams = make_streams<Element, Scalar>(p, w, n);
   const int warps = blockDim.x / kWarp / 2, side = warp_id() / warps, rank = warp_id() % warps;
+  if (lane_id() < 2 * kTileFrames<Scalar>) {
+    (&shared.carry_m[side][kMaxWarps<Scalar>][0][0])[lane_id()] = 0;
+    (&shared.carry_e[side][kMaxWarps<Scalar>][0][0])[lane_id()] = Scalar(kZeroExponent);
+  }
+  __syncthreads();
   if (rank < q.warps) {
-    const Scalar range = side == 0
-                             ? Walk<Direction::kForward, false, K, kOptions, Element, Scalar>(q, shared, rank).run({})
-                             : Walk<Direction::kBackward, false, K, kOptions, Element, Scalar>(q, shared, rank).run({});
+    const Scalar range =
+        side == 0 ? Walk<Direction::kForward, false, K, kOptions, Element, Scalar>(q, streams, shared, rank).run({})
+                  : Walk<Direction::kBackward, false, K, kOptions, Element, Scalar>(q, streams, shared, rank).run({});
     if (lane_id() == 0) shared.range[side][rank] = range;
   }
   if (rank == 0) {
-    const double offset = sum_origins(q, side == 0);
+    const double offset = sum_origins(q, streams.blank, side == 0);
     if (lane_id() == 0) shared.offset[side] = offset;
   }
   __syncthreads();
@@ -232,9 +252,9 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   const X factor = {1 / total.m, -total.e};
   if (rank < q.warps) {
     if (side == 0) {
-      Walk<Direction::kForward, true, K, kOptions, Element, Scalar>(q, shared, rank).run(factor);
+      Walk<Direction::kForward, true, K, kOptions, Element, Scalar>(q, streams, shared, rank).run(factor);
     } else {
-      Walk<Direction::kBackward, true, K, kOptions, Element, Scalar>(q, shared, rank).run(factor);
+      Walk<Direction::kBackward, true, K, kOptions, Element, Scalar>(q, streams, shared, rank).run(factor);
     }
   }
   clear<Stored>(p, n, q.frames, q.filled);

@@ -70,7 +70,16 @@ struct Numbers {
   __device__ __forceinline__ Numbers operator+(int64_t i) const { return {m + i, e + i}; }
 };
 
-// One sample.
+// What the frames of a sample stream through.
+template <class Element, class Scalar>
+struct Streams {
+  using Stored = typename ScalarOf<Element>::type;
+  const Element* input;          // (T, C)
+  const Stored* blank;           // (T) the blank's scores
+  Numbers<Scalar, Stored> kept;  // (T, stride): closed label states; the mantissas are where the occupancies will be
+};
+
+// The rest of what is to be known of a sample; for registers' sake in shared memory.
 template <class Element, class Scalar>
 struct Task {
   using Stored = typename ScalarOf<Element>::type;
@@ -82,13 +91,12 @@ struct Task {
   int stride;          // of the rows of labels: max_length
   int filled;          // labels that occupancies are written for; zero from `length` on
   bool keep;           // label states, for a second walk
-  const Element* input;
+  int far;             // frames ahead of their use that scores are brought into the cache; very many: they are there
   int64_t stride_t, stride_c;
   const int64_t* labels;
-  const Stored *blank, *max, *log2_sum;  // (T) row statistics; null for log-probabilities: max, log2_sum
-  Memory kept;                           // (T, stride): closed label states, then the mantissas are the occupancies
-  Memory states[2];                      // of each direction (2, stride + 1): b and e of each slot
-  Memory snapshots[2];                   // of each direction (segments, stride + 1): closed blank states
+  const Stored *max, *log2_sum;  // (T) row statistics; null for log-probabilities
+  Memory states[2];              // of each direction (2, stride + 1): b and e of each slot
+  Memory snapshots[2];           // of each direction (segments, stride + 1): closed blank states
   // options
   const Stored* bias;
   Stored blank_bias;
@@ -100,23 +108,31 @@ struct Task {
 template <class Scalar>
 struct Exchange {
   static constexpr int kWarps = kMaxWarps<Scalar>;
-  Scalar carry_m[2][kWarps][2][kTileFrames<Scalar>], carry_e[2][kWarps][2][kTileFrames<Scalar>];
+  Scalar carry_m[2][kWarps + 1][2][kTileFrames<Scalar>];  // the last: zero, what the first column receives
+  Scalar carry_e[2][kWarps + 1][2][kTileFrames<Scalar>];
   Scalar totals[2][kTotals][kWarps];
   Scalar range[2][kWarps];  // largest exponents
   Scalar p_m[2], p_e[2];    // the probability of all paths
   double offset[2];         // the logarithm of the origins
 };
 
-// The score that the emissions of frame t are relative to: the blank's, or where that is zero, the row's largest.
-template <class Element, class Scalar>
+// The score that the emissions of a frame are relative to: the blank's, or where that is zero, any other.
+template <class Scalar>
 struct Origin {
-  Scalar score;
   bool blank_is_zero;
-  __device__ __forceinline__ Origin(const Task<Element, Scalar>& q, Scalar blank, int t)
-      : score(blank), blank_is_zero(blank < Scalar(kZeroLog)) {
-    if (blank_is_zero) score = q.max ? Scalar(q.max[t]) : Scalar(0);
-  }
+  Scalar score;
+  __device__ __forceinline__ explicit Origin(Scalar blank)
+      : blank_is_zero(blank < Scalar(kZeroLog)), score(blank_is_zero ? Scalar(0) : blank) {}
 };
+
+// As transition() of recursion.h, with a shorter chain of dependent instructions: on a GPU that is what a frame takes.
+template <class X>
+__device__ __forceinline__ void open(X& b, X& e, X s, bool skip) {
+  const X through = {s.m, skip ? s.e : X::zero().e};
+  const X into_b = b + s;
+  e = sum(e, b, through);
+  b = into_b;
+}
 
 // One warp on its way through the frames, with the slots of one column in K registers.
 template <Direction D, bool kSecond, int K, bool kOptions, class Element, class Scalar>
@@ -128,28 +144,37 @@ class Walk {
   static constexpr bool kForward = D == Direction::kForward;
   static constexpr int kSide = kForward ? 0 : 1;
   static constexpr int kColumn = kWarp * K, kTiles = kMaxWarps<Scalar>, kFrames = kTileFrames<Scalar>;
-  // Frames whose scores are loaded ahead.
-  static constexpr int kAhead = sizeof(Scalar) == 8 ? (K == 1 ? 4 : 2) : (K == 1 ? 8 : kOptions ? 2 : 4);
+  // Frames that are loaded ahead: a frame takes about as many cycles as it has instructions, 120 K.
+  static constexpr int kAhead = K == 1 ? 4 : 2;
 
  public:
-  __device__ __forceinline__ Walk(const Task<Element, Scalar>& q, Exchange<Scalar>& shared, int rank)
+  __device__ __forceinline__ Walk(const Task<Element, Scalar>& q, const Streams<Element, Scalar>& streams,
+                                  Exchange<Scalar>& shared, int rank)
       : q_(q),
+        streams_(streams),
         shared_(shared),
         rank_(rank),
         first_(kForward ? (kSecond ? q.middle : 0) : (kSecond ? q.middle : q.frames) - 1),
-        count_(kForward == kSecond ? q.frames - q.middle : q.middle) {}
+        count_(kForward == kSecond ? q.frames - q.middle : q.middle),
+        columns_(q.columns),
+        warps_(q.warps),
+        length_(q.length),
+        written_(kSecond ? q.filled : q.keep ? q.length : 0),
+        far_(q.far),
+        score_step_(kForward ? q.stride_t : -q.stride_t),
+        row_step_(kForward ? q.stride : -q.stride) {}
 
   // From `factor` times the states where the first walk has ended. Returns the largest exponent of an emission.
   __device__ __forceinline__ Scalar run(X factor) {
-    const int strips = (q_.columns + q_.warps - 1) / q_.warps;
+    const int strips = (columns_ + warps_ - 1) / warps_;
     const int tiles = count_ > kFrames ? (count_ + kFrames - 1) / kFrames : 1;
     const int segments = (tiles + kTiles - 1) / kTiles;
     const int work = strips == 1 ? tiles : segments * strips * kTiles;
     int segment = 0, strip = 0, tile = 0;
-    for (int step = 0; step < work + q_.warps - 1; ++step) {
+    for (int step = 0; step < work + warps_ - 1; ++step) {
       if (step >= rank_ && step - rank_ < work) {
-        const int column = strip * q_.warps + rank_;
-        if (column < q_.columns) {
+        const int column = strip * warps_ + rank_;
+        if (column < columns_) {
           if (tile == 0) {
             if (kSecond && strip == 0) correct(segment);
             if (segment == 0 || strips > 1) enter(column, segment, factor);
@@ -168,7 +193,7 @@ class Walk {
           }
         }
       }
-      if (q_.warps > 1) named_barrier(1 + kSide, q_.warps * kWarp);
+      if (warps_ > 1) named_barrier(1 + kSide, warps_ * kWarp);
     }
     return warp_max(range_);
   }
@@ -176,14 +201,16 @@ class Walk {
  private:
   __device__ __forceinline__ int slot(int c) const { return slot0_ + c * kWarp + lane_id(); }
   __device__ __forceinline__ int label(int c) const { return slot(c) - (kForward ? 0 : 1); }
-  __device__ __forceinline__ bool has_label(int c) const { return unsigned(label(c)) < unsigned(q_.length); }
-  __device__ __forceinline__ int frame(int k) const { return kForward ? first_ + k : first_ - k; }
-  __device__ __forceinline__ int64_t row(int t) const { return int64_t(t) * q_.stride; }
+  __device__ __forceinline__ bool has_label(int c) const { return unsigned(label(c)) < unsigned(length_); }
 
   // Takes over the slots of a column: its labels, and its states, from where they were left.
   __device__ __forceinline__ void enter(int column, int segment, X factor) {
-    slot0_ = (kForward ? column : q_.columns - 1 - column) * kColumn;
+    slot0_ = (kForward ? column : columns_ - 1 - column) * kColumn;
     const auto states = q_.states[kSide];
+    const int k0 = segment * kSegment;
+    const int64_t t = kForward ? first_ + k0 : first_ - k0;
+    next_blank_ = streams_.blank + t;
+    next_row_ = row_ = t * q_.stride + label(0);
 #pragma unroll
     for (int c = 0; c < K; ++c) {
       const int j = slot(c), i = label(c);
@@ -192,13 +219,13 @@ class Walk {
       bool star = false;
       if constexpr (kOptions) {
         star = has_label(c) && label == q_.star;
-        star_[c] = star;
-        bias_[c] = q_.bias && has_label(c) && !star ? Scalar(q_.bias[label]) : Scalar(0);
+        const Scalar bias = q_.bias && has_label(c) && !star ? Scalar(q_.bias[label]) : Scalar(0);
+        bias_[c] = star ? Scalar(INFINITY) : bias < Scalar(INFINITY) ? bias : Scalar(NAN);
         const Split<W> none = {0, 0};
         b_tilt_[c] = emission<W>(Scalar(q_.delay_penalty * j), none);
         e_tilt_[c] = emission<W>(Scalar(q_.delay_penalty * (i + 1)), none);
       }
-      offset_[c] = star ? 0 : label * q_.stride_c;
+      next_score_[c] = streams_.input + t * q_.stride_t + (star ? 0 : label * q_.stride_c);
       if (!kSecond && segment == 0) {
         b_[c] = {Scalar(j == (kForward ? 0 : q_.length)), 0};
         b_[c] = X::select(b_[c].m != 0, b_[c], X::zero());
@@ -213,7 +240,6 @@ class Walk {
         }
       }
     }
-    const int k0 = segment * kSegment;
 #pragma unroll
     for (int d = 0; d < kAhead; ++d) fetch(d, k0 + d);
   }
@@ -222,44 +248,54 @@ class Walk {
     const auto states = q_.states[kSide];
 #pragma unroll
     for (int c = 0; c < K; ++c) {
-      if (slot(c) > q_.length) continue;
+      if (slot(c) > length_) continue;
       states.store(slot(c), b_[c]);
       states.store(q_.stride + 1 + slot(c), e_[c]);
     }
   }
 
-  // What frame number k of this walk needs from memory. Beyond the last frame, that of the last, which nobody uses.
+  // Loads for frame number k ahead, unless it is beyond the last; k goes up by one each time.
   __device__ __forceinline__ void fetch(int d, int k) {
-    if (count_ == 0) return;
-    const int t = frame(k < count_ ? k : count_ - 1);
-    const Element* const x = q_.input + t * q_.stride_t;
-    blanks_[d] = q_.blank[t];
+    if (k < count_) {
+      blanks_[d] = *next_blank_;
 #pragma unroll
-    for (int c = 0; c < K; ++c) {
-      scores_[d][c] = x[offset_[c]];
-      if constexpr (kSecond) {
-        const bool exists = has_label(c);
-        kept_m_[d][c] = exists ? q_.kept.m[row(t) + label(c)] : Stored(0);
-        kept_e_[d][c] = exists ? q_.kept.e[row(t) + label(c)] : Exponent(0);
+      for (int c = 0; c < K; ++c) {
+        scores_[d][c] = *next_score_[c];
+        if constexpr (kSecond) {
+          const int64_t i = next_row_ + c * kWarp;
+          kept_m_[d][c] = has_label(c) ? streams_.kept.m[i] : Stored(0);
+          kept_e_[d][c] = has_label(c) ? streams_.kept.e[i] : Exponent(0);
+        }
       }
     }
+    if (!kSecond && k < count_ - far_) {
+#pragma unroll
+      for (int c = 0; c < K; ++c) prefetch(next_score_[c] + far_ * score_step_);
+    }
+    next_blank_ += kForward ? 1 : -1;
+    next_row_ += row_step_;
+#pragma unroll
+    for (int c = 0; c < K; ++c) next_score_[c] += score_step_;
   }
 
   // The tile of frames from number k0 on.
   __device__ __forceinline__ void frames(int column, int k0, int parity) {
-    const bool receives = column > 0, sends = column + 1 < q_.columns;
-    const int from = rank_ > 0 ? rank_ - 1 : q_.warps - 1;
+    using Side = Exchange<Scalar>;
+    const int from = column == 0 ? Side::kWarps : rank_ > 0 ? rank_ - 1 : warps_ - 1;
+    const Scalar* const in_m = shared_.carry_m[kSide][from][parity ^ 1];
+    const Scalar* const in_e = shared_.carry_e[kSide][from][parity ^ 1];
+    Scalar* const out_m = shared_.carry_m[kSide][rank_][parity];
+    Scalar* const out_e = shared_.carry_e[kSide][rank_][parity];
+#pragma unroll 1
     for (int k = 0; k < kFrames; k += kAhead) {
 #pragma unroll
       for (int d = 0; d < kAhead; ++d) {
         if (k0 + k + d >= count_) break;
         X carry = X::zero();
-        if (receives) {
-          carry = {shared_.carry_m[kSide][from][parity ^ 1][k + d], shared_.carry_e[kSide][from][parity ^ 1][k + d]};
-        }
-        if (sends) {
-          W::template store_edge<D, K>(&shared_.carry_m[kSide][rank_][parity][k + d], [&](int c) { return e_[c].m; });
-          W::template store_edge<D, K>(&shared_.carry_e[kSide][rank_][parity][k + d], [&](int c) { return e_[c].e; });
+        if constexpr (K > 1) {  // with one label in each lane there is one column
+          carry = {in_m[k + d], in_e[k + d]};
+          W::template store_edge<D, K>(out_m + k + d, [&](int c) { return e_[c].m; });
+          W::template store_edge<D, K>(out_e + k + d, [&](int c) { return e_[c].e; });
         }
         step(d, k0 + k + d, carry);
       }
@@ -273,21 +309,24 @@ class Walk {
 
   // Frame number k, whose scores are in place d of those loaded ahead.
   __device__ __forceinline__ void step(int d, int k, X carry) {
-    const int t = frame(k);
     Scalar blank = Scalar(blanks_[d]), any = 0;
     if constexpr (kOptions) {
       blank += Scalar(q_.blank_bias);
+      const int t = kForward ? first_ + k : first_ - k;
       if (q_.star >= 0 && q_.max) any = Scalar(q_.max[t]) + Scalar(q_.log2_sum[t]) * Scalar(kLn2);
     }
-    const Origin<Element, Scalar> origin(q_, blank, t);
+    const Origin<Scalar> origin(blank);
     const Split<W> relative = split<W>(origin.score);
     X p[K], s[K];
 #pragma unroll
     for (int c = 0; c < K; ++c) {
       Scalar x = Scalar(to_scalar(scores_[d][c]));
-      if constexpr (kOptions) x = star_[c] ? any : x + bias_[c];
+      if constexpr (kOptions) x = bias_[c] == Scalar(INFINITY) ? any : x + bias_[c];
       p[c] = emission<W>(has_label(c) ? x : Scalar(-INFINITY), relative);
-      if constexpr (!kSecond) range_ = W::max(range_, p[c].m != 0 ? W::max(p[c].e, -p[c].e) : Scalar(0));
+      if constexpr (!kSecond) {
+        const Scalar e = W::max(p[c].e, -p[c].e);
+        range_ = W::max(range_, e < -Scalar(kZeroExponent) ? e : Scalar(0));
+      }
       if constexpr (kOptions) p[c] = p[c] * e_tilt_[c];
     }
     X kept[K];
@@ -299,16 +338,20 @@ class Walk {
 #pragma unroll
     for (int c = 0; c < K; ++c) s[c] = X::template neighbor<D, K>(e_, c, carry);
 #pragma unroll
-    for (int c = 0; c < K; ++c) transition(b_[c], e_[c], s[c], skip_[c]);
+    for (int c = 0; c < K; ++c) open(b_[c], e_[c], s[c], skip_[c]);
     if constexpr (kSecond) {
-      const bool measured = k % kSegment == kSegment - 1;
+      Scalar occupancies[K];
 #pragma unroll
       for (int c = 0; c < K; ++c) {
-        const Scalar occupancy = (e_[c] * kept[c]).probability();
-        if (unsigned(label(c)) < unsigned(q_.filled)) q_.kept.m[row(t) + label(c)] = Stored(occupancy);
-        if (measured && slot(c) <= q_.length) {
-          const X other = q_.snapshots[1 - kSide].load(int64_t(k / kSegment) * (q_.stride + 1) + slot(c));
-          total_ += occupancy + (b_[c] * other).probability();
+        occupancies[c] = (e_[c] * kept[c]).probability();
+        if (unsigned(label(c)) < unsigned(written_)) streams_.kept.m[row_ + c * kWarp] = Stored(occupancies[c]);
+      }
+      if (d == kAhead - 1 && measured(k)) {
+#pragma unroll
+        for (int c = 0; c < K; ++c) {
+          if (slot(c) > length_) continue;
+          const X other = q_.snapshots[1 - kSide].load(snapshot(k) + slot(c));
+          total_ += occupancies[c] + (b_[c] * other).probability();
         }
       }
     }
@@ -316,40 +359,40 @@ class Walk {
     for (int c = 0; c < K; ++c) {
       e_[c] = e_[c] * p[c];
       if constexpr (kOptions) b_[c] = b_[c] * b_tilt_[c];
-    }
-    if (origin.blank_is_zero) {
-#pragma unroll
-      for (int c = 0; c < K; ++c) b_[c] = X::zero();
+      b_[c] = X::select(origin.blank_is_zero, X::zero(), b_[c]);
     }
     if constexpr (!kSecond) {
-      if (q_.keep) keep(t, count_ - 1 - k);
-    }
-  }
-
-  // The closed states of frame t, number k of the other direction's second walk.
-  __device__ __forceinline__ void keep(int t, int k) const {
-    const bool measured = k % kSegment == kSegment - 1;
+      const int other = count_ - 1 - k;  // the number of this frame on the other direction's second walk
 #pragma unroll
-    for (int c = 0; c < K; ++c) {
-      if (has_label(c)) q_.kept.store(row(t) + label(c), e_[c]);
-      if (measured && slot(c) <= q_.length) {
-        q_.snapshots[kSide].store(int64_t(k / kSegment) * (q_.stride + 1) + slot(c), b_[c]);
+      for (int c = 0; c < K; ++c) {
+        if (unsigned(label(c)) < unsigned(written_)) streams_.kept.store(row_ + c * kWarp, e_[c]);
+      }
+      if (measured(other) && q_.keep) {
+#pragma unroll
+        for (int c = 0; c < K; ++c) {
+          if (slot(c) <= length_) q_.snapshots[kSide].store(snapshot(other) + slot(c), b_[c]);
+        }
       }
     }
+    row_ += row_step_;
   }
+
+  // Is this the last frame of a segment? Where the blanks of its snapshot are.
+  static __device__ __forceinline__ bool measured(int k) { return unsigned(k) % kSegment == kSegment - 1; }
+  __device__ __forceinline__ int64_t snapshot(int k) const { return int64_t(k / kSegment) * (q_.stride + 1); }
 
   // The total of this warp's columns at the end of a segment.
   __device__ __forceinline__ void publish(int segment) {
     const Scalar total = warp_sum(total_);
     if (lane_id() == 0) shared_.totals[kSide][segment % kTotals][rank_] = total;
     total_ = 0;
-    if (q_.warps == 1) __syncwarp();
+    if (warps_ == 1) __syncwarp();
   }
   // The total of segment - 2 has seen all corrections but that of segment - 1.
   __device__ __forceinline__ void correct(int segment) {
     if (segment < 2) return;
     Scalar total = 0;
-    for (int w = 0; w < q_.warps; ++w) total += shared_.totals[kSide][(segment - 2) % kTotals][w];
+    for (int w = 0; w < warps_; ++w) total += shared_.totals[kSide][(segment - 2) % kTotals][w];
     correction_ = 1 / (total * correction_);
   }
   __device__ __forceinline__ void rescale() {
@@ -361,14 +404,20 @@ class Walk {
   }
 
   const Task<Element, Scalar>& q_;
+  const Streams<Element, Scalar> streams_;
   Exchange<Scalar>& shared_;
   const int rank_, first_, count_;  // the frames of this walk: first_, and on in direction D
+  const int columns_, warps_, length_;
+  const int written_;  // labels whose states are kept, or whose occupancies are written
+  const int far_;
+  const int64_t score_step_, row_step_;
   int slot0_ = 0;
   X b_[K], e_[K];
   bool skip_[K];
-  int64_t offset_[K];  // of the label's score in a row
-  bool star_[K];
-  Scalar bias_[K];
+  const Element* next_score_[K];  // of the frame that is loaded next, as all that is next
+  const Stored* next_blank_;
+  int64_t next_row_ = 0, row_ = 0;  // the place of the first register's label among the kept states
+  Scalar bias_[K];                  // of the label; infinite for a star
   X b_tilt_[K], e_tilt_[K];
   Element scores_[kAhead][K];
   Stored blanks_[kAhead], kept_m_[kAhead][K];
@@ -395,11 +444,12 @@ __device__ __forceinline__ Scaled<Lanes<Scalar>> meet(const Task<Element, Scalar
 // The sum over frames of the origins' log-probabilities, which emissions leave out; by one warp, for the frames of its
 // direction's first walk.
 template <class Element, class Scalar>
-__device__ __forceinline__ double sum_origins(const Task<Element, Scalar>& q, bool forward) {
+__device__ __forceinline__ double sum_origins(const Task<Element, Scalar>& q,
+                                              const typename ScalarOf<Element>::type* blank, bool forward) {
   const int begin = forward ? 0 : q.middle, end = forward ? q.middle : q.frames;
   double origins = 0, log2_sums = 0;
   for (int t = begin + lane_id(); t < end; t += kWarp) {
-    origins += double(Origin<Element, Scalar>(q, Scalar(q.blank[t]) + Scalar(q.blank_bias), t).score);
+    origins += double(Origin<Scalar>(Scalar(blank[t]) + Scalar(q.blank_bias)).score);
     if (!q.max) continue;
     origins -= double(q.max[t]);
     log2_sums += double(q.log2_sum[t]);
