@@ -128,7 +128,7 @@ struct Origin {
 // As transition() of recursion.h, with a shorter chain of dependent instructions: on a GPU that is what a frame takes.
 template <class X>
 __device__ __forceinline__ void open(X& b, X& e, X s, bool skip) {
-  const X through = {s.m, skip ? s.e : X::zero().e};
+  const X through = X::select(skip, s, X::zero());
   const X into_b = b + s;
   e = sum(e, b, through);
   b = into_b;
