@@ -417,6 +417,19 @@ TEST(a_bad_sample_is_marked_and_leaves_the_others_alone) {
   }
 }
 
+// max_length comes from the caller; the emulated kernels know no better than to check.
+TEST(a_target_longer_than_promised_is_infeasible) {
+  std::mt19937 random(7);
+  Batch<float> batch(9, 2, 4, 5, 0);
+  batch.randomize(random, 1);
+  batch.target_lengths[0] = 3;
+  CtcLossParams p = batch.params();
+  p.max_length = 3;
+  std::vector<char> forward(cuda::ctc_loss_forward_workspace(p) + 64);
+  CHECK(cuda::ctc_loss_forward(p, batch.align(forward), nullptr) == 0);
+  CHECK(batch.status[0] == kOk && batch.status[1] == kInfeasible);
+}
+
 TEST(padding_is_never_read) {
   std::mt19937 random(9);
   for (const Machine& machine : kMachines) {

@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kInspectThreads)
     valid = label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star);
   }
   valid = __syncthreads_and(valid);
-  const bool read = valid && length <= frames;
+  const bool read = valid && length <= frames && length <= p.max_length;
   if (threadIdx.x == 0) {
     p.status[n] = !valid ? kInvalid : read ? kOk : kInfeasible;
     w.frames[n] = read ? int32_t(frames) : 0;

@@ -38,7 +38,7 @@ __device__ __forceinline__ Candidate<Scalar> better(Candidate<Scalar> a, Candida
 template <class Element, class Scalar>
 __device__ __forceinline__ void best_class(const GreedyDecodeParams& p, const GreedyWorkspace<Scalar>& w,
                                            int64_t frame) {
-  const int64_t n = frame / p.frames, t = frame % p.frames;
+  const auto [t, n] = Frame(frame, p.frames, p.batch, false);
   if (t >= p.input_lengths[n]) return;
   const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + t * p.stride_t;
   Candidate<Scalar> best = {Scalar(-INFINITY), p.classes};

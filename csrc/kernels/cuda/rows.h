@@ -99,8 +99,13 @@ struct Team {
 // Frame t of sample n for each row, in the order of memory.
 struct Frame {
   int64_t t, n;
-  __device__ __forceinline__ Frame(int64_t row, int64_t frames, int64_t batch, bool frame_first)
-      : t(frame_first ? row / batch : row % frames), n(frame_first ? row % batch : row / frames) {}
+  __device__ __forceinline__ Frame(int64_t row, int64_t frames, int64_t batch, bool frame_first) {
+    const int64_t size = frame_first ? batch : frames;
+    // A division of 64 bits takes longer than a short row.
+    const int64_t outer = ((row | size) >> 32) == 0 ? int64_t(uint32_t(row) / uint32_t(size)) : row / size;
+    t = frame_first ? outer : row - outer * size;
+    n = frame_first ? row - outer * size : outer;
+  }
 };
 
 __device__ __forceinline__ float power(float x) { return exp2f(x); }

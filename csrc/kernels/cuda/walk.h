@@ -159,7 +159,9 @@ class Walk {
         columns_(q.columns),
         warps_(q.warps),
         length_(q.length),
-        written_(kSecond ? q.filled : q.keep ? q.length : 0),
+        written_(kSecond  ? q.filled
+                 : q.keep ? q.length
+                          : 0),
         far_(q.far),
         score_step_(kForward ? q.stride_t : -q.stride_t),
         row_step_(kForward ? q.stride : -q.stride) {}
