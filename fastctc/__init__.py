@@ -1,8 +1,10 @@
 """CTC loss, alignment and decoding for PyTorch: exact, deterministic and fast, on CPU and CUDA."""
 
+from fastctc.alignment import ctc_posteriors
+from fastctc.arguments import debug
 from fastctc.build import build_info
 from fastctc.decode import GreedyResult, greedy_decode
-from fastctc.loss import CTCLoss, ctc_loss, debug
+from fastctc.loss import CTCLoss, ctc_loss
 from fastctc.text import Alphabet
 
 __version__ = "0.1.0"
@@ -13,6 +15,7 @@ __all__ = [
     "__version__",
     "build_info",
     "ctc_loss",
+    "ctc_posteriors",
     "debug",
     "greedy_decode",
 ]

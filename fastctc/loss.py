@@ -1,30 +1,14 @@
 """CTC loss: the drop-in for :func:`torch.nn.functional.ctc_loss` and :class:`torch.nn.CTCLoss`."""
 
-import os
-
 import torch
 from torch import Tensor, nn
 
-from fastctc import ops
-from fastctc.arguments import INTEGER, Lengths, check_scores, lengths_tensor
+from fastctc import autograd
+from fastctc.arguments import Lengths, check_number, loss_arguments
 
-__all__ = ["CTCLoss", "ctc_loss", "debug"]
+__all__ = ["CTCLoss", "ctc_loss"]
 
 REDUCTIONS = ("none", "mean", "sum")
-INVALID = 3  # of enum Status in csrc/math/lattice.h
-
-_debug = os.environ.get("FASTCTC_DEBUG", "0") not in ("", "0")
-
-
-def debug(enabled: bool) -> None:
-    """Turns the checking of values on CUDA on or off (as ``FASTCTC_DEBUG=1`` does from the start).
-
-    On the CPU a label or length out of range always raises an exception. On CUDA looking at values would make
-    the host wait for the device, so such a sample gets the loss NaN and a zero gradient instead; with debugging
-    on it raises the same exception as on the CPU.
-    """
-    global _debug
-    _debug = enabled
 
 
 def ctc_loss(
@@ -37,6 +21,11 @@ def ctc_loss(
     zero_infinity: bool = False,
     *,
     from_logits: bool = False,
+    focal_gamma: float = 0.0,
+    label_priors: Tensor | None = None,
+    blank_penalty: float = 0.0,
+    delay_penalty: float = 0.0,
+    star: int | None = None,
 ) -> Tensor:
     r"""The connectionist temporal classification loss. Equivalent to :func:`torch.nn.functional.ctc_loss`.
 
@@ -62,15 +51,35 @@ def ctc_loss(
         zero_infinity: a sample whose target cannot be aligned (too long for its input) counts as loss 0 instead
             of infinity. Its gradient is 0 either way.
         from_logits: apply a log-softmax over the classes first, in the same passes over memory.
+        focal_gamma: weighs each sample's loss by :math:`(1 - P)^{gamma}` with :math:`P = \exp(-\text{loss})`, so
+            that samples already learnt count less (Lin et al., "Focal loss for dense object detection", ICCV
+            2017, equation 4; PaddleOCR's CTC loss has gamma 2). Where P exceeds 1 the result is 0.
+        label_priors: (C) finite natural-log priors of the classes, subtracted from their log-probabilities in
+            every frame (Zeyer, Schlüter and Ney, "Why does CTC result in peaky behavior?", 2021).
+            A constant: no gradient flows to it.
+        blank_penalty: what the log-probability of the blank is lowered by in every frame, in nats. (icefall's
+            decoders lower the logit by it, before the softmax.)
+        delay_penalty: adds delay_penalty * ((T-1)/2 - t) to the score of an alignment for each label that it
+            begins in frame t (from 0) of the T frames of its sample, so that positive values favour early labels
+            (Kang et al., "Delay-penalized transducer for low-latency streaming ASR", 2022; k2's ``ctc_loss``
+            has T//2 for (T-1)/2, a difference of a constant).
+        star: a label, not ``blank`` and not negative, that stands for anything: in each frame that it covers, at
+            least one, its probability is 1 whatever the scores, priors and penalties are. ``star=C`` has the
+            effect of a column of zeros appended to ``log_probs`` (the ``<star>`` of MMS: Pratap et al., "Scaling
+            speech technology to 1,000+ languages", 2023). A value below C takes that class's place.
+
+    With any of the last four the loss is the negative logarithm of a score that is no probability: it can be
+    negative.
 
     Returns:
         The loss: a scalar, or (N) for ``reduction="none"`` (a scalar for a single sample); float64 for float64
         input, else float32. A NaN in a frame that is used makes that sample's loss and gradient NaN.
 
     Raises:
-        TypeError: log_probs is not floating-point, or targets or lengths are not integers.
-        ValueError: shapes do not match, or a label, length or ``blank`` is out of range. On CUDA the values of
-            labels and lengths are checked on the device: see :func:`fastctc.debug`.
+        TypeError: log_probs is not floating-point, targets or lengths are not integers, or an option is of
+            another type than above.
+        ValueError: shapes do not match, or a label, length, ``blank`` or option is out of range. On CUDA the
+            values of labels and lengths are checked on the device: see :func:`fastctc.debug`.
 
     >>> import torch, fastctc
     >>> log_probs = torch.full((4, 1, 3), 1 / 3).log()
@@ -78,65 +87,47 @@ def ctc_loss(
     >>> round(float(torch.exp(-loss)) * 3**4)  # alignments of 1 2 in four frames
     15
     """
-    check_scores(log_probs, blank)
+    _check_options(reduction, focal_gamma)
+    arguments = loss_arguments(
+        log_probs,
+        targets,
+        input_lengths,
+        target_lengths,
+        blank,
+        from_logits,
+        label_priors,
+        blank_penalty,
+        delay_penalty,
+        star,
+    )
+    loss = autograd.ctc_loss(arguments)
+    if zero_infinity:
+        loss = torch.where(loss == torch.inf, 0, loss)
+    if focal_gamma != 0:
+        loss = _focal(loss, focal_gamma)
+    if reduction == "none":
+        return loss.squeeze(0) if log_probs.dim() == 2 else loss
+    if reduction == "mean":
+        loss = loss / arguments.target_lengths.clamp(min=1)
+        if loss.shape[0] != 0:
+            return loss.mean()
+    return loss.sum()
+
+
+def _check_options(reduction: str, focal_gamma: float) -> None:
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-    if not isinstance(targets, Tensor) or targets.dtype not in INTEGER:
-        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
-        raise TypeError(f"targets must be an integer tensor, got {got}")
-    single = log_probs.dim() == 2
-    if single:
-        log_probs = log_probs.unsqueeze(1)
-    frames, batch, _ = log_probs.shape
-    if targets.dim() not in (1, 2) or (targets.dim() == 2 and targets.shape[0] != batch):
-        raise ValueError(
-            f"targets must have shape (N, S) with N = {batch}, or (sum of target_lengths), "
-            f"got {tuple(targets.shape)}"
-        )
-
-    device = log_probs.device
-    targets = targets.to(device=device, dtype=torch.int64).contiguous()
-    max_length = _max_length(targets, target_lengths, frames)
-    input_lengths = lengths_tensor(input_lengths, "input_lengths", batch, device)
-    target_lengths = lengths_tensor(target_lengths, "target_lengths", batch, device)
-    need_grad = torch.is_grad_enabled() and log_probs.requires_grad
-    arguments = (targets, input_lengths, target_lengths, None, max_length, blank, -1, 0.0)
-    loss, _, _, status = ops.ctc_loss(log_probs, *arguments, from_logits, need_grad)
-    if _debug and not torch.compiler.is_compiling() and bool((status == INVALID).any()):
-        _raise_for_values(log_probs, *arguments)
-
-    if zero_infinity:
-        loss = torch.where(loss == torch.inf, torch.zeros_like(loss), loss)
-    if reduction == "none":
-        return loss.squeeze(0) if single else loss
-    if reduction == "sum":
-        return loss.sum()
-    return (loss / target_lengths.clamp(min=1)).sum() / max(batch, 1)
+    check_number(focal_gamma, "focal_gamma")
+    if focal_gamma < 0:
+        raise ValueError(f"focal_gamma is {focal_gamma}, but must not be negative")
 
 
-def _max_length(targets: Tensor, target_lengths: Lengths, frames: int) -> int:
-    """A bound on the lengths of feasible targets that needs no look at device memory."""
-    if targets.dim() == 2:
-        return min(targets.shape[1], frames)
-    bound = min(targets.shape[0], frames)
-    if torch.compiler.is_compiling():
-        return bound
-    if isinstance(target_lengths, Tensor):
-        if target_lengths.device.type != "cpu" or target_lengths.numel() == 0:
-            return bound
-        longest = int(target_lengths.max())
-    elif isinstance(target_lengths, int):
-        longest = target_lengths
-    else:
-        longest = max((v for v in target_lengths if isinstance(v, int)), default=0)
-    return max(0, min(bound, longest))
-
-
-def _raise_for_values(log_probs: Tensor, *arguments: Tensor | float | None) -> None:
-    """Raises what the CPU would say of these labels and lengths, without copying log_probs there."""
-    scores = torch.zeros(1, dtype=log_probs.dtype).expand(log_probs.shape)
-    on_cpu = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]
-    ops.ctc_loss(scores, *on_cpu, False, False)
+def _focal(loss: Tensor, gamma: float) -> Tensor:
+    """loss * (1 - exp(-loss))^gamma: 0 where the loss is at most 0, and infinity stays; no derivative is NaN."""
+    zero, infinite = loss <= torch.finfo(loss.dtype).tiny, loss == torch.inf
+    inside = torch.where(zero | infinite, 1, loss)
+    focal = inside * (-torch.expm1(-inside)) ** gamma
+    return torch.where(infinite, loss, torch.where(zero, 0, focal))
 
 
 class CTCLoss(nn.Module):
@@ -157,14 +148,24 @@ class CTCLoss(nn.Module):
         zero_infinity: bool = False,
         *,
         from_logits: bool = False,
+        focal_gamma: float = 0.0,
+        label_priors: Tensor | None = None,
+        blank_penalty: float = 0.0,
+        delay_penalty: float = 0.0,
+        star: int | None = None,
     ) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        _check_options(reduction, focal_gamma)
         self.blank = blank
         self.reduction = reduction
         self.zero_infinity = zero_infinity
         self.from_logits = from_logits
+        self.focal_gamma = focal_gamma
+        self.label_priors: Tensor | None
+        self.register_buffer("label_priors", label_priors)
+        self.blank_penalty = blank_penalty
+        self.delay_penalty = delay_penalty
+        self.star = star
 
     def forward(
         self, log_probs: Tensor, targets: Tensor, input_lengths: Lengths, target_lengths: Lengths
@@ -179,11 +180,15 @@ class CTCLoss(nn.Module):
             self.reduction,
             self.zero_infinity,
             from_logits=self.from_logits,
+            focal_gamma=self.focal_gamma,
+            label_priors=self.label_priors,
+            blank_penalty=self.blank_penalty,
+            delay_penalty=self.delay_penalty,
+            star=self.star,
         )
 
     def extra_repr(self) -> str:
         """The arguments, for ``print``."""
-        return (
-            f"blank={self.blank}, reduction={self.reduction!r}, zero_infinity={self.zero_infinity}, "
-            f"from_logits={self.from_logits}"
-        )
+        options = ("blank", "reduction", "zero_infinity", "from_logits")
+        names = (*options, "focal_gamma", "blank_penalty", "delay_penalty", "star")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,11 @@ def ctc_loss_reference(
     zero_infinity: bool = False,
     *,
     from_logits: bool = False,
+    focal_gamma: float = 0.0,
+    label_priors: Tensor | None = None,
+    blank_penalty: float = 0.0,
+    delay_penalty: float = 0.0,
+    star: int | None = None,
 ) -> Tensor:
     """What `fastctc.ctc_loss` computes, by the forward recursion in float64.
 
@@ -67,6 +72,11 @@ def ctc_loss_reference(
         reduction: "none", "sum", or "mean": the mean over the batch of loss / max(target_length, 1).
         zero_infinity: whether an infinite loss counts as 0.
         from_logits: whether to apply a log-softmax over C first.
+        focal_gamma: each loss counts (1 - exp(-loss))^gamma times; 0 where exp(-loss) is 1 or more.
+        label_priors: (C,), subtracted from the log-probabilities.
+        blank_penalty: subtracted from the blank's log-probability.
+        delay_penalty: what beginning a label in frame t adds to a path's score: that times (frames - 1) / 2 - t.
+        star: a label that is emitted with probability 1 in any frame.
 
     Returns:
         float64, (N,) for reduction "none" (() where `log_probs` is (T, C)), otherwise ().
@@ -76,15 +86,22 @@ def ctc_loss_reference(
     num_frames, num_samples, _ = x.shape
     frames = _lengths(input_lengths, num_samples, x.device)
     labels = _lengths(target_lengths, num_samples, x.device)
+    if star is not None:
+        targets = torch.where(targets == star, x.shape[2], targets)  # a column that is added below
     extended = _extended_labels(targets.to(x.device), labels, blank)
 
     used = torch.arange(num_frames, device=x.device)[:, None] < frames
     x = torch.where(used[:, :, None], x, 0.0)
     if from_logits:
         x = x.log_softmax(dim=2)
+    if label_priors is not None:
+        x = x - label_priors.detach().to(x)
+    x = x - blank_penalty * torch.nn.functional.one_hot(torch.tensor(blank), x.shape[2]).to(x)
+    if star is not None:
+        x = torch.nn.functional.pad(x, (0, 1), value=0.0)
     emissions = x.gather(2, extended.expand(num_frames, -1, -1))
 
-    alpha = _forward(emissions, extended, used, blank)
+    alpha = _forward(emissions, extended, used, blank, delay_penalty)
     last_blank = alpha.gather(1, 2 * labels[:, None])
     last_label = alpha.gather(1, (2 * labels[:, None] - 1).clamp(min=0))
     last_label = torch.where(labels[:, None] > 0, last_label, -torch.inf)
@@ -92,6 +109,11 @@ def ctc_loss_reference(
 
     if zero_infinity:
         loss = torch.where(loss == torch.inf, 0.0, loss)
+    if focal_gamma != 0:
+        ordinary = (loss > 0) & (loss < torch.inf) | loss.isnan()
+        finite = torch.where(ordinary, loss, 1.0)
+        weighted = finite * (1.0 - torch.exp(-finite)) ** focal_gamma
+        loss = torch.where(ordinary, weighted, torch.where(loss == torch.inf, loss, 0.0))
     if not batched:
         loss, labels = loss.squeeze(0), labels.squeeze(0)
     if reduction == "none":
@@ -111,18 +133,20 @@ def ctc_posteriors_reference(
     blank: int = 0,
     *,
     from_logits: bool = False,
+    **options: Any,
 ) -> Tensor:
     """gamma[n, t, c] = P(the path is at class c in frame t | it spells the target), (N, T, C) float64.
 
     It is minus the derivative of the loss with respect to log p_t(c). A frame in use sums to 1 over the
-    classes, a padding frame and a target with no alignment are 0. (T, C) input gives (T, C).
+    classes (and the star, which is none), a padding frame and a target with no alignment are 0. (T, C) input
+    gives (T, C). `options` are label_priors, blank_penalty, delay_penalty and star.
     """
     x = log_probs.detach().double()
     if from_logits:
         x = x.log_softmax(dim=-1)
     x.requires_grad_()
     with torch.enable_grad():
-        loss = ctc_loss_reference(x, targets, input_lengths, target_lengths, blank, "sum")
+        loss = ctc_loss_reference(x, targets, input_lengths, target_lengths, blank, "sum", **options)
     (gradient,) = torch.autograd.grad(loss, x)
     return -gradient.transpose(0, 1) if x.dim() == 3 else -gradient
 
@@ -150,14 +174,16 @@ def _extended_labels(targets: Tensor, lengths: Tensor, blank: int) -> Tensor:
     return extended
 
 
-def _forward(emissions: Tensor, extended: Tensor, used: Tensor, blank: int) -> Tensor:
+def _forward(emissions: Tensor, extended: Tensor, used: Tensor, blank: int, delay_penalty: float) -> Tensor:
     """log alpha (N, L) after each sample's last frame, from log emissions (T, N, L).
 
     Equations 6 and 7 of the paper: a state is reached from itself, from the one before, and from two before
     when both are labels and differ. The recursion starts before the first frame, in the leading blank with
-    probability 1.
+    probability 1. An arc into a label from elsewhere begins it, and is scored by the delay penalty.
     """
     num_samples, num_states = extended.shape
+    is_label = torch.arange(num_states, device=extended.device) % 2 == 1
+    middle = (used.sum(dim=0)[:, None].double() - 1.0) / 2
     may_skip = torch.zeros_like(extended, dtype=torch.bool)
     may_skip[:, 2:] = (extended[:, 2:] != blank) & (extended[:, 2:] != extended[:, :-2])
 
@@ -168,7 +194,8 @@ def _forward(emissions: Tensor, extended: Tensor, used: Tensor, blank: int) -> T
         one_before = torch.nn.functional.pad(alpha, (1, 0), value=-torch.inf)[:, :-1]
         two_before = torch.nn.functional.pad(alpha, (2, 0), value=-torch.inf)[:, :-2]
         two_before = torch.where(may_skip, two_before, -torch.inf)
-        moved = _log_sum_exp(alpha, one_before, two_before) + emissions[t]
+        begin = delay_penalty * (middle - t) * is_label
+        moved = _log_sum_exp(alpha, one_before + begin, two_before + begin) + emissions[t]
         alpha = torch.where(used[t][:, None], moved, alpha)
     return alpha
 
@@ -243,11 +270,14 @@ def collapse(path: Sequence[int], blank: int = 0) -> tuple[int, ...]:
     return tuple(label for label, _ in itertools.groupby(path) if label != blank)
 
 
-def brute_force(log_probs: Tensor, blank: int = 0) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+def brute_force(
+    log_probs: Tensor, blank: int = 0, delay_penalty: float = 0.0
+) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
     """Every labelling of (T, C) log-probabilities with its log P, (), and its posteriors, (T, C), in float64.
 
     By enumeration of all C^T paths, so for small T and C only. Labellings of probability 0 are listed too,
-    with log P = -inf and posteriors 0; a labelling that is absent has no path at all.
+    with log P = -inf and posteriors 0; a labelling that is absent has no path at all. A label that begins in
+    frame t adds delay_penalty * ((T - 1) / 2 - t) to the score of its path.
     """
     num_frames, num_classes = log_probs.shape
     if num_classes**num_frames > MAX_PATHS:
@@ -263,6 +293,10 @@ def brute_force(log_probs: Tensor, blank: int = 0) -> dict[tuple[int, ...], tupl
     for labelling, paths in spelled.items():
         path_classes = torch.tensor(paths, dtype=torch.int64).reshape(len(paths), num_frames)
         scores = x[torch.arange(num_frames), path_classes].sum(dim=1)
+        before = torch.nn.functional.pad(path_classes, (1, 0), value=blank)[:, :-1]
+        begins = (path_classes != blank) & (path_classes != before)
+        earliness = (num_frames - 1) / 2 - torch.arange(num_frames, dtype=torch.float64)
+        scores += delay_penalty * (begins * earliness).sum(dim=1)
         log_p = scores.logsumexp(dim=0)
         weights = torch.zeros_like(scores) if log_p == -torch.inf else (scores - log_p).exp()
         posteriors = torch.zeros_like(x)

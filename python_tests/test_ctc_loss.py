@@ -9,11 +9,18 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from batches import (
+    Batch,
+    arguments,
+    check_against_reference,
+    from_log_probs_and_logits,
+    gradient,
+    random_batch,
+)
 from conftest import Device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import (
-    DIFFERENCE_OF_PROBABILITIES,
     LONG_GRADIENT_ERROR,
     assert_gradient_close,
     assert_loss_close,
@@ -23,64 +30,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fastctc
-from fastctc.reference import brute_force, ctc_loss_reference
+from fastctc.reference import brute_force
 
 INF = math.inf
 NAN = math.nan
-from_log_probs_and_logits = pytest.mark.parametrize("from_logits", [False, True], ids=["log_probs", "logits"])
-
-
-@dataclass
-class Batch:
-    """Arguments of ctc_loss, and what the reference makes of them."""
-
-    x: Tensor  # (T, N, C), requires grad
-    targets: Tensor
-    input_lengths: Tensor
-    target_lengths: Tensor
-
-    def to(self, device: Device) -> Batch:
-        x = self.x.detach().to(device.torch).requires_grad_()
-        return Batch(x, self.targets.to(device.torch), self.input_lengths, self.target_lengths)
-
-    def loss(self, **options: object) -> Tensor:
-        return fastctc.ctc_loss(self.x, self.targets, self.input_lengths, self.target_lengths, **options)
-
-    def loss_and_gradient(self, **options: object) -> tuple[Tensor, Tensor]:
-        """The losses, and the gradient of their sum weighted by 1, 2, 3, ..."""
-        loss = self.loss(reduction="none", **options)
-        return loss.detach(), gradient(loss, self.x)
-
-    def reference(self, **options: object) -> tuple[Tensor, Tensor]:
-        x = self.x.detach().cpu().double().requires_grad_()
-        lengths = self.input_lengths, self.target_lengths
-        loss = ctc_loss_reference(x, self.targets.cpu(), *lengths, reduction="none", **options)
-        return loss.detach(), gradient(loss, x)
-
-
-def gradient(loss: Tensor, x: Tensor) -> Tensor:
-    weights = torch.arange(1, loss.numel() + 1, device=loss.device, dtype=loss.dtype)
-    return torch.autograd.grad(loss, x, weights.reshape(loss.shape))[0]
-
-
-def random_batch(
-    num_frames: int, num_samples: int, num_classes: int, length: int, *, seed: int = 0, std: float = 1.0
-) -> Batch:
-    """fp32 logits of standard deviation `std`, every sample of full length; blank is 0."""
-    generator = torch.Generator().manual_seed(seed)
-    x = std * torch.randn(num_frames, num_samples, num_classes, generator=generator)
-    targets = torch.randint(1, num_classes, (num_samples, length), generator=generator)
-    frames = torch.full((num_samples,), num_frames)
-    return Batch(x.requires_grad_(), targets, frames, torch.full((num_samples,), length))
-
-
-def check_against_reference(batch: Batch, **options: object) -> None:
-    loss, grad = batch.loss_and_gradient(**options)
-    expected_loss, expected_grad = batch.reference(**options)
-    assert_loss_close(loss, expected_loss, batch.x.dtype)
-    scale = DIFFERENCE_OF_PROBABILITIES if options.get("from_logits") else 0.0
-    assert_gradient_close(grad, expected_grad, batch.x.dtype, scale)
-
 
 # Values: brute force, random cases, closed forms
 
@@ -298,10 +251,6 @@ def test_gradient_is_of_log_probs_as_given(device: Device) -> None:
     torch.testing.assert_close(shifted.loss(reduction="none"), batch.loss(reduction="none") - 9 * 2.5)
 
 
-def arguments(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    return batch.targets, batch.input_lengths, batch.target_lengths
-
-
 def test_log_softmax_may_be_fused(device: Device) -> None:
     batch = random_batch(20, 3, 7, 6).to(device)
     fused = batch.loss(from_logits=True)
@@ -332,10 +281,20 @@ def test_arguments_are_left_alone(device: Device) -> None:
 
 def test_without_grad(device: Device) -> None:
     batch = random_batch(12, 2, 5, 4).to(device)
+    for without in (torch.no_grad, torch.inference_mode):
+        with without():
+            loss = batch.loss(reduction="none")
+        assert not loss.requires_grad
+        assert_same(loss, batch.loss(reduction="none").detach())
+
+
+def test_changing_what_the_gradient_needs_is_found(device: Device) -> None:
+    x = random_batch(12, 2, 5, 4).to(device).x * 1
+    loss = fastctc.ctc_loss(x, torch.tensor([[1], [2]]), [12, 12], [1, 1], from_logits=True)
     with torch.no_grad():
-        loss = batch.loss(reduction="none")
-    assert not loss.requires_grad
-    assert_same(loss, batch.loss(reduction="none").detach())
+        x += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 # Forms of the arguments
@@ -420,6 +379,14 @@ def test_unbatched(device: Device, reduction: str, from_logits: bool) -> None:
         assert loss.shape == ()
         torch.testing.assert_close(loss, expected[0])
         torch.testing.assert_close(torch.autograd.grad(loss, x)[0], expected_grad)
+
+
+def test_unbatched_target_may_be_padded(device: Device) -> None:
+    batch = random_batch(13, 1, 9, 4).to(device)
+    x = batch.x.detach()[:, 0]
+    expected = fastctc.ctc_loss(x, batch.targets[0, :3], 13, 3, reduction="sum")
+    padded = F.pad(batch.targets[0, :3], (0, 2), value=-1)
+    assert_same(fastctc.ctc_loss(x, padded, 13, 3, reduction="sum"), expected)
 
 
 def test_reductions(device: Device) -> None:
@@ -606,7 +573,8 @@ def test_no_samples(device: Device, from_logits: bool) -> None:
         loss = fastctc.ctc_loss(x, targets, lengths, lengths, reduction="none", from_logits=from_logits)
         assert loss.shape == (0,)
         assert torch.autograd.grad(loss.sum(), x)[0].shape == (5, 0, 3)
-        assert fastctc.ctc_loss(x, targets, [], [], reduction="sum", from_logits=from_logits) == 0
+        for reduction in ("sum", "mean"):
+            assert fastctc.ctc_loss(x, targets, [], [], reduction=reduction, from_logits=from_logits) == 0
 
 
 # Determinism: bitwise
@@ -690,31 +658,5 @@ def test_deterministic_algorithms_may_be_demanded(varied: Batch) -> None:
         result = varied.loss_and_gradient()
     finally:
         torch.use_deterministic_algorithms(False)
-    for one, other in zip(result, expected, strict=True):
-        assert_same(one, other)
-
-
-def test_never_waits_for_the_gpu(device: Device) -> None:
-    if device.name != "cuda":
-        pytest.skip("only CUDA is asynchronous")
-    batch = random_batch(40, 5, 12, 17).to(device)
-    batch.input_lengths, batch.target_lengths = batch.input_lengths.cuda(), batch.target_lengths.cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        batch.loss(from_logits=True).backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-def test_runs_on_the_current_stream(device: Device) -> None:
-    if device.name != "cuda":
-        pytest.skip("only CUDA has streams")
-    batch = random_batch(40, 5, 12, 17).to(device)
-    expected = batch.loss_and_gradient(from_logits=True)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        result = batch.loss_and_gradient(from_logits=True)
-    stream.synchronize()
     for one, other in zip(result, expected, strict=True):
         assert_same(one, other)

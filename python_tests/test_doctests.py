@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ["build", "decode", "loss", "text"]
+MODULES = ["alignment", "build", "decode", "loss", "text"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -18,12 +18,15 @@ class Workspace {
     size_ += (size_t(count) * sizeof(T) + 63) / 64 * 64;
     return p;
   }
-  // With `before` values in front of the first.
+  // Memory of a number type, with `before` numbers in front of the first.
+  template <class Memory>
+  FASTCTC_HD Memory take_numbers(int64_t count, int64_t before = 0) {
+    const Memory p = Memory::from([&] { return take<typename Memory::Scalar>(before + count); });
+    return base_ ? p + before : p;
+  }
   template <class Scalar>
   FASTCTC_HD Plane<Scalar> take_plane(int64_t count, int64_t before = 0) {
-    Scalar* const m = take<Scalar>(before + count);
-    const Plane<Scalar> p = {m, take<Scalar>(before + count)};
-    return base_ ? p + before : p;
+    return take_numbers<Plane<Scalar>>(count, before);
   }
   FASTCTC_HD size_t size() const { return size_; }
 

@@ -77,53 +77,95 @@ FASTCTC_HD void transition(X& b, X& e, X s, typename X::Warp::M skip) {
   b = into_b;
 }
 
-// Frames [t0, t1) of the block of slots that starts at i0. `in` and `out` hold one edge state a frame.
+// A block of slots, from slot i0 on, on its way through frames [t0, t1) in direction D, frame after frame. It holds the
+// sequence by value, so that no store could change it.
+template <Direction D, Keep keep, class X, int K>
+class Tile {
+  using W = typename X::Warp;
+  using Memory = typename X::Memory;
+  static constexpr bool kForward = D == Direction::kForward;
+
+ public:
+  FASTCTC_HD Tile(const Sequence<X>& q, const States<X>& states, int64_t i0, int64_t t0, int64_t t1)
+      : q_(q), states_(states), i0_(i0), label0_(kForward ? i0 : i0 - 1), t0_(t0), t1_(t1) {
+    FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
+      b_[c] = X::template load<K>(states.b + i0, c);
+      e_[c] = X::template load<K>(states.e + i0, c);
+      skip_[c] = W::template load_mask<K>(q.skip + i0, c);
+      labels_[c] = W::template range<K>(c, -label0_, q.length - label0_);
+    }
+  }
+
+  // The k-th frame. `in` and `out` hold one edge state a frame.
+  FASTCTC_HD void step(int64_t k, Memory in = {}, Memory out = {}) {
+    const int64_t t = kForward ? t0_ + k : t1_ - 1 - k, row = (t - q_.first) * q_.slots + label0_;
+    const X carry = in ? X::broadcast(in + k) : X::zero();
+    if (out) X::template store_edge<D, K>(out + k, e_);
+    X s[K];
+    FASTCTC_UNROLL for (int c = 0; c < K; ++c) s[c] = X::template neighbor<D, K>(e_, c, carry);
+    FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
+      transition(b_[c], e_[c], s[c], skip_[c]);
+      if (keep == Keep::kOccupancy) {
+        const auto p = (e_[c] * X::template load<K>(q_.kept + row, c)).probability();
+        W::template store_masked<K>(q_.occupancy + t * q_.occupancy_stride + label0_, c, p, labels_[c]);
+      }
+      e_[c] = e_[c] * X::template load<K>(q_.labels + row, c);
+      if (keep == Keep::kStates) e_[c].template store<K>(q_.kept + row, c);
+    }
+    if (q_.tilt) {
+      FASTCTC_UNROLL for (int c = 0; c < K; ++c) b_[c] = b_[c] * X::template load<K>(q_.tilt + i0_, c);
+    }
+    if (q_.blank_is_zero && q_.blank_is_zero[t]) {
+      FASTCTC_UNROLL for (int c = 0; c < K; ++c) b_[c] = X::zero();
+    }
+    if (k % kTile == kTile - 1 || k == t1_ - t0_ - 1) {
+      FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
+        b_[c] = normalize(b_[c]);
+        e_[c] = normalize(e_[c]);
+      }
+    }
+  }
+
+  FASTCTC_HD void save() const {
+    FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
+      b_[c].template store<K>(states_.b + i0_, c);
+      e_[c].template store<K>(states_.e + i0_, c);
+    }
+  }
+
+ private:
+  const Sequence<X> q_;
+  const States<X> states_;
+  const int64_t i0_, label0_;  // label0: the label of slot i0
+  const int64_t t0_, t1_;
+  X b_[K], e_[K];
+  typename W::M skip_[K], labels_[K];
+};
+
 template <Direction D, Keep keep, class X, int K>
 FASTCTC_HD void run_tile(const Sequence<X>& q, const States<X>& states, int64_t i0, int64_t t0, int64_t t1,
                          typename X::Memory in, typename X::Memory out) {
-  using W = typename X::Warp;
-  constexpr bool forward = D == Direction::kForward;
-  const int64_t label0 = forward ? i0 : i0 - 1;  // of slot i0
-  X b[K], e[K];
-  typename W::M skip[K], labels[K];
-  FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
-    b[c] = X::template load<K>(states.b + i0, c);
-    e[c] = X::template load<K>(states.e + i0, c);
-    skip[c] = W::template load_mask<K>(q.skip + i0, c);
-    labels[c] = W::template range<K>(c, -label0, q.length - label0);
+  Tile<D, keep, X, K> tile(q, states, i0, t0, t1);
+  for (int64_t k = 0; k < t1 - t0; ++k) tile.step(k, in, out);
+  tile.save();
+}
+
+// A sequence of one block in both directions at once: forward through [f0, f1), backward through [b0, b1). Neither waits
+// for the other, so that a processor that could do more than one of them at a time does.
+template <Keep keep, class X, int K>
+FASTCTC_HD void run_both(const Sequence<X>& q, const States<X>& forward, int64_t f0, int64_t f1,
+                         const States<X>& backward, int64_t b0, int64_t b1) {
+  Tile<Direction::kForward, keep, X, K> f(q, forward, 0, f0, f1);
+  Tile<Direction::kBackward, keep, X, K> b(q, backward, 0, b0, b1);
+  const int64_t both = f1 - f0 < b1 - b0 ? f1 - f0 : b1 - b0;
+  for (int64_t k = 0; k < both; ++k) {
+    f.step(k);
+    b.step(k);
   }
-  for (int64_t k = 0; k < t1 - t0; ++k) {
-    const int64_t t = forward ? t0 + k : t1 - 1 - k, row = (t - q.first) * q.slots + label0;
-    const X carry = in ? X::broadcast(in + k) : X::zero();
-    if (out) X::template store_edge<D, K>(out + k, e);
-    X s[K];
-    FASTCTC_UNROLL for (int c = 0; c < K; ++c) s[c] = X::template neighbor<D, K>(e, c, carry);
-    FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
-      transition(b[c], e[c], s[c], skip[c]);
-      if (keep == Keep::kOccupancy) {
-        const auto p = (e[c] * X::template load<K>(q.kept + row, c)).probability();
-        W::template store_masked<K>(q.occupancy + t * q.occupancy_stride + label0, c, p, labels[c]);
-      }
-      e[c] = e[c] * X::template load<K>(q.labels + row, c);
-      if (keep == Keep::kStates) e[c].template store<K>(q.kept + row, c);
-    }
-    if (q.tilt) {
-      FASTCTC_UNROLL for (int c = 0; c < K; ++c) b[c] = b[c] * X::template load<K>(q.tilt + i0, c);
-    }
-    if (q.blank_is_zero && q.blank_is_zero[t]) {
-      FASTCTC_UNROLL for (int c = 0; c < K; ++c) b[c] = X::zero();
-    }
-    if (k % kTile == kTile - 1 || k == t1 - t0 - 1) {
-      FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
-        b[c] = normalize(b[c]);
-        e[c] = normalize(e[c]);
-      }
-    }
-  }
-  FASTCTC_UNROLL for (int c = 0; c < K; ++c) {
-    b[c].template store<K>(states.b + i0, c);
-    e[c].template store<K>(states.e + i0, c);
-  }
+  for (int64_t k = both; k < f1 - f0; ++k) f.step(k);
+  for (int64_t k = both; k < b1 - b0; ++k) b.step(k);
+  f.save();
+  b.save();
 }
 
 // run_tile of a block of `registers` <= K registers.

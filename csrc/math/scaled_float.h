@@ -35,9 +35,15 @@ enum class Direction { kForward, kBackward };
 // arithmetic.
 constexpr float kZeroExponent = -1e30f;
 
-template <class Scalar>
+template <class T>
 struct Plane {
+  using Scalar = T;
   Scalar *m, *e;
+  // Of what `make` returns for each of the parts.
+  template <class Make>
+  static FASTCTC_HD Plane from(const Make& make) {
+    return {make(), make()};
+  }
   FASTCTC_HD Plane operator+(int64_t i) const { return {m + i, e + i}; }
   FASTCTC_HD explicit operator bool() const { return m != nullptr; }
 };

@@ -1,17 +1,12 @@
 // fastctc::ctc_loss and its backward: checks, allocation, registration.
-#include "../kernels/ctc_loss.h"
+#include "ctc_loss.h"
 
-#include <optional>
 #include <tuple>
-#include <vector>
 
 #include "../math/lattice.h"
-#include "tensors.h"
 
 namespace fastctc {
-namespace {
 
-// The arguments that forward and backward share. The offsets of the targets are left to check_values or the device.
 CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
                          const Tensor& target_lengths, int64_t max_length, int64_t blank, int64_t star,
                          bool from_logits) {
@@ -25,32 +20,34 @@ CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tenso
   p.stride_t = input.stride(0);
   p.stride_n = input.stride(1);
   p.stride_c = input.stride(2);
-  p.targets = int64_data(targets, "targets");
+  p.targets = int64_data(targets, "targets", input);
   p.target_count = targets.numel();
   p.target_columns = targets.dim() == 2 ? targets.size(1) : -1;
-  p.input_lengths = int64_data(input_lengths, "input_lengths");
-  p.target_lengths = int64_data(target_lengths, "target_lengths");
+  p.input_lengths = lengths_data(input_lengths, "input_lengths", input, p.batch);
+  p.target_lengths = lengths_data(target_lengths, "target_lengths", input, p.batch);
   p.max_length = max_length < p.frames ? max_length : p.frames;
   p.blank = blank;
   p.star = star;
   p.from_logits = from_logits;
   const bool whole = targets.dim() == 1 || (targets.dim() == 2 && targets.size(0) == p.batch);
   if (!whole) value_error("targets must be (N, S) or (sum of target_lengths)");
-  for (const Tensor* t : {&input_lengths, &target_lengths}) {
-    if (t->dim() != 1 || t->size(0) != p.batch)
-      value_error("lengths must have one value for each of the ", p.batch, " samples");
-  }
   if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
   if (star == blank) value_error("star is ", star, ", the blank");
   return p;
 }
 
-// On the CPU every value is checked before it is used. On CUDA the kernels check, and mark the sample.
-void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
+void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, const Tensor& input) {
+  if (!class_bias) return;
+  if (class_bias->dim() != 1 || class_bias->size(0) != p.classes || class_bias->scalar_type() != scalar_type_of(input))
+    value_error("class_bias must have one value, of the loss's type, for each of the ", p.classes, " classes");
+  check_place(*class_bias, "class_bias", input);
+  p.class_bias = class_bias->const_data_ptr();
+}
+
+static void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
   const int64_t frames = p.input_lengths[n], length = p.target_lengths[n];
   const bool padded = p.target_columns >= 0;
-  if (frames < 0) value_error("input_lengths[", n, "] is ", frames, ", but must not be negative");
-  if (frames > p.frames) value_error("input_lengths[", n, "] is ", frames, ", but log_probs has ", p.frames, " frames");
+  check_input_length(p.input_lengths, n, p.frames);
   if (length < 0) value_error("target_lengths[", n, "] is ", length, ", but must not be negative");
   if (padded && length > p.target_columns) {
     value_error("target_lengths[", n, "] is ", length, ", but targets has ", p.target_columns, " columns");
@@ -58,6 +55,8 @@ void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
   if (!padded && (offset < 0 || length > p.target_count - offset)) {
     value_error("target_lengths[", n, "] is ", length, ", but targets has only ", p.target_count, " elements");
   }
+  if (length <= frames && length > p.max_length)
+    value_error("target_lengths[", n, "] is ", length, ", but max_length is ", p.max_length);
   for (int64_t i = 0; i < length; ++i) {
     const int64_t label = p.targets[offset + i];
     if (label_is_valid(label, p.classes, p.blank, p.star)) continue;
@@ -72,7 +71,6 @@ void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
   }
 }
 
-// Where the labels of each sample start.
 std::vector<int64_t> target_offsets(const CtcLossParams& p) {
   std::vector<int64_t> offsets(size_t(p.batch) + 1, 0);
   for (int64_t n = 0; n < p.batch; ++n) {
@@ -88,14 +86,7 @@ void check_values(const CtcLossParams& p, const std::vector<int64_t>& offsets) {
   }
 }
 
-// f(begin, end, workspace) for ranges of [0, count), on several threads.
-template <class F>
-void parallel(int64_t count, size_t workspace_bytes, const F& f) {
-  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-    const HostWorkspace workspace(workspace_bytes);
-    f(begin, end, workspace.get());
-  });
-}
+namespace {
 
 void forward_on_cpu(CtcLossParams p) {
   const std::vector<int64_t> offsets = target_offsets(p);
@@ -125,14 +116,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
   p.need_grad = need_grad;
   p.delay_penalty = delay_penalty;
   const ScalarType scalar = scalar_type_of(input);
-  if (class_bias) {
-    if (class_bias->dim() != 1 || class_bias->size(0) != p.classes || class_bias->scalar_type() != scalar ||
-        !class_bias->is_contiguous())
-      value_error("class_bias must be contiguous, one value of the loss's type for each of the ", p.classes, " classes");
-    p.class_bias = class_bias->const_data_ptr();
-  }
+  set_class_bias(p, class_bias, input);
   Tensor loss = torch::stable::new_empty(input, {p.batch}, scalar);
   Tensor occupancy = torch::stable::new_empty(input, {p.batch, p.frames, p.max_length}, scalar);
+  Tensor kept = need_grad ? occupancy : torch::stable::new_empty(input, {p.batch, 0, p.max_length}, scalar);
   Tensor row_statistics = torch::stable::new_empty(input, {from_logits ? 3 : 1, p.batch, p.frames}, scalar);
   Tensor status = torch::stable::new_empty(input, {p.batch}, ScalarType::Int);
   p.loss = loss.mutable_data_ptr();
@@ -144,22 +131,27 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
     Tensor workspace = device_workspace(input, cuda::ctc_loss_forward_workspace(p));
     check_cuda(cuda::ctc_loss_forward(p, workspace.mutable_data_ptr(), current_stream(input)));
   } else {
+    advise_huge_pages(p.occupancy, size_t(occupancy.numel()) * occupancy.element_size());
     forward_on_cpu(p);
   }
-  return {loss, occupancy, row_statistics, status};
+  return {loss, kept, row_statistics, status};
 }
 
+// class_bias and delay_penalty are in the occupancies already; only the derivative of this function needs them.
 Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths,
-                         Tensor occupancy, Tensor row_statistics, Tensor status, int64_t blank, int64_t star,
-                         bool from_logits) {
+                         Tensor occupancy, Tensor row_statistics, Tensor status, std::optional<Tensor>, int64_t blank,
+                         int64_t star, double, bool from_logits) {
   CtcLossParams p =
       parameters(input, targets, input_lengths, target_lengths, occupancy.size(2), blank, star, from_logits);
-  Tensor g = torch::stable::contiguous(grad_loss);
+  const ScalarType scalar = scalar_type_of(input);
+  const Tensor g = torch::stable::contiguous(grad_loss);
+  p.grad_loss = saved_data(g, "grad_loss", input, scalar, {p.batch});
+  p.occupancy = saved_data(occupancy, "occupancy", input, scalar, {p.batch, p.frames, p.max_length});
+  p.row_statistics =
+      saved_data(row_statistics, "row_statistics", input, scalar, {row_statistics.size(0), p.batch, p.frames});
+  if (row_statistics.size(0) < (from_logits ? 3 : 1)) value_error("row_statistics are not of logits");
+  p.status = static_cast<int32_t*>(saved_data(status, "status", input, ScalarType::Int, {p.batch}));
   Tensor grad = torch::stable::empty_like(input);
-  p.grad_loss = g.const_data_ptr();
-  p.occupancy = const_cast<void*>(occupancy.const_data_ptr());
-  p.row_statistics = const_cast<void*>(row_statistics.const_data_ptr());
-  p.status = static_cast<int32_t*>(const_cast<void*>(status.const_data_ptr()));
   p.grad = grad.mutable_data_ptr();
   p.grad_stride_t = grad.stride(0);
   p.grad_stride_n = grad.stride(1);
@@ -183,11 +175,12 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
 FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
   m.def(
       "ctc_loss(Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, Tensor? class_bias, "
-      "int max_length, int blank, int star, float delay_penalty, bool from_logits, bool need_grad) "
+      "SymInt max_length, int blank, int star, float delay_penalty, bool from_logits, bool need_grad) "
       "-> (Tensor loss, Tensor occupancy, Tensor row_statistics, Tensor status)");
   m.def(
       "ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, "
-      "Tensor occupancy, Tensor row_statistics, Tensor status, int blank, int star, bool from_logits) -> Tensor");
+      "Tensor occupancy, Tensor row_statistics, Tensor status, Tensor? class_bias, int blank, int star, "
+      "float delay_penalty, bool from_logits) -> Tensor");
 }
 
 FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) {

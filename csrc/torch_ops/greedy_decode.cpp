@@ -20,12 +20,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor in
   p.stride_n = input.stride(0);
   p.stride_t = input.stride(1);
   p.stride_c = input.stride(2);
-  p.input_lengths = int64_data(input_lengths, "input_lengths");
+  p.input_lengths = lengths_data(input_lengths, "input_lengths", input, p.batch);
   p.blank = blank;
   p.from_logits = from_logits;
-  if (input_lengths.dim() != 1 || input_lengths.size(0) != p.batch) {
-    value_error("input_lengths must have one value for each of the ", p.batch, " samples");
-  }
   if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
 
   Tensor tokens = torch::stable::new_empty(input, {p.batch, p.frames}, ScalarType::Long);
@@ -41,12 +38,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor in
     Tensor workspace = device_workspace(input, cuda::greedy_decode_workspace(p));
     check_cuda(cuda::greedy_decode(p, workspace.mutable_data_ptr(), current_stream(input)));
   } else {
-    for (int64_t n = 0; n < p.batch; ++n) {
-      const int64_t frames = p.input_lengths[n];
-      if (frames < 0) value_error("input_lengths[", n, "] is ", frames, ", but must not be negative");
-      if (frames > p.frames)
-        value_error("input_lengths[", n, "] is ", frames, ", but log_probs has ", p.frames, " frames");
-    }
+    for (int64_t n = 0; n < p.batch; ++n) check_input_length(p.input_lengths, n, p.frames);
     torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) { cpu::greedy_decode(p, begin, end); });
   }
   return {tokens, lengths, scores, timesteps};

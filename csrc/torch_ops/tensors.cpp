@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 #include <torch/csrc/stable/accelerator.h>
 
+#include <string>
+
 namespace fastctc {
 
 DType dtype_of(const Tensor& t, const char* name) {
@@ -25,10 +27,49 @@ ScalarType scalar_type_of(const Tensor& t) {
   return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-const int64_t* int64_data(const Tensor& t, const char* name) {
-  if (t.scalar_type() != ScalarType::Long) value_error(name, " must be of type int64");
+static std::string device_name(const Tensor& t) {
+  return t.is_cuda() ? "cuda:" + std::to_string(t.get_device_index()) : t.is_cpu() ? "cpu" : "another device";
+}
+
+void check_device(const Tensor& t, const char* name, const Tensor& input) {
+  if (t.is_cuda() != input.is_cuda() || t.get_device_index() != input.get_device_index()) {
+    value_error(name, " is on ", device_name(t), ", but input is on ", device_name(input));
+  }
+}
+
+void check_place(const Tensor& t, const char* name, const Tensor& input) {
+  check_device(t, name, input);
   if (!t.is_contiguous()) value_error(name, " must be contiguous");
+}
+
+const int64_t* int64_data(const Tensor& t, const char* name, const Tensor& input) {
+  if (t.scalar_type() != ScalarType::Long) value_error(name, " must be of type int64");
+  check_place(t, name, input);
   return static_cast<const int64_t*>(t.const_data_ptr());
+}
+
+const int64_t* lengths_data(const Tensor& t, const char* name, const Tensor& input, int64_t batch) {
+  if (t.dim() != 1 || t.size(0) != batch) {
+    value_error(name, " must have one value for each of the ", batch, " samples");
+  }
+  return int64_data(t, name, input);
+}
+
+void check_input_length(const int64_t* lengths, int64_t n, int64_t frames) {
+  if (lengths[n] < 0) value_error("input_lengths[", n, "] is ", lengths[n], ", but must not be negative");
+  if (lengths[n] > frames) {
+    value_error("input_lengths[", n, "] is ", lengths[n], ", but log_probs has ", frames, " frames");
+  }
+}
+
+void* saved_data(const Tensor& t, const char* name, const Tensor& input, ScalarType type,
+                 std::initializer_list<int64_t> shape) {
+  bool same = t.scalar_type() == type && t.dim() == int64_t(shape.size());
+  int64_t d = 0;
+  for (const int64_t size : shape) same = same && t.size(d++) == size;
+  if (!same) value_error(name, " is not what fastctc::ctc_loss returned for these arguments");
+  check_place(t, name, input);
+  return const_cast<void*>(t.const_data_ptr());
 }
 
 Tensor device_workspace(const Tensor& t, size_t bytes) {

@@ -8,6 +8,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdlib>
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <sstream>
@@ -40,7 +41,18 @@ template <class... Parts>
 DType dtype_of(const Tensor& t, const char* name);
 // float for the types that are computed in float, double for double.
 ScalarType scalar_type_of(const Tensor& t);
-const int64_t* int64_data(const Tensor& t, const char* name);
+
+// Raise unless `t` is on the device of `input`, and for check_place contiguous.
+void check_device(const Tensor& t, const char* name, const Tensor& input);
+void check_place(const Tensor& t, const char* name, const Tensor& input);
+const int64_t* int64_data(const Tensor& t, const char* name, const Tensor& input);
+// Lengths, one for each of `batch` samples.
+const int64_t* lengths_data(const Tensor& t, const char* name, const Tensor& input, int64_t batch);
+// On the CPU: lengths[n] must be in [0, frames].
+void check_input_length(const int64_t* lengths, int64_t n, int64_t frames);
+// What was made by the forward op: of the type of losses and sizes of `shape`.
+void* saved_data(const Tensor& t, const char* name, const Tensor& input, ScalarType type,
+                 std::initializer_list<int64_t> shape);
 
 // Does `t` take the CUDA kernels? Always, in the emulated library.
 bool on_cuda(const Tensor& t);

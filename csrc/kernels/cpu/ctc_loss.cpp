@@ -11,6 +11,7 @@
 #include "../../math/recursion.h"
 #include "../workspace.h"
 #include "rows.h"
+#include "targets.h"
 
 namespace fastctc {
 namespace cpu {
@@ -19,25 +20,22 @@ namespace {
 
 constexpr int kMaxRegisters = 4;             // K: a block has at most this many registers of slots
 constexpr int64_t kWholeBytes = 1000 << 10;  // a sample whose lattice is smaller keeps all of it
-constexpr int64_t kShortRow = 256;           // rows of so many classes are reduced several at once
+constexpr int64_t kMaxMeeting = 256;         // frames of sequences whose two directions run at once,
+constexpr int kMaxMeetingRegisters = 2;      // and their slots: both must find room in the processor's registers
+constexpr int64_t kShortRow = 512;           // rows of so many classes are worked on several at once
 
 template <class Scalar>
 void clear(Scalar* p, int64_t count) {
   if (count > 0) memset(p, 0, size_t(count) * sizeof(Scalar));
 }
 
-bool sample_is_valid(const CtcLossParams& p, int64_t n) {
-  const int64_t offset = p.target_offsets[n], length = p.target_lengths[n];
-  const int64_t end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
-  if (!lengths_are_valid(p.input_lengths[n], p.frames, length, offset, end)) return false;
-  for (int64_t i = 0; i < length; ++i) {
-    if (!label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star)) return false;
-  }
-  return true;
+// Is the target short enough to be aligned?
+bool target_fits(const CtcLossParams& p, int64_t n) {
+  return p.target_lengths[n] <= p.input_lengths[n] && p.target_lengths[n] <= p.max_length;
 }
-// Frames of sample n that are read; 0 if it cannot be aligned.
+// Frames of sample n that are read.
 int64_t frames_to_read(const CtcLossParams& p, int64_t n) {
-  return sample_is_valid(p, n) && p.target_lengths[n] <= p.input_lengths[n] ? p.input_lengths[n] : 0;
+  return sample_is_valid(p, n) && target_fits(p, n) ? p.input_lengths[n] : 0;
 }
 
 template <class Element>
@@ -54,6 +52,13 @@ struct FrameScalars {
         max(p.from_logits ? blank + p.batch * p.frames : nullptr),
         log2_sum(p.from_logits ? max + p.batch * p.frames : nullptr) {}
 };
+
+// Are rows so short that forward looks the labels' scores up in them itself?
+bool scores_by_lookup(const CtcLossParams& p) {
+  const int64_t table = p.dtype == DType::kFloat32 ? Lanes<float>::kTable : Lanes<double>::kTable;
+  return (p.dtype == DType::kFloat32 || p.dtype == DType::kFloat64) && p.stride_c == 1 && p.classes <= table &&
+         p.star < 0;
+}
 
 // ---- scores --------------------------------------------------------------------------------------------------------
 
@@ -85,7 +90,7 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
     stars |= labels[i] == p.star;
     w.labels[i] = labels[i] == p.star ? 0 : int32_t(labels[i]);
   }
-  const bool in_place = sizeof(Element) == sizeof(Scalar) && p.stride_c == 1;
+  const bool in_place = sizeof(Element) == sizeof(Scalar) && p.stride_c == 1, lookup = scores_by_lookup(p);
   for (int64_t t = t0; t < t1; t += w.group) {
     const int count = int(t1 - t < w.group ? t1 - t : w.group);
     const Scalar* rows[L::N];
@@ -95,7 +100,9 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
       }
     }
     if (p.from_logits) {
-      const auto statistics = row_statistics(rows, count, p.classes);
+      const bool long_row = in_place && w.group == 1 && t + 1 < t1;
+      const Scalar* const next = long_row ? rows[0] + p.stride_t : nullptr;
+      const auto statistics = row_statistics(rows, count, p.classes, next);
       L::store(frame.max + t, statistics.max, L::first(count));
       L::store(frame.log2_sum + t, statistics.log2_sum, L::first(count));
     }
@@ -103,7 +110,7 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
       Scalar* const out = static_cast<Scalar*>(p.occupancy) + (n * p.frames + t + k) * p.max_length;
       if (p.from_logits || in_place) {
         frame.blank[t + k] = rows[k][p.blank];
-        for (int64_t i = 0; i < length; i += L::N) {
+        for (int64_t i = 0; i < length && !lookup; i += L::N) {
           const auto mask = L::first(length - i);
           L::store(out + i, L::gather(rows[k], w.labels + i, mask), mask);
         }
@@ -116,7 +123,7 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
         const Scalar any = p.from_logits ? frame.max[t + k] + frame.log2_sum[t + k] * Scalar(kLn2) : 0;
         for (int64_t i = 0; i < length; ++i) out[i] = labels[i] == p.star ? any : out[i];
       }
-      clear(out + length, p.max_length - length);
+      if (p.need_grad) clear(out + length, p.max_length - length);
     }
   }
 }
@@ -130,13 +137,14 @@ void scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace)
     const int64_t n = chunk / chunks, t0 = chunk % chunks * kFramesPerChunk;
     const int64_t t1 = t0 + kFramesPerChunk < p.frames ? t0 + kFramesPerChunk : p.frames;
     const int64_t frames = frames_to_read(p, n), used = frames < t0 ? t0 : frames < t1 ? frames : t1;
-    score_frames<Element>(p, n, t0, used, w);
+    if (t0 < used) score_frames<Element>(p, n, t0, used, w);
     const FrameScalars<Scalar> frame(p, n);
     clear(frame.blank + used, t1 - used);
     if (p.from_logits) {
       clear(frame.max + used, t1 - used);
       clear(frame.log2_sum + used, t1 - used);
     }
+    if (!p.need_grad) continue;
     clear(static_cast<Scalar*>(p.occupancy) + (n * p.frames + used) * p.max_length, (t1 - used) * p.max_length);
   }
 }
@@ -154,9 +162,12 @@ struct ForwardWorkspace {
   Sequence<X> sequence;
   States<X> forward, backward;
   uint8_t *skip, *blank_is_zero;
+  int32_t* labels;          // (P)
+  Scalar* bias;             // (P) added to the labels' scores; null if nothing is
   Plane<Scalar> origins;    // (T) n and r of the score that the emissions of a frame are relative to
   Scalar* occupancy;        // (T, S) where the result is of another type
   Plane<Scalar> snapshots;  // closed forward states before each segment
+  bool meets;               // is it so short that both directions run at once?
   bool whole;               // are the rows of all frames kept, or of one segment?
   size_t size;
 
@@ -169,14 +180,17 @@ struct ForwardWorkspace {
     q.slots = (length + N) / N * N;
     q.first = 0;
     q.skip = skip = w.take<uint8_t>(q.slots);
+    labels = w.take<int32_t>(q.slots);
+    bias = p.class_bias ? w.take<Scalar>(q.slots) : nullptr;
     blank_is_zero = w.take<uint8_t>(frames);
     q.blank_is_zero = nullptr;
     const bool tilted = p.delay_penalty != 0;
     q.tilt = w.take_plane<Scalar>(tilted ? q.slots + N : 0);
     if (!tilted) q.tilt = {};
-    // By the largest sample there could be, so that no sample needs more than that one. The result is the same.
-    whole = p.need_grad && (p.frames <= kSegment ||
-                            p.frames * (p.max_length + N) * 4 * int64_t(sizeof(Scalar)) <= kWholeBytes);
+    meets = frames <= kMaxMeeting && q.slots <= kMaxMeetingRegisters * N;
+    // By the largest sample there could be, so that no smaller one needs more. It does not change the result.
+    const int64_t largest = p.frames * (p.max_length + N) * 4 * int64_t(sizeof(Scalar));
+    whole = meets || (p.need_grad && (p.frames <= kSegment || largest <= kWholeBytes));
     const int64_t rows = whole || frames < kSegment ? frames : kSegment;
     q.labels = w.take_plane<Scalar>(rows * q.slots, N);
     q.kept = w.take_plane<Scalar>(p.need_grad ? rows * q.slots : 0, N);
@@ -237,7 +251,12 @@ class Sample {
       q_.occupancy = rows_;
       q_.occupancy_stride = p.max_length;
     }
-    for (int64_t i = 0; i < q_.slots; ++i) w_.skip[i] = may_skip(labels_, i, length_);
+    for (int64_t i = 0; i < q_.slots; ++i) {
+      w_.skip[i] = may_skip(labels_, i, length_);
+      const bool star = i < length_ && labels_[i] == p.star;
+      w_.labels[i] = i < length_ && !star ? int32_t(labels_[i]) : 0;
+      if (w_.bias) w_.bias[i] = star ? Scalar(0) : Scalar(static_cast<const Stored*>(p.class_bias)[w_.labels[i]]);
+    }
     X::fill_zero(q_.labels + -1, 1);
     X::fill_zero(q_.kept + -1, 1);
     if (q_.tilt) set_tilt();
@@ -247,6 +266,7 @@ class Sample {
   Status run() {
     set_origins();
     if (!(std::fabs(offset_) < double(INFINITY))) return kNotANumber;
+    if (w_.meets) return meet();
     const int64_t segments = (frames_ + kSegment - 1) / kSegment;
     if (w_.whole) emit(0, frames_);
     Scalar one = 1, zero = 0;
@@ -254,14 +274,13 @@ class Sample {
     for (int64_t s = 0; s < segments; ++s) {
       enter(s);
       if (p_.need_grad) copy(w_.forward, w_.snapshot(s), q_.slots);
-      if (w_.whole) {
+      if (w_.whole && p_.need_grad) {
         fastctc::run<Direction::kForward, Keep::kStates, X, kMaxRegisters>(q_, w_.forward, t0_, t1_);
       } else {
         fastctc::run<Direction::kForward, Keep::kNothing, X, kMaxRegisters>(q_, w_.forward, t0_, t1_);
       }
     }
-    if (L::any(L::invert(finite_))) return kNotANumber;
-    if (sizeof(Scalar) == 4 && double(L::reduce_max(range_)[0]) * double(frames_) > double(1 << 23)) return kTooWide;
+    if (const Status problem = check_emissions()) return problem;
     log2_p_ = log2_probability(q_, w_.forward);
     if (!(log2_p_ > -INFINITY)) return kInfeasible;
     if (p_.need_grad) occupancies(segments);
@@ -275,6 +294,45 @@ class Sample {
 
  private:
   static constexpr bool kInPlace = sizeof(Stored) == sizeof(Scalar);
+
+  Status check_emissions() const {
+    if (L::any(L::invert(finite_))) return kNotANumber;
+    const double exponents = double(L::reduce_max(range_)[0]) * double(frames_);
+    return sizeof(Scalar) == 4 && exponents > double(1 << 23) ? kTooWide : kOk;
+  }
+
+  // A short sequence: both directions at once, which meet in the middle, and go on over what the other has kept.
+  Status meet() {
+    emit(0, frames_);
+    if (const Status problem = check_emissions()) return problem;
+    const int64_t middle = frames_ / 2;
+    Scalar one = 1, zero = 0;
+    start(w_.forward, q_.slots, 0, {&one, &zero});
+    start(w_.backward, q_.slots, length_, {&one, &zero});
+    if (p_.need_grad) {
+      run_both<Keep::kStates>(0, middle, middle, frames_);
+    } else {
+      run_both<Keep::kNothing>(0, middle, middle, frames_);
+    }
+    const X total = crossing(q_, w_.forward, w_.backward);
+    if (!(total.m[0] > 0)) return kInfeasible;
+    log2_p_ = std::log2(double(total.m[0])) + double(total.e[0]);
+    if (!p_.need_grad || length_ == 0) return kOk;
+    const X factor = {L::set(1) / total.m, -total.e};
+    rescale(q_, w_.forward, factor);
+    rescale(q_, w_.backward, factor);
+    run_both<Keep::kOccupancy>(middle, frames_, 0, middle);
+    store_occupancy();
+    return kOk;
+  }
+  template <Keep keep>
+  void run_both(int64_t f0, int64_t f1, int64_t b0, int64_t b1) {
+    if (q_.slots == L::N) {
+      fastctc::run_both<keep, X, 1>(q_, w_.forward, f0, f1, w_.backward, b0, b1);
+    } else {
+      fastctc::run_both<keep, X, kMaxMeetingRegisters>(q_, w_.forward, f0, f1, w_.backward, b0, b1);
+    }
+  }
 
   // The blanks before label j are tilted by exp(delay_penalty * j) in every frame, label j by one more. Over a path that
   // is delay_penalty times the number of labels begun by each frame, so that it falls by it for each frame of delay.
@@ -293,14 +351,13 @@ class Sample {
   // The emissions of a frame are relative to its blank's, or where that is zero, to the row's largest.
   void set_origins() {
     const Stored bias = p_.class_bias ? static_cast<const Stored*>(p_.class_bias)[p_.blank] : Stored(0);
-    double origins = 0, log2_sums = 0;
+    typename L::Wide origins{}, log2_sums{};
     for (int64_t t = 0; t < frames_; t += L::N) {
       const auto blank = load_as<Scalar>(frame_.blank + t, frames_ - t) + Scalar(bias);
+      const auto max = p_.from_logits ? load_as<Scalar>(frame_.max + t, frames_ - t) : L::set(0);
       const auto zero = L::less(blank, L::set(Scalar(kZeroLog)));
-      auto origin = blank;
+      const auto origin = L::select(zero, max, blank);
       if (L::any(zero)) {
-        const auto other = p_.from_logits ? load_as<Scalar>(frame_.max + t, frames_ - t) : L::set(0);
-        origin = L::select(zero, other, blank);
         if (!q_.blank_is_zero) {
           clear(w_.blank_is_zero, frames_);
           q_.blank_is_zero = w_.blank_is_zero;
@@ -310,36 +367,63 @@ class Sample {
       const Split<L> y = split<L>(origin);
       L::store(w_.origins.m + t, y.n);
       L::store(w_.origins.e + t, y.r);
-      for (int64_t i = t; i < frames_ && i < t + L::N; ++i) {
-        origins += double(origin[i - t]);
-        if (!p_.from_logits) continue;
-        origins -= double(frame_.max[i]);
-        log2_sums += double(frame_.log2_sum[i]);
-      }
+      const auto used = L::first(frames_ - t);
+      origins += L::widen(L::select(used, origin, L::set(0))) - L::widen(max);
+      if (p_.from_logits) log2_sums += L::widen(load_as<Scalar>(frame_.log2_sum + t, frames_ - t));
     }
-    offset_ += origins - kLn2 * log2_sums;
+    for (int i = 0; i < L::N; ++i) offset_ += origins[i] - kLn2 * log2_sums[i];
   }
 
-  // The emissions of frames [t0, t1), from the scores that stand in place of the occupancies.
+  // Where the scores of labels i, i + 1, ... in a frame come from: a short row of the input, or their own row, which
+  // stands in place of the occupancies.
+  struct Lookup {
+    typename L::F low, high;
+    const int32_t* labels;
+    typename L::F operator()(int64_t i) const { return L::lookup(low, high, labels + i); }
+  };
+  struct Stand {
+    const Stored* row;
+    int64_t length;
+    typename L::F operator()(int64_t i) const { return load_as<Scalar>(row + i, length - i); }
+  };
+
+  // The emissions of frames [t0, t1).
   void emit(int64_t t0, int64_t t1) {
-    const Stored* const bias = static_cast<const Stored*>(p_.class_bias);
-    for (int64_t t = t0; t < t1; ++t) {
-      const Split<L> origin = {L::set(w_.origins.m[t]), L::set(w_.origins.e[t])};
-      const Plane<Scalar> row = q_.labels + (t - q_.first) * q_.slots;
-      for (int64_t i = 0; i < q_.slots; i += L::N) {
-        auto x = load_as<Scalar>(rows_ + t * p_.max_length + i, length_ - i);
-        if (bias) {
-          for (int64_t k = i; k < length_ && k < i + L::N; ++k) {
-            if (labels_[k] != p_.star) x[k - i] += Scalar(bias[labels_[k]]);
-          }
-        }
-        finite_ = L::both(finite_, L::less(x, L::set(Scalar(INFINITY))));
-        X y = X::select(L::first(length_ - i), emission<L>(x, origin), X::zero());
-        range_ = L::max(range_, L::select(L::nonzero(y.m), L::max(y.e, -y.e), L::set(0)));
-        if (q_.tilt) y = y * X::template load<1>(q_.tilt + (i + 1), 0);
-        y.template store<1>(row + i, 0);
+    if (!scores_by_lookup(p_)) {
+      emit_from(t0, t1, [rows = rows_, stride = p_.max_length, length = length_](int64_t t) {
+        return Stand{rows + t * stride, length};
+      });
+    } else {
+      const Stored* const x = static_cast<const Stored*>(p_.input) + n_ * p_.stride_n;
+      emit_from(t0, t1, [x, stride = p_.stride_t, classes = p_.classes, labels = w_.labels](int64_t t) {
+        const Stored* const row = x + t * stride;
+        return Lookup{load_as<Scalar>(row, classes), load_as<Scalar>(row + L::N, classes - L::N), labels};
+      });
+    }
+  }
+  template <class Frame>
+  void emit_from(int64_t t0, int64_t t1, const Frame& frame) {
+    const int64_t length = length_, slots = q_.slots;
+    const Plane<Scalar> origins = w_.origins, tilt = q_.tilt;
+    const Scalar* const bias = w_.bias;
+    Plane<Scalar> out = q_.labels + (t0 - q_.first) * slots;
+    auto range = range_;
+    auto finite = finite_;
+    for (int64_t t = t0; t < t1; ++t, out = out + slots) {
+      const Split<L> origin = {L::set(origins.m[t]), L::set(origins.e[t])};
+      const auto scores = frame(t);
+      for (int64_t i = 0; i < slots; i += L::N) {
+        auto x = scores(i);
+        if (bias) x += L::load(bias + i);
+        finite = L::both(finite, L::less(x, L::set(Scalar(INFINITY))));
+        X y = X::select(L::first(length - i), emission<L>(x, origin), X::zero());
+        range = L::max(range, L::select(L::nonzero(y.m), L::max(y.e, -y.e), L::set(0)));
+        if (tilt) y = y * X::template load<1>(tilt + (i + 1), 0);
+        y.template store<1>(out + i, 0);
       }
     }
+    range_ = range;
+    finite_ = finite;
   }
 
   // Makes segment s the current one, with its emissions.
@@ -367,6 +451,10 @@ class Sample {
       const X total = crossing(q_, w_.snapshot(s), w_.backward);
       rescale(q_, w_.backward, X{L::set(1) / total.m, -total.e});
     }
+    store_occupancy();
+  }
+
+  void store_occupancy() {
     if constexpr (!kInPlace) {
       for (int64_t t = 0; t < frames_; ++t) {
         for (int64_t i = 0; i < length_; ++i) rows_[t * p_.max_length + i] = Stored(w_.occupancy[t * length_ + i]);
@@ -401,7 +489,7 @@ void forward_sample(const CtcLossParams& p, int64_t n, void* workspace) {
   }
   status = kInfeasible;
   loss = Stored(INFINITY);
-  if (p.target_lengths[n] <= p.input_lengths[n]) {
+  if (target_fits(p, n)) {
     Sample<Stored, Scalar> sample(p, n, workspace);
     status = sample.run();
     loss = status == kNotANumber || status == kTooWide ? Stored(NAN) : Stored(sample.loss());
@@ -426,17 +514,20 @@ struct BackwardWorkspace {
 
 // One row of the gradient as Scalars: g * (kept * softmax - gamma) for logits, -g * gamma for log-probabilities.
 template <class Element, class Scalar>
-void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar g, Scalar* copy, Scalar* out) {
+void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar* copy, Scalar* out) {
   using L = Lanes<Scalar>;
-  const int64_t length = p.target_lengths[n];
+  // Labels [begin, end) can be on a path here: see run() in recursion.h.
+  const int64_t length = p.target_lengths[n], rest = length - (p.input_lengths[n] - t), star = p.star;
+  const int64_t begin = rest > 0 ? rest : 0, end = length <= t ? length : t + 1;
   const int64_t* const labels = p.targets + p.target_offsets[n];
   const Scalar* const occupancy = static_cast<const Scalar*>(p.occupancy) + (n * p.frames + t) * p.max_length;
+  const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
   auto sum = L::set(0);
-  for (int64_t i = 0; i < length; i += L::N) sum += L::load(occupancy + i, L::first(length - i));
+  for (int64_t i = begin; i < end; i += L::N) sum += L::load(occupancy + i, L::first(end - i));
   const Scalar total = L::reduce_add(sum)[0];
   Scalar stars = 0;
-  if (p.star >= 0) {
-    for (int64_t i = 0; i < length; ++i) stars += labels[i] == p.star ? occupancy[i] : 0;
+  if (star >= 0) {
+    for (int64_t i = begin; i < end; ++i) stars += labels[i] == star ? occupancy[i] : 0;
   }
   if (p.from_logits) {
     const FrameScalars<Scalar> frame(p, n);
@@ -445,42 +536,42 @@ void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar g, Scalar
   } else {
     clear(out, p.classes);
   }
-  for (int64_t i = 0; i < length; ++i) {
-    if (labels[i] != p.star) out[labels[i]] -= g * occupancy[i];
+  if (star < 0) {
+    _Pragma("GCC unroll 4") for (int64_t i = begin; i < end; ++i) out[labels[i]] -= g * occupancy[i];
+  } else {
+    for (int64_t i = begin; i < end; ++i) {
+      if (labels[i] != star) out[labels[i]] -= g * occupancy[i];
+    }
   }
   out[p.blank] -= g * (total < 1 ? 1 - total : Scalar(0));
 }
 
 template <class Element>
-void gradient(const CtcLossParams& p, int64_t t, int64_t n,
-              const BackwardWorkspace<typename ScalarOf<Element>::type>& w) {
-  using Scalar = typename ScalarOf<Element>::type;
-  const int32_t status = p.status[n];
-  const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
-  Element* const out = static_cast<Element*>(p.grad) + t * p.grad_stride_t + n * p.grad_stride_n;
-  const bool used = (status == kOk || status == kNotANumber) && t < p.input_lengths[n];
-  if (!used || status == kNotANumber) {
-    Element value;
-    from_scalar(used ? Scalar(NAN) : Scalar(0), value);
-    for (int64_t c = 0; c < p.classes; ++c) out[c * p.grad_stride_c] = value;
-    return;
-  }
-  if constexpr (sizeof(Element) == sizeof(Scalar)) {
-    if (p.grad_stride_c == 1) return gradient_row<Element>(p, t, n, g, w.copy, out);
-  }
-  gradient_row<Element>(p, t, n, g, w.copy, w.row);
-  for (int64_t c = 0; c < p.classes; ++c) from_scalar(w.row[c], out[c * p.grad_stride_c]);
-}
-
-template <class Element>
 void backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
-  const BackwardWorkspace<typename ScalarOf<Element>::type> w(workspace, p);
-  const int64_t rows = p.batch * p.frames;
-  const int64_t last = end * kRowsPerChunk < rows ? end * kRowsPerChunk : rows;
-  const bool frame_first = p.grad_stride_t >= p.grad_stride_n;  // in the order of memory
-  for (int64_t row = begin * kRowsPerChunk; row < last; ++row) {
-    const int64_t t = frame_first ? row / p.batch : row % p.frames, n = frame_first ? row % p.batch : row / p.frames;
-    gradient<Element>(p, t, n, w);
+  using Scalar = typename ScalarOf<Element>::type;
+  const BackwardWorkspace<Scalar> w(workspace, p);
+  const bool in_place = sizeof(Element) == sizeof(Scalar) && p.grad_stride_c == 1;
+  const bool frame_first = p.grad_stride_t >= p.grad_stride_n;  // rows in the order of memory
+  const int64_t inner = frame_first ? p.batch : p.frames, rows = p.batch * p.frames;
+  const int64_t first = begin * kRowsPerChunk, last = end * kRowsPerChunk < rows ? end * kRowsPerChunk : rows;
+  int64_t major = first / inner, minor = first % inner;
+  for (int64_t row = first; row < last; ++row) {
+    const int64_t t = frame_first ? major : minor, n = frame_first ? minor : major;
+    if (++minor == inner) {
+      minor = 0;
+      ++major;
+    }
+    Element* const out = static_cast<Element*>(p.grad) + t * p.grad_stride_t + n * p.grad_stride_n;
+    Scalar* const scalars = in_place ? reinterpret_cast<Scalar*>(out) : w.row;
+    const int32_t status = p.status[n];
+    if (status == kOk && t < p.input_lengths[n]) {
+      gradient_row<Element>(p, t, n, w.copy, scalars);
+    } else {
+      const bool nan = status == kNotANumber && t < p.input_lengths[n];
+      for (int64_t c = 0; c < p.classes; ++c) scalars[c] = nan ? Scalar(NAN) : Scalar(0);
+    }
+    if (in_place) continue;
+    for (int64_t c = 0; c < p.classes; ++c) from_scalar(scalars[c], out[c * p.grad_stride_c]);
   }
 }
 
@@ -492,10 +583,18 @@ size_t ctc_loss_scores_workspace(const CtcLossParams& p) {
 }
 
 size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) {
-  const int64_t length = p.max_length < p.frames ? p.max_length : p.frames;
-  if (wide || p.dtype == DType::kFloat64)
-    return ForwardWorkspace<double>(nullptr, p, p.frames, length, p.need_grad).size;
-  return ForwardWorkspace<float>(nullptr, p, p.frames, length, false).size;
+  const auto size = [&](auto scalar) {
+    using Scalar = decltype(scalar);
+    const bool own_occupancy = p.need_grad && wide && p.dtype != DType::kFloat64;
+    const auto of = [&](int64_t frames, int64_t length) {
+      return ForwardWorkspace<Scalar>(nullptr, p, frames < p.frames ? frames : p.frames,
+                                      length < p.max_length ? length : p.max_length, own_occupancy)
+          .size;
+    };
+    const size_t largest = of(p.frames, p.max_length), meeting = of(kMaxMeeting, kMaxMeetingRegisters * Lanes<Scalar>::N - 1);
+    return largest > meeting ? largest : meeting;
+  };
+  return wide || p.dtype == DType::kFloat64 ? size(double()) : size(float());
 }
 
 void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {

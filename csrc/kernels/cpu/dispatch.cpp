@@ -1,5 +1,6 @@
 // Chooses, once, the best instruction set that both this binary and this processor have.
 #include "../ctc_loss.h"
+#include "../ctc_tangent.h"
 #include "../greedy_decode.h"
 
 namespace fastctc {
@@ -13,6 +14,8 @@ namespace cpu {
   void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);             \
   void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace); \
   void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);           \
+  size_t ctc_tangent_workspace(const CtcTangentParams& p);                                               \
+  void ctc_tangent(const CtcTangentParams& p, int64_t begin, int64_t end, void* workspace);              \
   void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end);                           \
   }
 #define FASTCTC_TABLE(isa)           \
@@ -23,6 +26,8 @@ namespace cpu {
    isa::ctc_loss_scores,             \
    isa::ctc_loss_forward,            \
    isa::ctc_loss_backward,           \
+   isa::ctc_tangent_workspace,       \
+   isa::ctc_tangent,                 \
    isa::greedy_decode}
 
 FASTCTC_DECLARE(baseline)
@@ -41,6 +46,8 @@ struct Kernels {
   decltype(&baseline::ctc_loss_scores) scores;
   decltype(&baseline::ctc_loss_forward) forward;
   decltype(&baseline::ctc_loss_backward) backward;
+  decltype(&baseline::ctc_tangent_workspace) tangent_workspace;
+  decltype(&baseline::ctc_tangent) tangent;
   decltype(&baseline::greedy_decode) greedy;
 };
 
@@ -74,6 +81,10 @@ void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool w
 }
 void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
   kernels().backward(p, begin, end, workspace);
+}
+size_t ctc_tangent_workspace(const CtcTangentParams& p) { return kernels().tangent_workspace(p); }
+void ctc_tangent(const CtcTangentParams& p, int64_t begin, int64_t end, void* workspace) {
+  kernels().tangent(p, begin, end, workspace);
 }
 void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end) { kernels().greedy(p, begin, end); }
 const char* instruction_set() { return kernels().name; }

@@ -64,6 +64,17 @@ struct Mask<double> {
 };
 #endif
 
+// Constant vectors of lane numbers.
+template <class Int, int N>
+struct Index {
+  alignas(kVectorBytes) Int lane[N];
+  static constexpr Index make(int factor, int offset, int flip) {
+    Index index{};
+    for (int i = 0; i < N; ++i) index.lane[i] = Int((factor * i + offset) ^ flip);
+    return index;
+  }
+};
+
 // Slots run through the lanes of one register and then on in the next: slot = c * N + lane.
 template <class S>
 struct Lanes {
@@ -75,16 +86,22 @@ struct Lanes {
   using I = typename Vector<S>::I;
   using M = typename Mask<S>::type;
 
+  typedef double Wide __attribute__((vector_size(N * sizeof(double))));
+
   FASTCTC_LANE F set(S x) { return F{} + x; }
+  FASTCTC_LANE Wide widen(F x) { return __builtin_convertvector(x, Wide); }
   FASTCTC_LANE F load(const S* p) {
     F x;
     memcpy(&x, p, sizeof x);
     return x;
   }
   FASTCTC_LANE void store(S* p, F x) { memcpy(p, &x, sizeof x); }
-  FASTCTC_LANE I iota() {
+  // (factor * i + offset) ^ flip in lane i; a constant, so that shuffles become single instructions.
+  template <int factor, int offset, int flip = 0>
+  FASTCTC_LANE I index() {
+    static constexpr auto constant = Index<Int, N>::make(factor, offset, flip);
     I i;
-    for (int k = 0; k < N; ++k) i[k] = k;
+    memcpy(&i, constant.lane, sizeof i);
     return i;
   }
 
@@ -121,6 +138,15 @@ struct Lanes {
     if constexpr (kSingle) return _mm512_mask_i32gather_ps(set(0), m, _mm512_loadu_si512(index), p, 4);
     if constexpr (!kSingle) {
       return _mm512_mask_i32gather_pd(set(0), m, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), p, 8);
+    }
+  }
+  // gather from the two registers of a short row
+  static constexpr int kTable = 2 * N;
+  FASTCTC_LANE F lookup(F low, F high, const int32_t* index) {
+    if constexpr (kSingle) return _mm512_permutex2var_ps(low, _mm512_loadu_si512(index), high);
+    if constexpr (!kSingle) {
+      const __m256i i = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
+      return _mm512_permutex2var_pd(low, _mm512_cvtepi32_epi64(i), high);
     }
   }
   // max(a, b) is b where either is NaN.
@@ -164,7 +190,7 @@ struct Lanes {
   FASTCTC_LANE M both(M a, M b) { return a & b; }
   FASTCTC_LANE M invert(M m) { return ~m; }
   // The lanes below `count`.
-  FASTCTC_LANE M first(int64_t count) { return iota() < I{} + Int(count >= N ? N : count <= 0 ? 0 : count); }
+  FASTCTC_LANE M first(int64_t count) { return index<1, 0>() < I{} + Int(count >= N ? N : count <= 0 ? 0 : count); }
   FASTCTC_LANE F select(M m, F a, F b) { return m ? a : b; }
   // Lanes outside of the mask are not touched, or are zero.
   FASTCTC_LANE void store(S* p, F x, M m) {
@@ -194,6 +220,8 @@ struct Lanes {
     }
     return x;
   }
+  static constexpr int kTable = 0;  // no lookup: gather does as well
+  FASTCTC_LANE F lookup(F, F, const int32_t*) { return set(0); }
   // max(a, b) is b where either is NaN, as in the processor's own instruction.
   FASTCTC_LANE F max(F a, F b) { return a > b ? a : b; }
   FASTCTC_LANE F min(F a, F b) { return a < b ? a : b; }
@@ -245,28 +273,26 @@ struct Lanes {
     p = p * q + S(1.44269589);
     return p * q + e;
   }
+  // Every lane gets the sum (or what else `op` makes) of all.
+  template <class Op, int distance = N / 2>
+  FASTCTC_LANE F reduce(F x, Op op) {
+    x = op(x, __builtin_shuffle(x, index<1, 0, distance>()));
+    if constexpr (distance > 1) return reduce<Op, distance / 2>(x, op);
+    return x;
+  }
   FASTCTC_LANE F reduce_max(F x) {
-    S y = x[0];
-    for (int i = 1; i < N; ++i) y = y > x[i] ? y : x[i];
-    return set(y);
+    return reduce(x, [](F a, F b) { return max(a, b); });
   }
   FASTCTC_LANE F reduce_add(F x) {
-    S y = x[0];
-    for (int i = 1; i < N; ++i) y += x[i];
-    return set(y);
+    return reduce(x, [](F a, F b) { return a + b; });
   }
   // Lane i of the result is the sum (or what else `op` makes) of the lanes of x[i].
   template <class Op>
   FASTCTC_LANE F reduce_each(F* x, Op op) {
-    I even, odd;
-    for (int i = 0; i < N; ++i) {
-      even[i] = 2 * i;
-      odd[i] = 2 * i + 1;
-    }
     _Pragma("GCC unroll 8") for (int count = N; count > 1; count /= 2) {
       _Pragma("GCC unroll 8") for (int i = 0; i < count / 2; ++i) {
         const F a = x[2 * i], b = x[2 * i + 1];
-        x[i] = op(__builtin_shuffle(a, b, even), __builtin_shuffle(a, b, odd));
+        x[i] = op(__builtin_shuffle(a, b, index<2, 0>()), __builtin_shuffle(a, b, index<2, 1>()));
       }
     }
     return x[0];
@@ -274,9 +300,7 @@ struct Lanes {
 
   // The register whose lanes are the slots before (after) those of x; `edge` is the register before (after) it.
   FASTCTC_LANE F shift(F x, F edge, bool forward) {
-    I index;
-    for (int i = 0; i < N; ++i) index[i] = forward ? N - 1 + i : i + 1;
-    return forward ? __builtin_shuffle(edge, x, index) : __builtin_shuffle(x, edge, index);
+    return forward ? __builtin_shuffle(edge, x, index<1, N - 1>()) : __builtin_shuffle(x, edge, index<1, 1>());
   }
 
   // the block interface of math/scaled_float.h

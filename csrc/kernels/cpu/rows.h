@@ -19,56 +19,75 @@ inline const Scalar* contiguous_row(const Element* x, int64_t stride, int64_t cl
   return copy;
 }
 
-// The statistics of `count` <= N rows, one per lane: the maximum, and log2 of the sum of 2^((x - max) log2 e). Each
-// depends on its row alone.
-template <class Scalar>
-inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes) {
+// f of each vector of a row, summed up (or what else `op` does); lanes beyond the row are `neutral`. A row of at most
+// two vectors needs no loop. Meanwhile the row at `next` is fetched from memory.
+template <bool two_vectors, class Scalar, class Op, class F>
+inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scalar neutral, const Op& op, const F& f,
+                                          const Scalar* next = nullptr) {
   using L = Lanes<Scalar>;
-  const int64_t whole = classes / L::N * L::N;
-  const auto rest = L::first(classes - whole);
-  const auto lowest = L::set(Scalar(-INFINITY)), scale = L::set(Constants<Scalar>::log2_e);
-  typename L::F part[L::N];
-  Scalar top[L::N];
-  for (int i = 0; i < L::N; ++i) part[i] = lowest;
-  for (int i = 0; i < count; ++i) {
-    auto max = lowest;
-    for (int64_t c = 0; c < whole; c += L::N) max = L::max(L::load(rows[i] + c), max);
-    if (whole < classes) max = L::max(L::select(rest, L::load(rows[i] + whole, rest), lowest), max);
-    part[i] = max;
+  const auto at = [&](int64_t c) {
+    const auto inside = L::first(classes - c);
+    return L::select(inside, f(L::load(x + c, inside)), L::set(neutral));
+  };
+  if constexpr (two_vectors) return op(at(0), at(L::N));
+  auto a = L::set(neutral), b = a;
+  int64_t c = 0;
+  for (; c + 2 * L::N <= classes; c += 2 * L::N) {
+    a = op(a, f(L::load(x + c)));
+    b = op(b, f(L::load(x + c + L::N)));
+    if (next) {
+      __builtin_prefetch(next + c);
+      __builtin_prefetch(next + c + L::N);
+    }
   }
-  const auto maxima = L::reduce_each(part, [](auto a, auto b) { return L::max(a, b); });
+  if (c < classes) a = op(a, at(c));
+  if (c + L::N < classes) b = op(b, at(c + L::N));
+  return op(a, b);
+}
+
+// The statistics of `count` <= N rows, one per lane: the maximum, and log2 of the sum of 2^((x - max) log2 e). Each
+// depends on its row alone. `next` is a row that is read soon, or null.
+template <bool two_vectors, class Scalar>
+inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes,
+                                                               const Scalar* next) {
+  using L = Lanes<Scalar>;
+  using F = typename L::F;
+  const auto larger = [](F a, F b) { return L::max(b, a); };  // a where b is NaN
+  const auto plus = [](F a, F b) { return a + b; };
+  const Scalar lowest = Scalar(-INFINITY);
+  F part[L::N];
+  Scalar top[L::N];
+  for (int i = count; i < L::N; ++i) part[i] = L::set(lowest);
+  for (int i = 0; i < count; ++i) {
+    part[i] = over_row<two_vectors>(rows[i], classes, lowest, larger, [](F x) { return x; });
+  }
+  const F maxima = L::reduce_each(part, larger);
   L::store(top, maxima);
   for (int i = 0; i < count; ++i) {
-    const auto shift = L::set(top[i]);
-    auto sum = L::set(0), other = L::set(0);
-    int64_t c = 0;
-    for (; c + 2 * L::N <= whole; c += 2 * L::N) {
-      sum += L::exp2((L::load(rows[i] + c) - shift) * scale);
-      other += L::exp2((L::load(rows[i] + c + L::N) - shift) * scale);
-    }
-    if (c < whole) sum += L::exp2((L::load(rows[i] + c) - shift) * scale);
-    if (whole < classes) {
-      other += L::select(rest, L::exp2((L::load(rows[i] + whole, rest) - shift) * scale), L::set(0));
-    }
-    part[i] = sum + other;
+    const F shift = L::set(top[i]);
+    part[i] = over_row<two_vectors>(rows[i], classes, Scalar(0), plus,
+                                    [shift](F x) { return L::exp2((x - shift) * Constants<Scalar>::log2_e); }, next);
   }
-  const auto sums = L::reduce_each(part, [](auto a, auto b) { return a + b; });
-  return {maxima, L::log2(sums)};
+  return {maxima, L::log2(L::reduce_each(part, plus))};
+}
+template <class Scalar>
+inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes,
+                                                               const Scalar* next) {
+  return classes <= 2 * Lanes<Scalar>::N ? row_statistics<true>(rows, count, classes, next)
+                                         : row_statistics<false>(rows, count, classes, next);
 }
 
 // factor * softmax(x), with the statistics of the row.
 template <class Scalar>
 inline void softmax(const Scalar* x, int64_t classes, RowStatistics<Scalar> row, Scalar factor, Scalar* out) {
   using L = Lanes<Scalar>;
-  const auto shift = L::set(row.max), log2_sum = L::set(row.log2_sum), scale = L::set(Constants<Scalar>::log2_e);
+  const auto shift = L::set(row.max), log2_sum = L::set(row.log2_sum);
+  const auto of = [&](typename L::F v) {
+    return factor * L::exp2((v - shift) * Constants<Scalar>::log2_e - log2_sum);
+  };
   int64_t c = 0;
-  for (; c + L::N <= classes; c += L::N) {
-    L::store(out + c, factor * L::exp2((L::load(x + c) - shift) * scale - log2_sum));
-  }
-  if (c < classes) {
-    const auto rest = L::first(classes - c);
-    L::store(out + c, factor * L::exp2((L::load(x + c, rest) - shift) * scale - log2_sum), rest);
-  }
+  for (; c + L::N <= classes; c += L::N) L::store(out + c, of(L::load(x + c)));
+  if (c < classes) L::store(out + c, of(L::load(x + c, L::first(classes - c))), L::first(classes - c));
 }
 
 }  // namespace FASTCTC_ISA

@@ -1,5 +1,6 @@
 // Stands in for the CUDA kernels where they are not built; the ops are then not registered for CUDA either.
 #include "../ctc_loss.h"
+#include "../ctc_tangent.h"
 #include "../greedy_decode.h"
 
 namespace fastctc {
@@ -11,6 +12,8 @@ size_t ctc_loss_forward_workspace(const CtcLossParams&) { return 0; }
 size_t ctc_loss_backward_workspace(const CtcLossParams&) { return 0; }
 int ctc_loss_forward(const CtcLossParams&, void*, void*) { return kNoDevice; }
 int ctc_loss_backward(const CtcLossParams&, void*, void*) { return kNoDevice; }
+size_t ctc_tangent_workspace(const CtcTangentParams&) { return 0; }
+int ctc_tangent(const CtcTangentParams&, void*, void*) { return kNoDevice; }
 size_t greedy_decode_workspace(const GreedyDecodeParams&) { return 0; }
 int greedy_decode(const GreedyDecodeParams&, void*, void*) { return kNoDevice; }
 

@@ -1,0 +1,66 @@
+"""Sides that take turns, the medians of their times, and the floor that memory bandwidth sets."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Side:
+    """Something to be timed: `run(i)` makes `calls` calls, the first on the i-th input."""
+
+    run: Callable[[int], object]
+    calls: int = 1
+
+
+def milliseconds(side: Side, first: int, runs: int, device: torch.device) -> float:
+    """For one call."""
+    if device.type == "cpu":
+        start = time.perf_counter()
+        for i in range(first, first + runs):
+            side.run(i)
+        return (time.perf_counter() - start) * 1e3 / (runs * side.calls)
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    events[0].record()
+    for i in range(first, first + runs):
+        side.run(i)
+    events[1].record()
+    events[1].synchronize()
+    return events[0].elapsed_time(events[1]) / (runs * side.calls)
+
+
+def measure(sides: dict[str, Side], device: torch.device, seconds: float, quick: bool) -> dict[str, Any]:
+    """The sides take turns for about `seconds`: the quartiles of the milliseconds that a call takes."""
+    runs, total = {}, 0.0
+    for name, side in sides.items():
+        milliseconds(side, 0, 1 if quick else 2, device)  # warm-up
+        once = milliseconds(side, 0, 1, device) * side.calls
+        runs[name] = 1 if quick else max(1, min(100, math.ceil(2 / once)))
+        total += runs[name] * once
+    rounds = 3 if quick else max(5, min(200, int(seconds * 1e3 / total)))
+    samples: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(rounds):
+        for name in list(sides)[:: 1 if turn % 2 else -1]:
+            samples[name].append(milliseconds(sides[name], turn * runs[name], runs[name], device))
+    result = {}
+    for name, each in samples.items():
+        low, median, high = statistics.quantiles(each, n=4)
+        result[name] = {"median_ms": median, "quartiles_ms": [low, high], "samples": rounds}
+    return result
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes per second, read and written."""
+    source = torch.randn(2**28, device=device)
+    target = torch.empty_like(source)
+    side = Side(lambda _: target.copy_(source))
+    milliseconds(side, 0, 3, device)
+    median = statistics.median(milliseconds(side, 0, 1, device) for _ in range(20))
+    return 2 * source.numel() * 4 / (median / 1e3)

@@ -1,0 +1,181 @@
+// Derivatives of the CTC occupancies on CUDA.
+//
+//   inspect   a warp per sample: checks lengths and labels
+//   frames    a warp per frame:  log-softmax statistics, what emissions are relative to, NaN
+//   derive    a warp per sample: emissions and recursions (tangent_sample.h), the result
+#include "../ctc_tangent.h"
+
+#include "../tangent_sample.h"
+#include "lanes.h"
+#include "targets.h"
+
+namespace fastctc {
+namespace cuda {
+namespace {
+
+constexpr int kWarpsPerBlock = 4;
+constexpr int kMaxRegisters = 2;
+
+// With the memory of the recursions: slot = c * N + lane.
+struct TangentLanes : Lanes<double> {
+  template <int K>
+  static __device__ __forceinline__ double load(const double* p, int c) {
+    return p[c * kWarp + lane_id()];
+  }
+  template <int K>
+  static __device__ __forceinline__ void store(double* p, int c, double x) {
+    p[c * kWarp + lane_id()] = x;
+  }
+  template <int K>
+  static __device__ __forceinline__ void store_masked(double* p, int c, double x, bool mask) {
+    if (mask) p[c * kWarp + lane_id()] = x;
+  }
+  template <int K>
+  static __device__ __forceinline__ bool load_mask(const uint8_t* p, int c) {
+    return p[c * kWarp + lane_id()] != 0;
+  }
+  template <int K>
+  static __device__ __forceinline__ bool range(int c, int64_t begin, int64_t end) {
+    const int64_t place = c * kWarp + lane_id();
+    return begin <= place && place < end;
+  }
+  template <class Function>
+  static __device__ __forceinline__ double make(const Function& f) {
+    return f(lane_id());
+  }
+  template <class Function>
+  static __device__ __forceinline__ void for_each(int64_t count, const Function& f) {
+    for (int64_t i = lane_id(); i < count; i += kWarp) f(i);
+  }
+  static __device__ __forceinline__ void fill(double* p, int64_t count, double x) {
+    for_each(count, [&](int64_t i) { p[i] = x; });
+  }
+  static __device__ __forceinline__ void copy(const double* from, double* to, int64_t count) {
+    for_each(count, [&](int64_t i) { to[i] = from[i]; });
+  }
+  static __device__ __forceinline__ void sync() { __syncwarp(); }
+};
+
+struct CudaWorkspace {
+  int64_t* offsets;    // of concatenated targets
+  int32_t* inspected;  // (N) the status before any frame was read
+  char* samples;
+  size_t sample_size, size;
+
+  CudaWorkspace(void* base, const CtcLossParams& p) {
+    Workspace w(base);
+    offsets = w.take<int64_t>(target_offsets_count(p));
+    inspected = w.take<int32_t>(p.batch);
+    sample_size = TangentWorkspace<TangentLanes>(nullptr, p.frames, p.max_length).size;
+    samples = w.take<char>(p.batch * int64_t(sample_size));
+    size = w.size();
+  }
+  __device__ __forceinline__ TangentWorkspace<TangentLanes> sample(const CtcLossParams& p, int64_t n) const {
+    return {samples + n * sample_size, p.frames, p.max_length};
+  }
+};
+
+__global__ void __launch_bounds__(kWarp) inspect(CtcTangentParams params, CudaWorkspace workspace) {
+  const CtcLossParams& p = params.loss;
+  const int64_t n = blockIdx.x, offset = target_offset(p, n), length = p.target_lengths[n];
+  const int64_t end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
+  Status status = lengths_are_valid(p.input_lengths[n], p.frames, length, offset, end) ? kOk : kInvalid;
+  if (status == kOk) {
+    bool valid = true;
+    for (int64_t i = lane_id(); i < length; i += kWarp) {
+      valid &= label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star);
+    }
+    if (!__all_sync(kFullWarp, valid)) status = kInvalid;
+  }
+  if (status == kOk && (length > p.input_lengths[n] || length > p.max_length)) status = kInfeasible;
+  if (lane_id() == 0) p.status[n] = workspace.inspected[n] = status;
+}
+
+// The log-sum-exp of a row of logits, by the whole warp.
+__device__ __forceinline__ double log_sum_exp(const TangentScores& scores, int64_t t) {
+  double top = -double(INFINITY), sum = 0;
+  bool nan = false;
+  for (int64_t c = lane_id(); c < scores.p.classes; c += kWarp) {
+    const double x = scores.input(t, c);
+    top = x > top ? x : top;
+    nan |= x != x;
+  }
+  if (__any_sync(kFullWarp, nan)) return NAN;
+  top = warp_max(top);
+  for (int64_t c = lane_id(); c < scores.p.classes; c += kWarp) sum += std::exp(scores.input(t, c) - top);
+  return top + std::log(warp_sum(sum));
+}
+
+__device__ __forceinline__ void look_at_frame(const CtcTangentParams& params, const CudaWorkspace& workspace, int64_t n,
+                                              int64_t t) {
+  const CtcLossParams& p = params.loss;
+  if (workspace.inspected[n] != kOk || t >= p.input_lengths[n]) return;
+  const TangentScores scores(params, n);
+  const int64_t* const labels = p.targets + target_offset(p, n);
+  const double blank = scores.biased(t, p.blank), star = p.from_logits ? log_sum_exp(scores, t) : 0;
+  const bool blank_is_zero = blank < double(kZeroLog);
+  bool finite = (blank_is_zero || std::fabs(blank) < INFINITY) && std::fabs(star) < INFINITY;
+  for (int64_t i = lane_id(); i < p.target_lengths[n]; i += kWarp) {
+    finite &= labels[i] == p.star || scores.biased(t, labels[i]) < INFINITY;
+  }
+  finite = __all_sync(kFullWarp, finite);
+  if (lane_id() != 0) return;
+  const TangentWorkspace<TangentLanes> w = workspace.sample(p, n);
+  w.origin[t] = blank_is_zero ? 0 : blank;
+  w.star[t] = star;
+  w.blank_is_zero[t] = blank_is_zero;
+  if (!finite) atomicMax(&p.status[n], int32_t(kNotANumber));
+}
+
+__global__ void __launch_bounds__(kWarp* kWarpsPerBlock) frames(CtcTangentParams params, CudaWorkspace workspace) {
+  const CtcLossParams& p = params.loss;
+  const int64_t step = int64_t(gridDim.x) * kWarpsPerBlock;
+  for (int64_t frame = int64_t(blockIdx.x) * kWarpsPerBlock + warp_id(); frame < p.batch * p.frames; frame += step) {
+    look_at_frame(params, workspace, frame / p.frames, frame % p.frames);
+  }
+}
+
+template <class Scalar>
+__global__ void __launch_bounds__(kWarp) derive(CtcTangentParams params, CudaWorkspace workspace) {
+  const CtcLossParams& p = params.loss;
+  const int64_t n = blockIdx.x, length = p.target_lengths[n];
+  const TangentWorkspace<TangentLanes> w = workspace.sample(p, n);
+  int32_t status = p.status[n];
+  if (status == kOk) {
+    TangentSample<TangentLanes, kMaxRegisters> sample(params, n, p.targets + target_offset(p, n), w);
+    if (!sample.run()) status = kInfeasible;
+  }
+  Scalar* const out = static_cast<Scalar*>(params.occupancy_tangent) + n * p.frames * p.max_length;
+  TangentLanes::for_each(p.frames * p.max_length, [&](int64_t k) {
+    const int64_t t = k / p.max_length, i = k % p.max_length;
+    double value = 0;
+    if (t < p.input_lengths[n] && i < length) {
+      if (status == kOk) value = w.occupancy_tangent[t * length + i];
+      if (status == kNotANumber) value = NAN;
+    }
+    out[k] = Scalar(value);
+  });
+}
+
+cudaError_t tangent(CtcTangentParams p, void* workspace, cudaStream_t stream) {
+  const CudaWorkspace w(workspace, p.loss);
+  if (const cudaError_t error = target_offsets(p.loss, w.offsets, stream)) return error;
+  const dim3 samples{unsigned(p.loss.batch)}, warp(kWarp);
+  if (const cudaError_t error = launch(inspect, samples, warp, 0, stream, p, w)) return error;
+  constexpr int64_t kMaxBlocks = 1 << 16;
+  const int64_t blocks = (p.loss.batch * p.loss.frames + kWarpsPerBlock - 1) / kWarpsPerBlock;
+  const dim3 rows(unsigned(blocks < kMaxBlocks ? blocks : kMaxBlocks));
+  if (const cudaError_t error = launch(frames, rows, dim3(kWarp * kWarpsPerBlock), 0, stream, p, w)) return error;
+  if (p.loss.dtype == DType::kFloat64) return launch(derive<double>, samples, warp, 0, stream, p, w);
+  return launch(derive<float>, samples, warp, 0, stream, p, w);
+}
+
+}  // namespace
+
+size_t ctc_tangent_workspace(const CtcTangentParams& p) { return CudaWorkspace(nullptr, p.loss).size; }
+int ctc_tangent(const CtcTangentParams& p, void* workspace, void* stream) {
+  return int(tangent(p, workspace, static_cast<cudaStream_t>(stream)));
+}
+
+}  // namespace cuda
+}  // namespace fastctc

@@ -1,0 +1,32 @@
+// The arguments that the ops of the CTC loss share: their checks, and how their work is spread on the CPU.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "../kernels/ctc_loss.h"
+#include "tensors.h"
+
+namespace fastctc {
+
+// Everything but options and results. The offsets of the targets are left to target_offsets or the device.
+CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
+                         const Tensor& target_lengths, int64_t max_length, int64_t blank, int64_t star,
+                         bool from_logits);
+void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, const Tensor& input);
+
+// Where the labels of each sample start.
+std::vector<int64_t> target_offsets(const CtcLossParams& p);
+// On the CPU every value is checked before it is used. On CUDA the kernels check, and mark the sample.
+void check_values(const CtcLossParams& p, const std::vector<int64_t>& offsets);
+
+// f(begin, end, workspace) for ranges of [0, count), on several threads.
+template <class F>
+void parallel(int64_t count, size_t workspace_bytes, const F& f) {
+  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    const HostWorkspace workspace(workspace_bytes);
+    f(begin, end, workspace.get());
+  });
+}
+
+}  // namespace fastctc
