@@ -24,7 +24,7 @@ struct CtcLossParams {
   int64_t stride_t, stride_n, stride_c;
   int64_t frames, batch, classes;  // T, N, C
   const int64_t* targets;          // all labels; those of sample n start at target_offsets[n]
-  const int64_t* target_offsets;   // (N)
+  const int64_t* target_offsets;   // (N); on CUDA the kernels work it out
   int64_t target_count;            // elements of targets
   int64_t target_columns;          // columns of padded targets, -1 if concatenated
   const int64_t* input_lengths;    // (N)

@@ -1,4 +1,5 @@
-// Elements of a tensor: half and bfloat16 as bits, converted on load and store. Host and device.
+// Elements of a tensor: half and bfloat16 as bits, converted on load and store. Host, and device by its own
+// instructions.
 #pragma once
 
 #include <cstdint>
@@ -30,21 +31,34 @@ FASTCTC_HD float to_scalar(float x) { return x; }
 FASTCTC_HD double to_scalar(double x) { return x; }
 FASTCTC_HD float to_scalar(BFloat16 x) { return float_of(uint32_t(x.bits) << 16); }
 FASTCTC_HD float to_scalar(Half x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+#else
   const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
   if (magnitude >= 0x7c00u) return float_of(sign | 0x7f800000u | magnitude << 13);  // infinity, NaN
   if (magnitude >= 0x0400u) return float_of(sign | ((magnitude << 13) + 0x38000000u));
   const float subnormal = float(magnitude) * 5.9604644775390625e-8f;  // 2^-24
   return sign ? -subnormal : subnormal;
+#endif
 }
 
 FASTCTC_HD void from_scalar(float x, float& out) { out = x; }
 FASTCTC_HD void from_scalar(double x, double& out) { out = x; }
 // Both round to nearest, ties to even.
 FASTCTC_HD void from_scalar(float x, BFloat16& out) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(x));
+#else
   const uint32_t u = bits_of(x);
   out.bits = x != x ? 0x7fc0u : uint16_t((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+#endif
 }
 FASTCTC_HD void from_scalar(float x, Half& out) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(x));
+#else
   const uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, magnitude = u & 0x7fffffffu;
   uint32_t h;
   if (magnitude > 0x7f800000u) {
@@ -57,6 +71,7 @@ FASTCTC_HD void from_scalar(float x, Half& out) {
     h = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
   }
   out.bits = uint16_t(sign | h);
+#endif
 }
 
 // The type sums and recursions of an element type are done in.

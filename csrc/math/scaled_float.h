@@ -5,13 +5,15 @@
 // Everything here and in recursion.h is written against a warp of lanes `W` (a SIMD vector on the CPU, a hardware warp
 // on a GPU; see kernels/cpu/lanes.h and kernels/cuda/lanes.h), which offers
 //   Scalar, F (one Scalar per lane), M (one bool per lane), N (lanes)
-//   set, max, min, select(mask, a, b), less, nonzero(m), round(x), scale(m, d) = m * 2^d for d <= 127, exponent(m) =
-//   floor(log2 m) reduce_max(x), reduce_add(x): over the lanes, in a fixed order; every lane gets the result load<K>(p,
-//   c), store<K>(p, c, x), store_masked<K>(p, c, x, mask), load_mask<K>(p, c)
-//     register c of the block of N * K values at p
-//   range<K>(c, first, end): is the place in its block of each value of register c in [first, end)?
+//   set, max, min, select(mask, a, b), less, nonzero(m), round(x)
+//   scale(m, d) = m * 2^d for d <= 127, exponent(m) = floor(log2 m)
+//   reduce_max(x), reduce_add(x): over the lanes, in a fixed order; every lane gets the result
 //   neighbor<D, K>(c, carry, x), store_edge<D, K>(p, x), with x(c) the registers of a block
 //     the value before (forward) or after (backward) each value of register c; the block's last or first value
+// and for run() of recursion.h, on the CPU
+//   load<K>(p, c), store<K>(p, c, x), store_masked<K>(p, c, x, mask), load_mask<K>(p, c)
+//     register c of the block of N * K values at p
+//   range<K>(c, first, end): is the place in its block of each value of register c in [first, end)?
 //   fill(p, count, x), copy(from, to, count), sync()
 #pragma once
 
@@ -101,6 +103,12 @@ template <class W>
 FASTCTC_HD Scaled<W> operator+(Scaled<W> a, Scaled<W> b) {
   const auto e = W::max(a.e, b.e);
   return {W::scale(a.m, a.e - e) + W::scale(b.m, b.e - e), e};
+}
+
+template <class W>
+FASTCTC_HD Scaled<W> sum(Scaled<W> a, Scaled<W> b, Scaled<W> c) {
+  const auto e = W::max(W::max(a.e, b.e), c.e);
+  return {W::scale(a.m, a.e - e) + W::scale(b.m, b.e - e) + W::scale(c.m, c.e - e), e};
 }
 
 // The mantissa back into [1, 2); zero keeps the exponent of zero.

@@ -66,15 +66,29 @@ struct Posteriors {
   std::vector<double> gamma;
 };
 
-inline Posteriors posteriors(const std::vector<double>& log_probs, int T, int C, const Labelling& target, int blank) {
+// The frames in which a path starts a label, less the middle frame, added up.
+inline double delay(const Path& path, int blank) {
+  double sum = 0;
+  for (size_t t = 0; t < path.size(); ++t) {
+    const bool starts = path[t] != blank && (t == 0 || path[t] != path[t - 1]);
+    if (starts) sum += double(t) - (double(path.size()) - 1) / 2;
+  }
+  return sum;
+}
+
+// With a delay penalty, the log-probability of a path falls by that times its delay.
+inline Posteriors posteriors(const std::vector<double>& log_probs, int T, int C, const Labelling& target, int blank,
+                             double delay_penalty = 0) {
   Posteriors result;
-  for_each_path(log_probs, T, C, [&](const Path& path, double log_prob) {
-    if (collapse(path, blank) == target) result.log_prob = log_add(result.log_prob, log_prob);
-  });
+  const auto for_each_path_to_target = [&](auto visit) {
+    for_each_path(log_probs, T, C, [&](const Path& path, double log_prob) {
+      if (collapse(path, blank) == target) visit(path, log_prob - delay_penalty * delay(path, blank));
+    });
+  };
+  for_each_path_to_target([&](const Path&, double log_prob) { result.log_prob = log_add(result.log_prob, log_prob); });
   result.gamma.assign(static_cast<size_t>(T) * C, 0.0);
   if (result.log_prob == kMinusInfinity) return result;
-  for_each_path(log_probs, T, C, [&](const Path& path, double log_prob) {
-    if (collapse(path, blank) != target) return;
+  for_each_path_to_target([&](const Path& path, double log_prob) {
     for (int t = 0; t < T; ++t) result.gamma[t * C + path[t]] += std::exp(log_prob - result.log_prob);
   });
   return result;

@@ -20,13 +20,17 @@ struct Machine {
 };
 constexpr Machine kMachines[] = {{"cpu", false}, {"emulated", true}};
 
-// A batch of padded targets and what forward and backward make of it.
+// A batch and what forward and backward make of it. Targets are padded, or concatenated without gaps.
 template <class Scalar>
 struct Batch {
   int T, N, C, S, blank;
-  bool from_logits = false;
-  std::vector<Scalar> x;  // (T, N, C)
-  std::vector<int64_t> targets, offsets, input_lengths, target_lengths;
+  bool from_logits = false, concatenated = false;
+  int64_t star = -1;
+  double delay_penalty = 0;
+  std::vector<Scalar> x;           // (T, N, C)
+  std::vector<Scalar> class_bias;  // (C), or empty
+  std::vector<int64_t> targets;    // (N, S)
+  std::vector<int64_t> packed, offsets, input_lengths, target_lengths;
   std::vector<Scalar> loss, grad, occupancy, row_statistics;
   std::vector<int32_t> status;
 
@@ -47,23 +51,34 @@ struct Batch {
     }
   }
 
-  // log-softmax of frame t of sample n, in double
+  // The frames of sample n, (frames, C + 1) in double: log-probabilities with their bias, and the star's.
   std::vector<double> log_probs(int n) const {
     std::vector<double> out;
     for (int t = 0; t < input_lengths[n]; ++t) {
       const Scalar* row = &x[(size_t(t) * N + n) * C];
       double total = kMinusInfinity;
       for (int c = 0; c < C; ++c) total = from_logits ? log_add(total, row[c]) : 0;
-      for (int c = 0; c < C; ++c) out.push_back(row[c] - total);
+      for (int c = 0; c < C; ++c) out.push_back(row[c] - total + (class_bias.empty() ? 0 : class_bias[c]));
+      out.push_back(star < 0 ? kMinusInfinity : 0);
     }
     return out;
   }
   Labelling target(int n) const {
-    return Labelling(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
+    Labelling out(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
+    for (int& label : out) label = label == star ? C : label;
+    return out;
   }
 
-  CtcLossParams params() {
+  CtcLossParams params(bool need_grad = true) {
     const int kept = S < T ? S : T;
+    if (concatenated) {
+      packed.clear();
+      for (int n = 0; n < N; ++n) {
+        offsets[n] = int64_t(packed.size());
+        packed.insert(packed.end(), targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
+      }
+    }
+    const std::vector<int64_t>& labels = concatenated ? packed : targets;
     CtcLossParams p{};
     p.input = x.data();
     p.dtype = sizeof(Scalar) == 8 ? DType::kFloat64 : DType::kFloat32;
@@ -71,20 +86,22 @@ struct Batch {
     p.stride_t = p.grad_stride_t = int64_t(N) * C;
     p.stride_n = p.grad_stride_n = C;
     p.stride_c = p.grad_stride_c = 1;
-    p.targets = targets.data();
-    p.target_offsets = offsets.data();
-    p.target_count = int64_t(targets.size());
-    p.target_columns = S;
+    p.targets = labels.data();
+    p.target_count = int64_t(labels.size());
+    p.target_columns = concatenated ? -1 : S;
     p.input_lengths = input_lengths.data();
     p.target_lengths = target_lengths.data();
     p.max_length = kept;
     p.blank = blank;
     p.from_logits = from_logits;
-    p.need_grad = true;
+    p.need_grad = need_grad;
+    p.class_bias = class_bias.empty() ? nullptr : class_bias.data();
+    p.star = star;
+    p.delay_penalty = delay_penalty;
     loss.assign(N, 7);
     grad.assign(x.size(), 7);
     occupancy.assign(size_t(N) * T * kept, 7);
-    row_statistics.assign(from_logits ? size_t(N) * T * 2 : 0, 7);
+    row_statistics.assign(size_t(N) * T * (from_logits ? 3 : 1), 7);
     status.assign(N, 7);
     p.loss = loss.data();
     p.occupancy = occupancy.data();
@@ -94,41 +111,54 @@ struct Batch {
     return p;
   }
 
-  void run(const Machine& machine) {
-    CtcLossParams p = params();
+  void run(const Machine& machine, bool need_grad = true) {
+    CtcLossParams p = params(need_grad);
     const std::vector<Scalar> ones(N, 1);
     p.grad_loss = ones.data();
     if (machine.cuda) {
       std::vector<char> forward(cuda::ctc_loss_forward_workspace(p) + 64);
       CHECK(cuda::ctc_loss_forward(p, align(forward), nullptr) == 0);
+      if (!need_grad) return;
       std::vector<char> backward(cuda::ctc_loss_backward_workspace(p) + 64);
       CHECK(cuda::ctc_loss_backward(p, align(backward), nullptr) == 0);
-    } else {
-      std::vector<char> forward(cpu::ctc_loss_forward_workspace(p, true) + 64);
-      cpu::ctc_loss_forward(p, 0, N, false, align(forward));
-      for (int n = 0; n < N; ++n) {
-        if (status[n] == kTooWide) cpu::ctc_loss_forward(p, n, n + 1, true, align(forward));
-      }
-      std::vector<char> backward(cpu::ctc_loss_backward_workspace(p) + 64);
-      const int64_t chunks = N * ((T + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk);
-      cpu::ctc_loss_backward(p, 0, chunks, align(backward));
+      return;
     }
+    p.target_offsets = offsets.data();
+    const int64_t chunks = N * ((T + cpu::kFramesPerChunk - 1) / cpu::kFramesPerChunk);
+    std::vector<char> scores(cpu::ctc_loss_scores_workspace(p) + 64);
+    std::vector<char> forward(cpu::ctc_loss_forward_workspace(p, false) + 64);
+    std::vector<char> wide(cpu::ctc_loss_forward_workspace(p, true) + 64);
+    cpu::ctc_loss_scores(p, 0, chunks, align(scores));
+    cpu::ctc_loss_forward(p, 0, N, false, align(forward));
+    for (int n = 0; n < N; ++n) {
+      if (status[n] != kTooWide) continue;
+      cpu::ctc_loss_scores(p, n * chunks / N, (n + 1) * chunks / N, align(scores));
+      cpu::ctc_loss_forward(p, n, n + 1, true, align(wide));
+    }
+    if (!need_grad) return;
+    std::vector<char> backward(cpu::ctc_loss_backward_workspace(p) + 64);
+    cpu::ctc_loss_backward(p, 0, (int64_t(N) * T + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk, align(backward));
   }
   static void* align(std::vector<char>& memory) {
     return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
   }
 
   void check_against_brute_force(double tolerance) {
+    const int K = C + 1;
     for (int n = 0; n < N; ++n) {
       const int frames = int(input_lengths[n]);
       const std::vector<double> lp = log_probs(n);
-      const Posteriors expected = posteriors(lp, frames, C, target(n), blank);
-      CHECK_NEAR(loss[n], -expected.log_prob, tolerance * (1 + std::fabs(expected.log_prob)));
+      const Posteriors expected = posteriors(lp, frames, K, target(n), blank, delay_penalty);
+      const bool feasible = expected.log_prob > kMinusInfinity;
+      CHECK_NEAR(loss[n], -expected.log_prob, feasible ? tolerance * (1 + std::fabs(expected.log_prob)) : 0);
+      CHECK((status[n] == kOk) == feasible);
       for (int t = 0; t < T; ++t) {
         for (int c = 0; c < C; ++c) {
           double g = 0;
-          if (t < frames && expected.log_prob > kMinusInfinity) {
-            g = (from_logits ? std::exp(lp[t * C + c]) : 0) - expected.gamma[t * C + c];
+          if (t < frames && feasible) {
+            const double bias = class_bias.empty() ? 0 : class_bias[c];
+            g = (from_logits ? std::exp(lp[t * K + c] - bias) * (1 - expected.gamma[t * K + C]) : 0) -
+                expected.gamma[t * K + c];
           }
           CHECK_NEAR(grad[(size_t(t) * N + n) * C + c], g, tolerance);
         }
@@ -137,6 +167,7 @@ struct Batch {
   }
 };
 
+// Random shapes, lengths and options.
 template <class Scalar>
 void random_small_batches(double tolerance) {
   std::mt19937 random(11);
@@ -144,7 +175,16 @@ void random_small_batches(double tolerance) {
     const int T = 1 + int(random() % 5), N = 1 + int(random() % 3), C = 2 + int(random() % 3), S = int(random() % 4);
     Batch<Scalar> batch(T, N, C, S, int(random() % C));
     batch.from_logits = round % 2;
+    batch.concatenated = round % 5 == 0;
     batch.randomize(random, round % 3 ? 1 : 6);
+    if (round % 4 == 1) {
+      for (int c = 0; c < C; ++c) batch.class_bias.push_back(Scalar(c % 3) - Scalar(0.5));
+    }
+    if (round % 4 >= 2) {
+      batch.star = C;
+      for (int64_t& label : batch.targets) label = random() % 2 ? batch.star : label;
+    }
+    if (round % 6 >= 3) batch.delay_penalty = 0.3;
     for (int n = 0; n < N; ++n) {
       batch.input_lengths[n] = int64_t(random() % (T + 1));
       batch.target_lengths[n] = int64_t(random() % (S + 1));
@@ -171,6 +211,34 @@ void machines_agree(int T, int N, int C, int S, double spread, double tolerance)
   for (size_t i = 0; i < grad.size(); ++i) CHECK_NEAR(batch.grad[i], grad[i], tolerance);
 }
 
+Batch<double> in_double(const Batch<float>& batch) {
+  Batch<double> out(batch.T, batch.N, batch.C, batch.S, batch.blank);
+  out.from_logits = batch.from_logits;
+  out.star = batch.star;
+  out.delay_penalty = batch.delay_penalty;
+  out.x.assign(batch.x.begin(), batch.x.end());
+  out.class_bias.assign(batch.class_bias.begin(), batch.class_bias.end());
+  out.targets = batch.targets;
+  out.input_lengths = batch.input_lengths;
+  out.target_lengths = batch.target_lengths;
+  return out;
+}
+
+// What the emulated kernels make of a batch, against the same inputs in double on the CPU.
+void emulated_is_exact(Batch<float>& batch, double tolerance) {
+  Batch<double> exact = in_double(batch);
+  exact.run(kMachines[0]);
+  batch.run(kMachines[1]);
+  for (int n = 0; n < batch.N; ++n) {
+    CHECK(batch.status[n] == exact.status[n]);
+    CHECK_NEAR(batch.loss[n], exact.loss[n], 2e-7 * std::fabs(exact.loss[n]) + 1e-6);
+  }
+  for (size_t i = 0; i < batch.grad.size(); ++i) CHECK_NEAR(batch.grad[i], exact.grad[i], tolerance);
+  const std::vector<float> loss = batch.loss;
+  batch.run(kMachines[1], false);
+  for (int n = 0; n < batch.N; ++n) CHECK_NEAR(batch.loss[n], loss[n], 0);
+}
+
 }  // namespace
 
 TEST(float_equals_brute_force) { random_small_batches<float>(2e-6); }
@@ -189,9 +257,149 @@ TEST(extreme_exponents_are_done_in_double_on_the_cpu) {
   batch.randomize(random, 1);
   for (float& v : batch.x) v = v * 1e-3f - 4e6f;
   batch.run(kMachines[0]);
-  const Posteriors expected = posteriors(batch.log_probs(0), 4, 3, batch.target(0), 0);
+  const Posteriors expected = posteriors(batch.log_probs(0), 4, 4, batch.target(0), 0);
   CHECK_NEAR(batch.loss[0], -expected.log_prob, 2.0);
-  for (int i = 0; i < 12; ++i) CHECK_NEAR(batch.grad[i], -expected.gamma[i], 1e-6);
+  for (int i = 0; i < 12; ++i) CHECK_NEAR(batch.grad[i], -expected.gamma[i / 3 * 4 + i % 3], 1e-6);
+}
+
+TEST(extreme_exponents_are_done_in_double) {
+  for (int S : {3, 40, 140}) {
+    std::mt19937 random(13);
+    Batch<float> batch(2 * S + 5, 3, 7, S, 2);
+    batch.randomize(random, 2e5);
+    for (size_t i = 0; i < batch.x.size(); ++i) batch.x[i] *= i / 7 % 3 == 1 ? 1e-5f : 1;  // sample 1 needs it not
+    emulated_is_exact(batch, 2e-6);
+  }
+}
+
+// The two directions meet in the middle, and correct each other every 64 frames.
+TEST(any_number_of_frames) {
+  for (int T : {1, 2, 3, 7, 8, 9, 63, 64, 65, 127, 128, 129, 130, 257, 385, 420}) {
+    std::mt19937 random(T);
+    Batch<float> batch(T, 2, 6, T < 4 ? 1 : 3, 1);
+    batch.from_logits = T % 2;
+    batch.randomize(random, 2);
+    batch.input_lengths[1] = (T + 1) / 2;
+    emulated_is_exact(batch, 2e-6);
+  }
+}
+
+// Several warps in each direction, and more columns than warps.
+TEST(long_targets) {
+  for (int S : {127, 128, 130, 300, 700, 1100}) {
+    std::mt19937 random(S);
+    Batch<float> batch(S + S / 3, 2, 40, S, 0);
+    batch.from_logits = true;
+    batch.randomize(random, 2);
+    batch.target_lengths[1] = S / 2;
+    emulated_is_exact(batch, 2e-6);
+  }
+}
+TEST(long_targets_in_double) { machines_agree<double>(700, 1, 40, 520, 3, 1e-11); }
+
+// Rounding must not add up over the frames.
+TEST(long_and_unlikely_inputs_stay_exact) {
+  for (int S : {25, 60, 300}) {
+    std::mt19937 random(S);
+    Batch<float> batch(2000, 1, 30, S, 0);
+    batch.from_logits = true;
+    batch.randomize(random, 10);
+    emulated_is_exact(batch, 2e-6);
+  }
+}
+
+TEST(options_on_long_targets) {
+  for (int S : {20, 50, 200}) {
+    std::mt19937 random(S);
+    Batch<float> batch(2 * S + 9, 2, 10, S, 0);
+    batch.from_logits = S != 50;
+    batch.randomize(random, 2);
+    batch.star = 10;
+    for (int i = 0; i < 2 * S; i += 5) batch.targets[i] = batch.star;
+    batch.class_bias.assign(10, -0.25f);
+    batch.delay_penalty = 0.01;
+    emulated_is_exact(batch, 4e-6);
+  }
+}
+
+TEST(masked_blanks) {
+  for (int S : {3, 40, 150}) {
+    for (bool from_logits : {false, true}) {
+      std::mt19937 random(S);
+      Batch<float> batch(3 * S, 1, 12, S, 4);
+      batch.from_logits = from_logits;
+      batch.randomize(random, 2);
+      for (int t = 0; t < 3 * S; t += 3) batch.x[t * 12 + 4] = -INFINITY;
+      for (int i = 1; i < S; ++i) batch.targets[i] = (batch.targets[i - 1] + 1) % 12;
+      for (int64_t& label : batch.targets) label = label == 4 ? 5 : label;
+      emulated_is_exact(batch, 2e-6);
+    }
+  }
+}
+
+// A row of the gradient for each warp and for each block; labels sorted in shared memory and in place.
+TEST(repeated_labels_are_summed) {
+  for (int C : {3, 50, 2500}) {
+    for (int S : {1, 31, 100, 700, 5000}) {
+      std::mt19937 random(S);
+      Batch<float> batch(3, 2, C, S, 1);
+      batch.star = C + 5;
+      batch.from_logits = S != 100;
+      batch.randomize(random, 1);
+      for (int64_t& label : batch.targets) label = random() % 8 ? (label == 1 ? 0 : label) : batch.star;
+      batch.target_lengths[1] = (S + 1) / 2;
+      CtcLossParams p = batch.params();
+      const std::vector<float> g = {1, 3};
+      p.grad_loss = g.data();
+      p.max_length = S;
+      std::vector<float> occupancy(size_t(2) * 3 * S), statistics(18, 0);
+      for (float& v : occupancy) v = float(random() % 1000) / (500.0f * S);
+      p.occupancy = occupancy.data();
+      for (float& v : statistics) v = float(random() % 100) / 100;
+      p.row_statistics = statistics.data();
+      std::fill(batch.status.begin(), batch.status.end(), kOk);
+      std::vector<char> backward(cuda::ctc_loss_backward_workspace(p) + 64);
+      CHECK(cuda::ctc_loss_backward(p, batch.align(backward), nullptr) == 0);
+      for (int row = 0; row < 6; ++row) {
+        const int t = row / 2, n = row % 2, place = n * 3 + t;
+        std::vector<double> gamma(C);
+        double total = 0, stars = 0;
+        for (int i = 0; i < batch.target_lengths[n]; ++i) {
+          const int64_t label = batch.targets[n * S + i];
+          const double value = occupancy[size_t(place) * S + i];
+          total += value;
+          (label == batch.star ? stars : gamma[label]) += value;
+        }
+        gamma[1] = std::max(0.0, 1 - total);
+        for (int c = 0; c < C; ++c) {
+          const double x = batch.x[size_t(row) * C + c];
+          const double softmax = std::exp(x - statistics[6 + place]) * std::exp2(-double(statistics[12 + place]));
+          const double expected = g[n] * ((batch.from_logits ? softmax * (1 - stars) : 0) - gamma[c]);
+          CHECK_NEAR(batch.grad[size_t(row) * C + c], expected, 2e-6 * (1 + std::fabs(expected)));
+        }
+      }
+    }
+  }
+}
+
+// Concatenated targets: a length that is wrong must not lead out of the targets.
+TEST(wrong_lengths_of_concatenated_targets) {
+  for (const int64_t wrong : {int64_t(-1), int64_t(40), INT64_MAX, INT64_MIN}) {
+    std::mt19937 random(7);
+    Batch<float> batch(6, 600, 4, 2, 0);
+    batch.concatenated = true;
+    batch.randomize(random, 1);
+    CtcLossParams p = batch.params();
+    batch.target_lengths[1] = wrong;
+    const std::vector<float> ones(600, 1);
+    p.grad_loss = ones.data();
+    std::vector<char> forward(cuda::ctc_loss_forward_workspace(p) + 64);
+    CHECK(cuda::ctc_loss_forward(p, batch.align(forward), nullptr) == 0);
+    std::vector<char> backward(cuda::ctc_loss_backward_workspace(p) + 64);
+    CHECK(cuda::ctc_loss_backward(p, batch.align(backward), nullptr) == 0);
+    CHECK(batch.status[0] == kOk);
+    CHECK(batch.status[1] == (wrong == 40 ? kInfeasible : kInvalid));
+  }
 }
 
 TEST(a_bad_sample_is_marked_and_leaves_the_others_alone) {
@@ -218,6 +426,19 @@ TEST(a_bad_sample_is_marked_and_leaves_the_others_alone) {
     }
     CHECK(std::isfinite(batch.loss[0]) && std::isnan(batch.loss[1]) && std::isinf(batch.loss[4]));
   }
+}
+
+// max_length comes from the caller; the emulated kernels know no better than to check.
+TEST(a_target_longer_than_promised_is_infeasible) {
+  std::mt19937 random(7);
+  Batch<float> batch(9, 2, 4, 5, 0);
+  batch.randomize(random, 1);
+  batch.target_lengths[0] = 3;
+  CtcLossParams p = batch.params();
+  p.max_length = 3;
+  std::vector<char> forward(cuda::ctc_loss_forward_workspace(p) + 64);
+  CHECK(cuda::ctc_loss_forward(p, batch.align(forward), nullptr) == 0);
+  CHECK(batch.status[0] == kOk && batch.status[1] == kInfeasible);
 }
 
 TEST(padding_is_never_read) {

@@ -2,13 +2,11 @@
 #include "../greedy_decode.h"
 
 #include "../workspace.h"
-#include "lanes.h"
+#include "rows.h"
 
 namespace fastctc {
 namespace cuda {
 namespace {
-
-constexpr int kWarpsPerBlock = 4;
 
 template <class Scalar>
 struct GreedyWorkspace {
@@ -38,10 +36,10 @@ __device__ __forceinline__ Candidate<Scalar> better(Candidate<Scalar> a, Candida
 }
 
 template <class Element, class Scalar>
-__global__ void __launch_bounds__(kWarp* kWarpsPerBlock) best_classes(GreedyDecodeParams p, GreedyWorkspace<Scalar> w) {
-  const int64_t frame = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
-  const int64_t n = frame / p.frames, t = frame % p.frames;
-  if (n >= p.batch || t >= p.input_lengths[n]) return;
+__device__ __forceinline__ void best_class(const GreedyDecodeParams& p, const GreedyWorkspace<Scalar>& w,
+                                           int64_t frame) {
+  const auto [t, n] = Frame(frame, p.frames, p.batch, false);
+  if (t >= p.input_lengths[n]) return;
   const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + t * p.stride_t;
   Candidate<Scalar> best = {Scalar(-INFINITY), p.classes};
   bool nan = false;
@@ -64,6 +62,12 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock) best_classes(GreedyDeco
     w.best[frame] = best.index;
     w.score[frame] = nan ? Scalar(NAN) : p.from_logits ? -std::log(sum) : best.value;
   }
+}
+
+template <class Element, class Scalar>
+__global__ void __launch_bounds__(kRowThreads) best_classes(GreedyDecodeParams p, GreedyWorkspace<Scalar> w) {
+  using T = Team<1>;
+  for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) best_class<Element>(p, w, r);
 }
 
 // 32 frames at a time: a ballot of the frames that start a token gives each its place.
@@ -101,9 +105,9 @@ template <class Element>
 cudaError_t decode(const GreedyDecodeParams& p, void* workspace, cudaStream_t stream) {
   using Scalar = typename ScalarOf<Element>::type;
   const GreedyWorkspace<Scalar> w(workspace, p);
-  const dim3 rows(unsigned((p.batch * p.frames + kWarpsPerBlock - 1) / kWarpsPerBlock));
-  const dim3 threads(kWarp * kWarpsPerBlock);
-  if (const cudaError_t error = launch(best_classes<Element, Scalar>, rows, threads, 0, stream, p, w)) return error;
+  const dim3 rows = grid_for(p.batch * p.frames, Team<1>::kTeams);
+  const cudaError_t error = launch(best_classes<Element, Scalar>, rows, dim3(kRowThreads), 0, stream, p, w);
+  if (error) return error;
   return launch(merge_frames<Scalar>, dim3(unsigned(p.batch)), dim3(kWarp), 0, stream, p, w);
 }
 

@@ -5,6 +5,7 @@
 //   float* shared = dynamic_shared<float>();               extern __shared__ float shared[];
 //   async_copy<16>(to_shared, from_global); async_commit(); async_wait<groups that may still be pending>();
 //   named_barrier(id, threads)                             a barrier for some warps of a block
+//   prefetch(global)                                       into the L2 cache
 //
 // With FASTCTC_EMULATED_CUDA a C++ compiler runs the kernels on the CPU: csrc/tests/cuda_emulation.h.
 #pragma once
@@ -49,6 +50,8 @@ template <int kPendingGroups>
 void async_wait() {
   emulation::emulator().async_wait(kPendingGroups);
 }
+
+inline void prefetch(const void*) {}
 
 inline void named_barrier(int id, int threads, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   emulation::emulator().wait_at_barrier(id, threads, false, {"named_barrier", file, line});
@@ -107,6 +110,10 @@ __device__ __forceinline__ void async_commit() { asm volatile("cp.async.commit_g
 template <int kPendingGroups>
 __device__ __forceinline__ void async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPendingGroups) : "memory");
+}
+
+__device__ __forceinline__ void prefetch(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(global)));
 }
 
 // id 1 to 15; threads is a multiple of 32, and counts those that arrive.

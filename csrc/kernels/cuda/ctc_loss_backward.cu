@@ -1,0 +1,238 @@
+// CTC loss on CUDA, backward:
+//
+//   sort_labels  a block per sample: its labels in order, each with its position
+//   gradient     a warp or a block per row: one pass over the classes, then the labels, whose occupancies are summed
+//                over equal ones in that order
+#include "../ctc_loss.h"
+
+#include "../workspace.h"
+#include "rows.h"
+#include "targets.h"
+
+namespace fastctc {
+namespace cuda {
+namespace {
+
+constexpr int kSortThreads = 256;
+constexpr int64_t kSortShared = 4096;  // so many labels are sorted in shared memory
+
+// A label and its position. Sorted, equal labels are neighbors, in the order of the target; stars are behind them.
+using Key = uint64_t;
+constexpr uint32_t kStarLabel = 0xfffffffeu;
+constexpr Key kNoKey = ~Key(0);
+__device__ __forceinline__ uint32_t label_of(Key key) { return uint32_t(key >> 32); }
+__device__ __forceinline__ int64_t position_of(Key key) { return int64_t(uint32_t(key)); }
+
+FASTCTC_HD int64_t power_of_two_from(int64_t x) {
+  int64_t power = 1;
+  while (power < x) power *= 2;
+  return power;
+}
+
+struct BackwardWorkspace {
+  int64_t columns;   // of keys: max_length, or the next power of two where they are sorted in place
+  int64_t* offsets;  // (N) of concatenated targets
+  Key* keys;         // (N, columns) the labels of each sample, sorted
+  size_t size;
+
+  BackwardWorkspace(void* base, const CtcLossParams& p) {
+    Workspace w(base);
+    columns = p.max_length <= kSortShared ? p.max_length : power_of_two_from(p.max_length);
+    offsets = w.take<int64_t>(target_offsets_count(p));
+    keys = w.take<Key>(p.batch * columns);
+    size = w.size();
+  }
+};
+
+__global__ void __launch_bounds__(kSortThreads) sort_labels(CtcLossParams p, BackwardWorkspace w) {
+  const int64_t n = blockIdx.x, length = p.target_lengths[n];
+  if (p.status[n] != kOk) return;
+  const int64_t* const labels = p.targets + target_offset(p, n);
+  Key* const out = w.keys + n * w.columns;
+  const bool in_place = p.max_length > kSortShared;
+  Key* const keys = in_place ? out : dynamic_shared<Key>();
+  const int64_t count = power_of_two_from(length);
+  for (int64_t i = threadIdx.x; i < count; i += kSortThreads) {
+    keys[i] = kNoKey;
+    if (i < length) keys[i] = Key(labels[i] == p.star ? kStarLabel : uint32_t(labels[i])) << 32 | Key(i);
+  }
+  __syncthreads();
+  for (int64_t size = 2; size <= count; size *= 2) {  // bitonic
+    for (int64_t stride = size / 2; stride > 0; stride /= 2) {
+      for (int64_t i = threadIdx.x; i < count / 2; i += kSortThreads) {
+        const int64_t low = 2 * i - (i & (stride - 1));
+        const Key a = keys[low], b = keys[low + stride];
+        if ((a > b) == ((low & size) == 0)) {
+          keys[low] = b;
+          keys[low + stride] = a;
+        }
+      }
+      __syncthreads();
+    }
+  }
+  for (int64_t i = threadIdx.x; !in_place && i < length; i += kSortThreads) out[i] = keys[i];
+}
+
+// Row t of the gradient of sample n.
+template <class Element, int kWarps>
+struct Gradient {
+  using Scalar = typename ScalarOf<Element>::type;
+  using T = Team<kWarps>;
+
+  const CtcLossParams& p;
+  const Element* x;
+  Element* out;
+  const Scalar* occupancy;
+  const Key* keys;
+  int64_t length;
+  bool from_logits;
+  RowStatistics<Scalar> row;
+  Scalar g, softmax_factor;
+
+  __device__ __forceinline__ Scalar softmax(Scalar value) const {
+    return power((value - row.max) * Constants<Scalar>::log2_e - row.log2_sum);
+  }
+  // Class c, of which labels have the occupancy gamma.
+  __device__ __forceinline__ void write(int64_t c, Scalar gamma) const {
+    Scalar kept = 0;
+    if (p.from_logits) kept = softmax_factor * softmax(to_scalar(x[c * p.stride_c]));
+    from_scalar(kept - g * gamma, out[c * p.grad_stride_c]);
+  }
+
+  // All classes as if they were no labels.
+  __device__ __forceinline__ void write_classes() const {
+    constexpr int V = Pack<Element>::kSize, kPacks = 2;
+    const Row<const Element> in(x, p.stride_c, p.classes);
+    const Row<Element> to(out, p.grad_stride_c, p.classes);
+    for (int64_t c = T::rank() * V; c < p.classes; c += T::kThreads * V * kPacks) {
+      Pack<Element> y[kPacks];
+#pragma unroll
+      for (int k = 0; k < kPacks; ++k) {
+        if (p.from_logits) y[k] = load_pack(in, c + k * T::kThreads * V, Element{});
+      }
+#pragma unroll
+      for (int k = 0; k < kPacks; ++k) {
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+          from_scalar(p.from_logits ? softmax_factor * softmax(to_scalar(y[k].x[i])) : Scalar(0), y[k].x[i]);
+        }
+        store_pack(to, c + k * T::kThreads * V, y[k]);
+      }
+    }
+  }
+
+  // The classes that are labels. Each warp takes a range of the sorted labels: the groups of equal ones that start in
+  // it, with the rest of the last one wherever that ends.
+  __device__ __forceinline__ void write_labels() const {
+    const int64_t share = (length + kWarps - 1) / kWarps;
+    const int64_t begin = T::rank() / kWarp * share, end = begin + share < length ? begin + share : length;
+    if (begin >= end) return;
+    uint32_t open = begin > 0 ? label_of(keys[begin - 1]) : kStarLabel;  // the group that runs into this chunk
+    Scalar carry = 0;
+    bool own = false;  // has that one begun in this range?
+    for (int64_t k0 = begin; k0 < length; k0 += kWarp) {
+      const int64_t k = k0 + lane_id();
+      const Key key = k < length ? keys[k] : kNoKey;
+      const uint32_t label = label_of(key), next = label_of(k + 1 < length ? keys[k + 1] : kNoKey);
+      const bool counts = label < kStarLabel;
+      // the sum over the lanes up to this one that have the same label
+      Scalar sum = counts ? occupancy[position_of(key)] : Scalar(0);
+      for (int d = 1; d < kWarp; d *= 2) {
+        const Scalar below = from_lane_below(sum, d);
+        const bool same = from_lane_below(label, d) == label;
+        if (lane_id() >= d && same) sum += below;
+      }
+      const bool continues = label == open;
+      if (continues) sum += carry;
+      // A group is this warp's if it begins in the range; those that begin behind it are the next warp's.
+      const int64_t start = k - __popc(__match_any_sync(kFullWarp, label) & ((1u << lane_id()) - 1u));
+      const bool mine = continues ? own : start < end;
+      if (counts && label != next && mine) write(int64_t(label), sum);
+      open = from_lane(label, kWarp - 1);
+      carry = from_lane(sum, kWarp - 1);
+      own = from_lane(mine, kWarp - 1);
+      const bool goes_on = own && from_lane(label == next, kWarp - 1);
+      if (k0 + kWarp >= end && !goes_on) break;
+    }
+  }
+};
+
+template <class Element, int kWarps>
+__global__ void __launch_bounds__(kRowThreads, 3) gradient(CtcLossParams p, BackwardWorkspace w) {
+  using Scalar = typename ScalarOf<Element>::type;
+  using T = Team<kWarps>;
+  FASTCTC_SHARED_ARRAY(Scalar, shared, [kWarps]);
+  const bool frame_first = p.grad_stride_t >= p.grad_stride_n;
+  for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
+    const Frame frame(r, p.frames, p.batch, frame_first);
+    const int64_t n = frame.n, t = frame.t;
+    const int32_t status = p.status[n];
+    Element* const out = static_cast<Element*>(p.grad) + t * p.grad_stride_t + n * p.grad_stride_n;
+    const bool used = (status == kOk || status == kNotANumber) && t < p.input_lengths[n];
+    if (!used || status == kNotANumber) {
+      constexpr int V = Pack<Element>::kSize;
+      Pack<Element> y;
+      for (int i = 0; i < V; ++i) from_scalar(used ? Scalar(NAN) : Scalar(0), y.x[i]);
+      const Row<Element> to(out, p.grad_stride_c, p.classes);
+      for (int64_t c = T::rank() * V; c < p.classes; c += T::kThreads * V) store_pack(to, c, y);
+      continue;
+    }
+    const Scalar* const occupancy = static_cast<const Scalar*>(p.occupancy) + (n * p.frames + t) * p.max_length;
+    const int64_t length = p.target_lengths[n];
+    const Key* const keys = w.keys + n * w.columns;
+    Scalar total = 0, stars = 0;
+    for (int64_t i = T::rank(); i < length; i += T::kThreads) {
+      total += occupancy[i];
+      if (p.star >= 0 && label_of(keys[i]) == kStarLabel) stars += occupancy[position_of(keys[i])];
+    }
+    total = T::sum(total, shared);
+    if (p.star >= 0) stars = T::sum(stars, shared);
+    const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
+    RowStatistics<Scalar> row = {0, 0};
+    if (p.from_logits) {
+      const int64_t plane = p.batch * p.frames;
+      const Scalar* const max = static_cast<const Scalar*>(p.row_statistics) + plane + n * p.frames + t;
+      row = {max[0], max[plane]};
+    }
+    const Gradient<Element, kWarps> to = {p,
+                                          static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n,
+                                          out,
+                                          occupancy,
+                                          keys,
+                                          length,
+                                          p.from_logits,
+                                          row,
+                                          g,
+                                          g * (1 - stars)};
+    to.write_classes();
+    T::sync();
+    to.write_labels();
+    if (T::rank() == 0) to.write(p.blank, total < 1 ? 1 - total : Scalar(0));
+  }
+}
+
+template <class Element>
+cudaError_t backward(CtcLossParams p, void* workspace, cudaStream_t stream) {
+  if (p.batch > INT32_MAX || p.max_length > INT32_MAX || p.classes > INT32_MAX) return cudaErrorInvalidValue;
+  const BackwardWorkspace w(workspace, p);
+  const size_t shared = p.max_length > kSortShared ? 0 : size_t(power_of_two_from(p.max_length)) * sizeof(Key);
+  cudaError_t error = target_offsets(p, w.offsets, stream);
+  if (!error) error = launch(sort_labels, dim3(unsigned(p.batch)), dim3(kSortThreads), shared, stream, p, w);
+  if (error) return error;
+  const int64_t rows = p.batch * p.frames;
+  if (p.classes < kLongRow)
+    return launch(gradient<Element, 1>, grid_for(rows, Team<1>::kTeams), dim3(kRowThreads), 0, stream, p, w);
+  return launch(gradient<Element, kRowThreads / kWarp>, grid_for(rows, 1), dim3(kRowThreads), 0, stream, p, w);
+}
+
+}  // namespace
+
+size_t ctc_loss_backward_workspace(const CtcLossParams& p) { return BackwardWorkspace(nullptr, p).size; }
+int ctc_loss_backward(const CtcLossParams& p, void* workspace, void* stream) {
+  return with_element(p.dtype, [&](auto element) {
+    return int(backward<decltype(element)>(p, workspace, static_cast<cudaStream_t>(stream)));
+  });
+}
+
+}  // namespace cuda
+}  // namespace fastctc
