@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   const SampleTask& q = task[0];
   const Streams<Element, Scalar> streams = make_streams<Element, Scalar>(p, w, n);
   const int warps = blockDim.x / kWarp / 2, side = warp_id() / warps, rank = warp_id() % warps;
-  if (lane_id() < 2 * kTileFrames<Scalar>) {
+  if (rank == 0 && lane_id() < 2 * kTileFrames<Scalar>) {
     (&shared.carry_m[side][kMaxWarps<Scalar>][0][0])[lane_id()] = 0;
     (&shared.carry_e[side][kMaxWarps<Scalar>][0][0])[lane_id()] = Scalar(kZeroExponent);
   }
