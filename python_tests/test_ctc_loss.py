@@ -170,7 +170,9 @@ def test_class_counts_around_the_lanes(device: Device, num_classes: int, from_lo
 
 @pytest.mark.large
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_frames", "length", "std"), [(1000, 200, 1.0), (4000, 800, 10.0)])
+@pytest.mark.parametrize(
+    ("num_frames", "length", "std"), [(1000, 200, 1.0), (4000, 800, 10.0), (16000, 1000, 10.0)]
+)
 def test_long_inputs_stay_exact(device: Device, num_frames: int, length: int, std: float) -> None:
     batch = random_batch(num_frames, 1, 50, length, std=std).to(device)
     expected_x = batch.x.detach().cpu().double().requires_grad_()
