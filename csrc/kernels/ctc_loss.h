@@ -39,7 +39,8 @@ struct CtcLossParams {
   double delay_penalty;    // a path's score falls by this for each frame that a label starts later
   // written by forward, read by backward; "Scalar" is double for kFloat64 and float otherwise
   void* loss;            // (N) Scalar
-  void* occupancy;       // (N, T, S) Scalar, zero where n has no frame t or no label i; scratch without need_grad
+  void* occupancy;       // (N, T, S) Scalar, zero where n has no frame t or no label i; without need_grad scratch on
+                         // the CPU and unused on CUDA
   void* row_statistics;  // (3 or 1, N, T) Scalar: the blank's score, and for logits the maximum and the log2 of the
                          // sum of 2^((x - max) log2 e); zero where n has no frame t
   int32_t* status;       // (N) enum Status

@@ -118,12 +118,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
   const ScalarType scalar = scalar_type_of(input);
   set_class_bias(p, class_bias, input);
   Tensor loss = torch::stable::new_empty(input, {p.batch}, scalar);
-  Tensor occupancy = torch::stable::new_empty(input, {p.batch, p.frames, p.max_length}, scalar);
-  Tensor kept = need_grad ? occupancy : torch::stable::new_empty(input, {p.batch, 0, p.max_length}, scalar);
+  const auto occupancies = [&](bool filled) {
+    return torch::stable::new_empty(input, {p.batch, filled ? p.frames : 0, p.max_length}, scalar);
+  };
+  Tensor occupancy = occupancies(need_grad);
+  Tensor room = need_grad || on_cuda(input) ? occupancy : occupancies(true);  // on the CPU also scratch
   Tensor row_statistics = torch::stable::new_empty(input, {from_logits ? 3 : 1, p.batch, p.frames}, scalar);
   Tensor status = torch::stable::new_empty(input, {p.batch}, ScalarType::Int);
   p.loss = loss.mutable_data_ptr();
-  p.occupancy = occupancy.mutable_data_ptr();
+  p.occupancy = room.mutable_data_ptr();
   p.row_statistics = row_statistics.mutable_data_ptr();
   p.status = static_cast<int32_t*>(status.mutable_data_ptr());
   if (on_cuda(input)) {
@@ -131,10 +134,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
     Tensor workspace = device_workspace(input, cuda::ctc_loss_forward_workspace(p));
     check_cuda(cuda::ctc_loss_forward(p, workspace.mutable_data_ptr(), current_stream(input)));
   } else {
-    advise_huge_pages(p.occupancy, size_t(occupancy.numel()) * occupancy.element_size());
+    advise_huge_pages(p.occupancy, size_t(room.numel()) * room.element_size());
     forward_on_cpu(p);
   }
-  return {loss, kept, row_statistics, status};
+  return {loss, occupancy, row_statistics, status};
 }
 
 // class_bias and delay_penalty are in the occupancies already; only the derivative of this function needs them.
