@@ -29,10 +29,6 @@ void clear(Scalar* p, int64_t count) {
   if (count > 0) memset(p, 0, size_t(count) * sizeof(Scalar));
 }
 
-// Is the target short enough to be aligned?
-bool target_fits(const CtcLossParams& p, int64_t n) {
-  return p.target_lengths[n] <= p.input_lengths[n] && p.target_lengths[n] <= p.max_length;
-}
 // Frames of sample n that are read.
 int64_t frames_to_read(const CtcLossParams& p, int64_t n) {
   return sample_is_valid(p, n) && target_fits(p, n) ? p.input_lengths[n] : 0;

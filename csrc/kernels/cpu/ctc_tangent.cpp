@@ -64,7 +64,7 @@ bool look_at_frames(const CtcTangentParams& params, int64_t n, const int64_t* la
 Status derivatives(const CtcTangentParams& params, int64_t n, const CpuWorkspace& w) {
   const CtcLossParams& p = params.loss;
   if (!sample_is_valid(p, n)) return kInvalid;
-  if (p.target_lengths[n] > p.input_lengths[n] || p.target_lengths[n] > p.max_length) return kInfeasible;
+  if (!target_fits(p, n)) return kInfeasible;
   const int64_t* const labels = p.targets + p.target_offsets[n];
   const bool finite =
       with_element(p.dtype, [&](auto element) { return look_at_frames<decltype(element)>(params, n, labels, w); });

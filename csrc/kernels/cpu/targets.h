@@ -18,6 +18,11 @@ inline bool sample_is_valid(const CtcLossParams& p, int64_t n) {
   return true;
 }
 
+// Is the target short enough to be aligned?
+inline bool target_fits(const CtcLossParams& p, int64_t n) {
+  return p.target_lengths[n] <= p.input_lengths[n] && p.target_lengths[n] <= p.max_length;
+}
+
 }  // namespace FASTCTC_ISA
 }  // namespace cpu
 }  // namespace fastctc
