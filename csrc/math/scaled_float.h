@@ -5,7 +5,7 @@
 // Everything here and in recursion.h is written against a warp of lanes `W` (a SIMD vector on the CPU, a hardware warp
 // on a GPU; see kernels/cpu/lanes.h and kernels/cuda/lanes.h), which offers
 //   Scalar, F (one Scalar per lane), M (one bool per lane), N (lanes)
-//   set, max, min, select(mask, a, b), less, nonzero(m), round(x)
+//   set, max, min, select(mask, a, b), less, nonzero(m), round(x), fma(a, b, c)
 //   scale(m, d) = m * 2^d for d <= 127, exponent(m) = floor(log2 m)
 //   reduce_max(x), reduce_add(x): over the lanes, in a fixed order; every lane gets the result
 //   neighbor<D, K>(c, carry, x), store_edge<D, K>(p, x), with x(c) the registers of a block

@@ -160,6 +160,13 @@ struct Lanes {
     if constexpr (kSingle) return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     if constexpr (!kSingle) return _mm512_roundscale_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
+  // Rounded once.
+  FASTCTC_LANE F fma(F a, F b, F c) {
+    if constexpr (kSingle) return _mm512_fmadd_ps(a, b, c);
+    if constexpr (!kSingle) return _mm512_fmadd_pd(a, b, c);
+  }
+  // Bit i is lane i.
+  FASTCTC_LANE uint32_t bits(M m) { return m; }
   FASTCTC_LANE F scale(F m, F d) {
     if constexpr (kSingle) return _mm512_scalef_ps(m, d);
     if constexpr (!kSingle) return _mm512_scalef_pd(m, d);
@@ -230,6 +237,25 @@ struct Lanes {
 #endif
     const F y = (x + Integer<S>::round) - Integer<S>::round;
     return max(x, -x) < set(Integer<S>::round / 3) ? y : x;
+  }
+  // Rounded once.
+  FASTCTC_LANE F fma(F a, F b, F c) {
+#if defined(__AVX2__)
+    if constexpr (kSingle) return _mm256_fmadd_ps(a, b, c);
+    if constexpr (!kSingle) return _mm256_fmadd_pd(a, b, c);
+#endif
+    for (int i = 0; i < N; ++i) a[i] = std::fma(a[i], b[i], c[i]);
+    return a;
+  }
+  // Bit i is lane i.
+  FASTCTC_LANE uint32_t bits(M m) {
+#if defined(__AVX2__)
+    if constexpr (kSingle) return uint32_t(_mm256_movemask_ps((__m256)m));
+    if constexpr (!kSingle) return uint32_t(_mm256_movemask_pd((__m256d)m));
+#endif
+    uint32_t bits = 0;
+    for (int i = 0; i < N; ++i) bits |= uint32_t(m[i] != 0) << i;
+    return bits;
   }
   // m * 2^d for d <= 127 (1023 for double); 0 from d = -127 (-1023) downwards. In the low bits of `round` + d stands d.
   FASTCTC_LANE F scale(F m, F d) {

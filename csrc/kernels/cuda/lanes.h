@@ -90,6 +90,11 @@ struct Lanes {
     if constexpr (sizeof(S) == 4) return rintf(x);
     return rint(x);
   }
+  // Rounded once.
+  static __device__ __forceinline__ F fma(F a, F b, F c) {
+    if constexpr (sizeof(S) == 4) return fmaf(a, b, c);
+    return ::fma(a, b, c);
+  }
   static __device__ __forceinline__ F select(M m, F a, F b) { return m ? a : b; }
   static __device__ __forceinline__ M less(F a, F b) { return a < b; }
   static __device__ __forceinline__ M nonzero(F x) { return x != S(0); }

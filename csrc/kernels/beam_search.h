@@ -1,0 +1,129 @@
+// CTC prefix beam search: math/prefix.h over all frames of a batch.
+//
+// The beam of a sample lives between calls in its BeamState, so that an utterance may come in chunks of any size; a
+// state of zero bytes has heard nothing yet. Paths are kept as tokens with frames in the sample's arena, where nodes
+// are added and never changed. Both are a machine's own: a state made by cpu:: is not for cuda::.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../math/lattice.h"
+#include "../math/prefix.h"
+#include "dtype.h"
+#include "workspace.h"
+
+namespace fastctc {
+
+struct BeamSearchParams {
+  const void* input;  // (N, T, C) log-probabilities or logits; strides in elements
+  DType dtype;
+  int64_t stride_n, stride_t, stride_c;
+  int64_t batch, frames, classes;
+  const int64_t* input_lengths;  // (N) frames in use
+  int64_t beam_size, blank;
+  bool from_logits;  // scores are then those of the log-softmax
+  // Natural logarithms; infinite: no cut, and the search is exact.
+  double beam_threshold;               // prefixes so far below the best are dropped
+  double token_threshold;              // tokens so far below the best class of their frame are not tried
+  double blank_skip;                   // frames where the blank has more than this count as blank for certain
+  char* state;                         // (N, BeamState::bytes(beam_size)), 64-byte aligned
+  BeamNode* arena;                     // (N, capacity)
+  int64_t state_stride, arena_stride;  // bytes and nodes from sample to sample; 0: all samples use the same
+  int64_t capacity;                    // nodes: at least beam_size for each frame since the start
+};
+
+struct BeamHeader {
+  int64_t frame;  // frames heard
+  int64_t nodes;  // of the arena in use (CPU)
+  int32_t started;
+  int32_t size;   // prefixes in the beam
+  int32_t slots;  // in use so far
+  Status status;  // kNotANumber, or kInvalid: log-probabilities above kLargestLogProb, wrong lengths, arena full
+};
+
+// A prefix keeps its slot for as long as it is in the beam. A slot without a prefix has total -inf.
+struct BeamState {
+  int64_t stride;  // slots there is room for: beam_size, rounded up
+  BeamHeader* header;
+  // What changes every frame: arrays of `stride`, next to each other in this order.
+  double *total, *blank, *nothing;           // Prefixes, and -inf
+  double *best, *best_blank, *best_nothing;  // the better of best_blank and best_label; and -inf
+  double *label, *best_label;
+  int64_t *path_blank, *path_label;  // the last node of the best path of each kind
+  double *peak_blank, *peak_label;   // the highest log-probability in the run of its last token
+  // What does not.
+  int32_t* last;    // token; the blank for the empty prefix and for no prefix
+  int32_t* parent;  // slot of the prefix one token shorter, -1 if it is not in the beam
+  int32_t* length;
+  uint64_t *hash, *parent_hash;
+  int32_t* order;  // slots by rank
+
+  static constexpr int64_t kAlign = 16;
+
+  FASTCTC_HD BeamState(void* base, int64_t beam_size) {
+    stride = (beam_size + kAlign - 1) / kAlign * kAlign;
+    Workspace w(base);
+    header = w.take<BeamHeader>(1);
+    total = w.take<double>(stride);
+    blank = w.take<double>(stride);
+    nothing = w.take<double>(stride);
+    best = w.take<double>(stride);
+    best_blank = w.take<double>(stride);
+    best_nothing = w.take<double>(stride);
+    label = w.take<double>(stride);
+    best_label = w.take<double>(stride);
+    peak_blank = w.take<double>(stride);
+    peak_label = w.take<double>(stride);
+    path_blank = w.take<int64_t>(stride);
+    path_label = w.take<int64_t>(stride);
+    last = w.take<int32_t>(stride);
+    parent = w.take<int32_t>(stride);
+    length = w.take<int32_t>(stride);
+    hash = w.take<uint64_t>(stride);
+    parent_hash = w.take<uint64_t>(stride);
+    order = w.take<int32_t>(stride);
+    size_ = w.size();
+  }
+  static FASTCTC_HD size_t bytes(int64_t beam_size) { return BeamState(nullptr, beam_size).size_; }
+
+  // The last node of the best path of the prefix in a slot, and the peak of its last token.
+  FASTCTC_HD int64_t path(int64_t slot) const {
+    return best_label[slot] > best_blank[slot] ? path_label[slot] : path_blank[slot];
+  }
+  FASTCTC_HD double peak(int64_t slot) const {
+    return best_label[slot] > best_blank[slot] ? peak_label[slot] : peak_blank[slot];
+  }
+
+ private:
+  size_t size_;
+};
+
+struct BeamResultParams {
+  const char* state;
+  const BeamNode* arena;
+  int64_t state_stride, arena_stride;
+  int64_t batch, beam_size, nbest, max_length;
+  DType dtype;         // of the input; scores and confidences are double for kFloat64, else float
+  int64_t* tokens;     // (N, nbest, max_length), padded with -1
+  int64_t* lengths;    // (N, nbest); 0 where there is no such hypothesis
+  void* scores;        // (N, nbest) natural-log probability of the prefix; -inf where there is no such hypothesis;
+                       // NaN for a sample of status kNotANumber or kInvalid
+  int64_t* timesteps;  // (N, nbest, max_length) the first frame of each token's run on the best path, padded with -1
+  void* confidences;   // (N, nbest, max_length) the highest probability in that run, padded with 0
+};
+
+namespace cpu {
+// Samples [begin, end), with a workspace for one thread.
+size_t beam_search_workspace(const BeamSearchParams& p);
+void beam_search(const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace);
+void beam_search_result(const BeamResultParams& p, int64_t begin, int64_t end);
+}  // namespace cpu
+
+namespace cuda {
+size_t beam_search_workspace(const BeamSearchParams& p);
+int beam_search(const BeamSearchParams& p, void* workspace, void* stream);
+int beam_search_result(const BeamResultParams& p, void* stream);
+}  // namespace cuda
+
+}  // namespace fastctc

@@ -1,0 +1,83 @@
+// Sums of probabilities that are given by their natural logarithms, in double.
+//
+// Written against a warp of lanes W (scaled_float.h) with W::fma, and without one product and sum that a compiler could
+// contract into one operation: every machine gets the same bits.
+#pragma once
+
+#include "scaled_float.h"
+
+namespace fastctc {
+
+// c[0] + c[1] x + ... + c[11] x^11, in four short chains (Estrin's scheme).
+template <class W>
+FASTCTC_HD typename W::F polynomial(typename W::F x, double c0, double c1, double c2, double c3, double c4, double c5,
+                                    double c6, double c7, double c8, double c9, double c10, double c11) {
+  const auto pair = [&](double low, double high) { return W::fma(x, W::set(high), W::set(low)); };
+  const auto x2 = x * x, x4 = x2 * x2;
+  const auto low = W::fma(x2, pair(c2, c3), pair(c0, c1));
+  const auto middle = W::fma(x2, pair(c6, c7), pair(c4, c5));
+  const auto high = W::fma(x2, pair(c10, c11), pair(c8, c9));
+  return W::fma(x4, W::fma(x4, high, middle), low);
+}
+
+// exp(x) for x in [-700, 0]: minimax of degree 11 for the fraction, relative error 3e-18 before rounding.
+template <class W>
+FASTCTC_HD typename W::F exp_of_negative(typename W::F x) {
+  const auto n = W::round(x * W::set(1.4426950408889634));
+  const auto r = W::fma(n, W::set(-1.90821492927058770002e-10), W::fma(n, W::set(-6.93147180369123816490e-01), x));
+  const auto fraction =
+      polynomial<W>(r, 1.0, 1.0, 0.5000000000000019, 0.1666666666666668, 0.0416666666664881, 0.008333333333319601,
+                    0.0013888888952314775, 0.00019841269890047113, 2.4801485482328494e-05, 2.755724091857897e-06,
+                    2.763263963904103e-07, 2.5110037605963777e-08);
+  return W::scale(fraction, n);
+}
+
+// log(1 + x) for x in [0, 1], as 2 artanh(s) with s = x / (2 + x); relative error 2e-18 before rounding.
+template <class W>
+FASTCTC_HD typename W::F log_of_one_plus(typename W::F x) {
+  const auto s = x / (W::set(2) + x);
+  return s * polynomial<W>(s * s, 2.0, 0.6666666666666615, 0.4000000000018575, 0.28571428545454114, 0.22222224080747674,
+                           0.18181740832504806, 0.1538661404230401, 0.13300374032674625, 0.12110168728069218,
+                           0.0832450651186082, 0.17044163562781398, 0.0);
+}
+
+// log(exp(a) + exp(b)), never below the larger; a and b may be -inf.
+template <class W>
+FASTCTC_HD typename W::F log_add(typename W::F a, typename W::F b) {
+  constexpr double kNothing = -700;  // exp() of less is lost beside 1
+  const auto larger = W::max(a, b);
+  const auto distance = W::max(W::min(a, b) - larger, W::set(kNothing));  // of two -inf too
+  return larger + log_of_one_plus<W>(exp_of_negative<W>(distance));
+}
+
+// The softmax denominator of a row of logits. Term c goes to the sum number c modulo kSums, in the order of c; then the
+// upper half of the sums is added to the lower one, until one is left.
+constexpr int kSums = 32;
+
+// Its terms: exp(x - max), in the type of the row; 0 where that is below e^-80. NaN stays NaN.
+template <class W>
+FASTCTC_HD typename W::F softmax_term(typename W::F x, typename W::F max) {
+  using Scalar = typename W::Scalar;
+  const auto distance = x - max;
+  typename W::F term;
+  if constexpr (sizeof(Scalar) == 4) {  // minimax of degree 6, relative error 1e-8 before rounding
+    const auto n = W::round(distance * W::set(1.44269504f));
+    const auto r = W::fma(n, W::set(2.12194440e-4f), W::fma(n, W::set(-0.693359375f), distance)), r2 = r * r;
+    const auto pair = [&](float low, float high) { return W::fma(r, W::set(high), W::set(low)); };
+    term = W::fma(r2, W::set(0.00139411084f), pair(0.0416663529f, 0.0083751264f));
+    term = W::fma(r2, term, pair(0.5f, 0.166664156f));
+    term = W::scale(W::fma(r2, term, pair(1.0f, 1.0f)), n);
+  }
+  if constexpr (sizeof(Scalar) == 8) term = exp_of_negative<W>(distance);
+  return W::select(W::less(distance, W::set(-80)), W::set(0), term);
+}
+
+// log(x) for a normal x > 0; W is of doubles.
+template <class W>
+FASTCTC_HD typename W::F log_of(typename W::F x) {
+  const auto n = W::exponent(x);
+  const auto fraction = log_of_one_plus<W>(W::scale(x, -n) - W::set(1));
+  return W::fma(n, W::set(6.93147180369123816490e-01), W::fma(n, W::set(1.90821492927058770002e-10), fraction));
+}
+
+}  // namespace fastctc

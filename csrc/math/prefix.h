@@ -1,0 +1,107 @@
+// Prefix beam search (Graves, 2012, "Supervised Sequence Labelling", 7.5.3; Hannun et al., 2014, arXiv:1408.2873): the
+// rules of one frame, for both machines.
+//
+// A beam holds up to W prefixes. Of each it knows the probability of all paths that spell it, apart for those that end
+// in the blank and those that end in its last token:
+//
+//               blank'                 total = blank + label
+//    stay       total * y(blank)       blank: by the blank                           y(c): probability of class c
+//    stay       label'                 label: by repeating the last token,           in this frame
+//               (label + reach) * y(last)     or from the prefix one token shorter, if that is in the beam too:
+//                                             reach = its total, or its blank if its last token is the same
+//    extend     reach * y(c)           a new prefix, unless that is in the beam already
+//
+// Then the best W of all stays and extensions make the next beam. Equal scores are ordered: stays before extensions;
+// stays by rank; extensions by the rank of the prefix, then by the probability of the token, then by the token.
+//
+// Beside the sums go the maxima: the best path of each kind, whose frames and peaks are reported.
+#pragma once
+
+#include <cstdint>
+
+#include "emission.h"
+#include "log_space.h"
+
+namespace fastctc {
+
+// A log-probability above this is none: probabilities or logits were given by mistake. Rounded ones may exceed 0.
+constexpr double kLargestLogProb = 0.01;
+
+// What counts as the log-probability of a class: its score less the softmax denominator of the frame (0 for scores that
+// are log-probabilities); masked classes have none.
+FASTCTC_HD double log_prob(double score, double log_denominator) {
+  return score < double(kZeroLog) ? -INFINITY : score - log_denominator;
+}
+
+// The probabilities of prefixes, one per lane; natural logarithms.
+template <class W>
+struct Prefixes {
+  typename W::F total, blank, label;     // of all paths, of those that end in the blank, in the last token
+  typename W::F best_blank, best_label;  // of the best path of each kind
+};
+
+// One frame later. `reach` and `best_reach` lead here from the prefix one token shorter, y and y_blank are the
+// log-probabilities of the last token and of the blank.
+template <class W>
+FASTCTC_HD Prefixes<W> stay(const Prefixes<W>& p, typename W::F reach, typename W::F best_reach, typename W::F y,
+                            typename W::F y_blank) {
+  Prefixes<W> next;
+  next.blank = p.total + y_blank;
+  next.label = log_add<W>(p.label, reach) + y;
+  next.total = log_add<W>(next.blank, next.label);
+  next.best_blank = W::max(p.best_blank, p.best_label) + y_blank;
+  next.best_label = W::max(p.best_label, best_reach) + y;
+  return next;
+}
+
+// How many of a frame's tokens, most probable first, the prefix of this rank can be extended by. The extension of rank
+// r by token k scores no more than those of ranks <= r by tokens <= k, of which one for each rank may not exist (the
+// repeated last token): with (r + 1) k > W there are W before it. Where an extension is in the beam already, its stay
+// is before it.
+FASTCTC_HD int64_t extensions_of_rank(int64_t rank, int64_t beam_size) { return beam_size / (rank + 1) + 1; }
+
+// So many of a frame's tokens can matter at all.
+FASTCTC_HD int64_t tokens_that_matter(int64_t classes, int64_t beam_size) {
+  return beam_size + 1 < classes - 1 ? beam_size + 1 : classes - 1;
+}
+
+// The identity of a prefix, up to coincidences that are checked for.
+constexpr uint64_t kEmptyPrefix = 0x9e3779b97f4a7c15u;
+FASTCTC_HD uint64_t extend_hash(uint64_t prefix, int32_t token) {
+  uint64_t h = (prefix ^ (uint64_t(uint32_t(token)) + 1)) * 0xff51afd7ed558ccdu;
+  h = (h ^ h >> 32) * 0xc4ceb9fe1a85ec53u;
+  return h ^ h >> 29;
+}
+
+// A token on a path, in the arena of its sample. Nodes are never changed, so paths share their beginnings.
+struct BeamNode {
+  int32_t previous;  // the token before, or -1
+  int32_t token;
+  int32_t frame;        // the first frame of its run
+  float previous_peak;  // the highest log-probability that the token before had in its run
+};
+
+// Do two paths spell the same? They do from where they are one.
+FASTCTC_HD bool spell_the_same(const BeamNode* arena, int64_t a, int64_t b) {
+  while (a != b) {
+    if (a < 0 || b < 0 || arena[a].token != arena[b].token) return false;
+    a = arena[a].previous;
+    b = arena[b].previous;
+  }
+  return true;
+}
+
+// A scorer weighs extensions (language model, lexicon, grammar): each prefix carries a State, and extending it by a
+// token gives the next state and a weight, the natural logarithm of a factor <= 1. -inf forbids the extension.
+struct NoScorer {
+  static constexpr bool kWeighs = false;
+  struct State {};
+  struct Extension {
+    State state;
+    double weight;
+  };
+  FASTCTC_HD State start() const { return {}; }
+  FASTCTC_HD Extension extend(State, int32_t) const { return {{}, 0.0}; }
+};
+
+}  // namespace fastctc
