@@ -1,6 +1,7 @@
 // Chooses, once, the best instruction set that both this binary and this processor have.
 #include "../ctc_loss.h"
 #include "../ctc_tangent.h"
+#include "../forced_align.h"
 #include "../greedy_decode.h"
 
 namespace fastctc {
@@ -16,6 +17,8 @@ namespace cpu {
   void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);           \
   size_t ctc_tangent_workspace(const CtcTangentParams& p);                                               \
   void ctc_tangent(const CtcTangentParams& p, int64_t begin, int64_t end, void* workspace);              \
+  size_t forced_align_workspace(const ForcedAlignParams& p);                                             \
+  void forced_align(const ForcedAlignParams& p, int64_t begin, int64_t end, void* workspace);            \
   void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end);                           \
   }
 #define FASTCTC_TABLE(isa)           \
@@ -28,6 +31,8 @@ namespace cpu {
    isa::ctc_loss_backward,           \
    isa::ctc_tangent_workspace,       \
    isa::ctc_tangent,                 \
+   isa::forced_align_workspace,      \
+   isa::forced_align,                \
    isa::greedy_decode}
 
 FASTCTC_DECLARE(baseline)
@@ -48,6 +53,8 @@ struct Kernels {
   decltype(&baseline::ctc_loss_backward) backward;
   decltype(&baseline::ctc_tangent_workspace) tangent_workspace;
   decltype(&baseline::ctc_tangent) tangent;
+  decltype(&baseline::forced_align_workspace) align_workspace;
+  decltype(&baseline::forced_align) align;
   decltype(&baseline::greedy_decode) greedy;
 };
 
@@ -85,6 +92,10 @@ void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void*
 size_t ctc_tangent_workspace(const CtcTangentParams& p) { return kernels().tangent_workspace(p); }
 void ctc_tangent(const CtcTangentParams& p, int64_t begin, int64_t end, void* workspace) {
   kernels().tangent(p, begin, end, workspace);
+}
+size_t forced_align_workspace(const ForcedAlignParams& p) { return kernels().align_workspace(p); }
+void forced_align(const ForcedAlignParams& p, int64_t begin, int64_t end, void* workspace) {
+  kernels().align(p, begin, end, workspace);
 }
 void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end) { kernels().greedy(p, begin, end); }
 const char* instruction_set() { return kernels().name; }

@@ -96,6 +96,14 @@ struct Lanes {
     return x;
   }
   FASTCTC_LANE void store(S* p, F x) { memcpy(p, &x, sizeof x); }
+  // N values of another type.
+  template <class Other>
+  FASTCTC_LANE F load_converted(const Other* p) {
+    typedef Other Others __attribute__((vector_size(N * sizeof(Other))));
+    Others x;
+    memcpy(&x, p, sizeof x);
+    return __builtin_convertvector(x, F);
+  }
   // (factor * i + offset) ^ flip in lane i; a constant, so that shuffles become single instructions.
   template <int factor, int offset, int flip = 0>
   FASTCTC_LANE I index() {
@@ -321,6 +329,23 @@ struct Lanes {
       y[i] = op(__builtin_shuffle(a, b, index<2, 0>()), __builtin_shuffle(a, b, index<2, 1>()));
     }
     return reduce_each<(count > 1 ? count / 2 : 1)>(y, op);
+  }
+
+  // Lane j of x[i] becomes lane i of x[j]: the first and the second half are zipped, log2(N) times.
+  template <int count = N>
+  FASTCTC_LANE void transpose(F* x) {
+    F y[N];
+    FASTCTC_UNROLL for (int i = 0; i < N / 2; ++i) {
+      y[2 * i] = __builtin_shuffle(x[i], x[i + N / 2], zip(0));
+      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + N / 2], zip(N / 2));
+    }
+    FASTCTC_UNROLL for (int i = 0; i < N; ++i) x[i] = y[i];
+    if constexpr (count > 2) transpose<count / 2>(x);
+  }
+  FASTCTC_LANE I zip(Int first) {
+    I i;
+    for (int lane = 0; lane < N; ++lane) i[lane] = first + lane / 2 + (lane % 2) * N;
+    return i;
   }
 
   // The register whose lanes are the slots before (after) those of x; `edge` is the register before (after) it.

@@ -1,6 +1,7 @@
 // Stands in for the CUDA kernels where they are not built; the ops are then not registered for CUDA either.
 #include "../ctc_loss.h"
 #include "../ctc_tangent.h"
+#include "../forced_align.h"
 #include "../greedy_decode.h"
 
 namespace fastctc {
@@ -14,6 +15,8 @@ int ctc_loss_forward(const CtcLossParams&, void*, void*) { return kNoDevice; }
 int ctc_loss_backward(const CtcLossParams&, void*, void*) { return kNoDevice; }
 size_t ctc_tangent_workspace(const CtcTangentParams&) { return 0; }
 int ctc_tangent(const CtcTangentParams&, void*, void*) { return kNoDevice; }
+size_t forced_align_workspace(const ForcedAlignParams&) { return 0; }
+int forced_align(const ForcedAlignParams&, void*, void*) { return kNoDevice; }
 size_t greedy_decode_workspace(const GreedyDecodeParams&) { return 0; }
 int greedy_decode(const GreedyDecodeParams&, void*, void*) { return kNoDevice; }
 

@@ -1,0 +1,55 @@
+// fastctc::forced_align: checks, allocation, registration.
+#include "../kernels/forced_align.h"
+
+#include <tuple>
+#include <vector>
+
+#include "ctc_loss.h"
+
+namespace fastctc {
+namespace {
+
+// Room for back-pointers: of a sample on the CPU, which has to fault it in, and of the batch on a GPU.
+constexpr int64_t kCpuBytes = int64_t(16) << 20, kCudaBytes = int64_t(256) << 20;
+
+std::tuple<Tensor, Tensor, Tensor> forced_align(Tensor input, Tensor targets, Tensor input_lengths,
+                                                Tensor target_lengths, int64_t max_length, int64_t blank, int64_t star,
+                                                bool from_logits) {
+  ForcedAlignParams p{};
+  p.loss = parameters(input, targets, input_lengths, target_lengths, max_length, blank, star, from_logits);
+  const int64_t batch = p.loss.batch, frames = p.loss.frames;
+  Tensor paths = torch::stable::new_empty(input, {batch, frames}, ScalarType::Long);
+  Tensor scores = torch::stable::new_empty(input, {batch, frames}, scalar_type_of(input));
+  Tensor status = torch::stable::new_empty(input, {batch}, ScalarType::Int);
+  p.paths = static_cast<int64_t*>(paths.mutable_data_ptr());
+  p.scores = scores.mutable_data_ptr();
+  p.loss.status = static_cast<int32_t*>(status.mutable_data_ptr());
+  if (on_cuda(input)) {
+    p.kept_bytes = kCudaBytes;
+    const DeviceGuard guard(input);
+    Tensor workspace = device_workspace(input, cuda::forced_align_workspace(p));
+    check_cuda(cuda::forced_align(p, workspace.mutable_data_ptr(), current_stream(input)));
+  } else {
+    p.kept_bytes = kCpuBytes;
+    const std::vector<int64_t> offsets = target_offsets(p.loss);
+    check_values(p.loss, offsets);
+    p.loss.target_offsets = offsets.data();
+    parallel(batch, cpu::forced_align_workspace(p),
+             [&](int64_t begin, int64_t end, void* workspace) { cpu::forced_align(p, begin, end, workspace); });
+  }
+  return {paths, scores, status};
+}
+
+}  // namespace
+
+FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
+  m.def(
+      "forced_align(Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, SymInt max_length, "
+      "int blank, int star, bool from_logits) -> (Tensor paths, Tensor scores, Tensor status)");
+}
+FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) { m.impl("forced_align", TORCH_BOX(&forced_align)); }
+#ifdef FASTCTC_CUDA
+FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CUDA, m) { m.impl("forced_align", TORCH_BOX(&forced_align)); }
+#endif
+
+}  // namespace fastctc
