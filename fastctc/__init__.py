@@ -1,6 +1,6 @@
 """CTC loss, alignment and decoding for PyTorch: exact, deterministic and fast, on CPU and CUDA."""
 
-from fastctc.alignment import ctc_posteriors
+from fastctc.alignment import TokenSpan, ctc_posteriors, forced_align, merge_tokens
 from fastctc.arguments import debug
 from fastctc.build import build_info
 from fastctc.decode import GreedyResult, greedy_decode
@@ -12,10 +12,13 @@ __all__ = [
     "Alphabet",
     "CTCLoss",
     "GreedyResult",
+    "TokenSpan",
     "__version__",
     "build_info",
     "ctc_loss",
     "ctc_posteriors",
     "debug",
+    "forced_align",
     "greedy_decode",
+    "merge_tokens",
 ]

@@ -1,12 +1,169 @@
 """Where in time the labels of a target are."""
 
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastctc import ops
-from fastctc.arguments import Lengths, LossArguments, check_status, loss_arguments, transforms_active
+from fastctc.arguments import (
+    Lengths,
+    LossArguments,
+    check_scores,
+    check_status,
+    loss_arguments,
+    transforms_active,
+)
 
-__all__ = ["ctc_posteriors"]
+__all__ = ["TokenSpan", "ctc_posteriors", "forced_align", "merge_tokens"]
+
+
+def forced_align(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Lengths | None = None,
+    target_lengths: Lengths | None = None,
+    blank: int = 0,
+    *,
+    time_major: bool = False,
+    from_logits: bool = False,
+    star: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The most probable path that spells the target: which class each frame is at, and how sure it is.
+
+    Takes what ``torchaudio.functional.forced_align`` takes, batches of any size besides, and gives the same
+    answer (Viterbi's algorithm on the lattice of Graves et al., ICML 2006, section 4.1). Sums are in double, so
+    long inputs are as exact as short ones; nothing waits for the device. :func:`merge_tokens` makes spans of it.
+
+    Where several paths are equally probable, the one is taken that, from its end backwards, enters each label
+    or blank as early as it can, prefers to come from a blank, and ends in the last label. It is the same on all
+    devices, and does not depend on the batch or its padding.
+
+    Args:
+        log_probs: (N, T, C), or (T, N, C) if ``time_major``, or (T, C) for a single sample; float16, bfloat16,
+            float32 or float64; natural-log probabilities, or logits if ``from_logits``. Any strides.
+        targets: (N, S) integers, padded with anything, or concatenated; (S) for a single sample.
+        input_lengths: (N) frames of each sample; all T if None. A tensor on any device, a sequence or an int.
+        target_lengths: (N) labels of each sample; all S if None. Likewise.
+        blank: the index of the blank class.
+        time_major: the first dimension is time.
+        from_logits: apply a log-softmax to ``log_probs`` first.
+        star: a label in ``targets`` that stands for anything, for one frame or more, with probability 1, as in
+            :func:`fastctc.ctc_loss`. ``C`` is a good number for it: it is what an appended column of zeros, a
+            class that is always certain, would have.
+
+    Returns:
+        ``paths`` (N, T): the class of each frame, or ``star``; int32 for int32 targets, else int64. ``scores``
+        (N, T): its natural-log probability, 0 for a star; float64 for float64 input, else float32. Without the N
+        dimension for a single sample. From ``input_lengths`` on, paths are blank and scores 0, so that the scores
+        of a sample add up to the log-probability of its path.
+
+        A target that cannot be aligned (it needs more frames, or classes of probability 0) has scores of -inf
+        and a path of blanks in all T frames; so has, with NaN for -inf, a sample with a NaN or +inf in a frame
+        that is used. Neither changes other samples. No gradient: gather ``log_probs`` at ``paths`` for one.
+
+    Raises:
+        TypeError, ValueError: as :func:`fastctc.ctc_loss`. On CUDA a sample with a label or length out of range
+            has the scores NaN: see :func:`fastctc.debug`.
+
+    >>> import torch, fastctc
+    >>> log_probs = torch.tensor([[0.1, 0.8, 0.1], [0.5, 0.4, 0.1], [0.6, 0.2, 0.2], [0.2, 0.1, 0.7]]).log()
+    >>> paths, scores = fastctc.forced_align(log_probs[None], torch.tensor([[1, 2]]))
+    >>> paths.tolist(), (100 * scores.exp()).round().int().tolist()
+    ([[1, 0, 0, 2]], [[80, 50, 60, 70]])
+    """
+    check_scores(log_probs, blank)
+    single = log_probs.dim() == 2
+    x = log_probs.detach()
+    if not single and not time_major:
+        x = x.transpose(0, 1)
+    frames, batch = x.shape[0], 1 if single else x.shape[1]
+    arguments = loss_arguments(
+        x,
+        targets,
+        [frames] * batch if input_lengths is None else input_lengths,
+        _whole_targets(targets, batch) if target_lengths is None else target_lengths,
+        blank,
+        from_logits,
+        None,
+        0.0,
+        0.0,
+        star,
+    )
+    input, labels, used, of_labels, _, max_length, _, star_label, *_ = arguments
+    paths, scores, status = ops.forced_align(
+        input, labels, used, of_labels, max_length, blank, star_label, from_logits
+    )
+    if not torch.compiler.is_compiling() and not transforms_active():
+        check_status(status, arguments)
+    if targets.dtype == torch.int32:
+        paths = paths.to(torch.int32)
+    return (paths.squeeze(0), scores.squeeze(0)) if single else (paths, scores)
+
+
+def _whole_targets(targets: Tensor, batch: int) -> list[int]:
+    """Lengths of targets that are used whole."""
+    if isinstance(targets, Tensor) and targets.dim() == 1 and batch != 1:
+        raise ValueError("target_lengths must be given where targets are concatenated")
+    return [targets.shape[-1]] * batch if isinstance(targets, Tensor) and targets.dim() > 0 else [0] * batch
+
+
+@dataclass
+class TokenSpan:
+    """A token with the frames it was seen in. ``len(span)`` is their number."""
+
+    token: int  #: its class
+    start: int  #: the first frame
+    end: int  #: the frame after the last
+    score: float  #: the mean of the natural-log probabilities of its frames
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+def merge_tokens(tokens: Tensor, scores: Tensor, blank: int = 0) -> list[TokenSpan] | list[list[TokenSpan]]:
+    """The tokens of a path, repeats merged and blanks dropped, with their frames and mean scores.
+
+    Does what ``torchaudio.functional.merge_tokens`` does, for batches as well.
+
+    Args:
+        tokens: (T) or (N, T), classes of frames, as the paths of :func:`forced_align`.
+        scores: likewise, as its scores.
+        blank: the index of the blank class.
+
+    Returns:
+        The spans in order of time; a list of them for each sample of a batch. What follows a sample's input
+        length is blank in a path of :func:`forced_align`, so it is in no span.
+
+    Raises:
+        ValueError: tokens and scores are not of one shape, (T) or (N, T).
+
+    >>> import torch, fastctc
+    >>> fastctc.merge_tokens(torch.tensor([0, 3, 3, 0, 3]), torch.tensor([0.0, -0.25, -0.75, 0.0, -2.0]))
+    [TokenSpan(token=3, start=1, end=3, score=-0.5), TokenSpan(token=3, start=4, end=5, score=-2.0)]
+    """
+    if tokens.dim() not in (1, 2) or tokens.shape != scores.shape:
+        raise ValueError(
+            "tokens and scores must both have shape (T) or (N, T), "
+            f"got {tuple(tokens.shape)} and {tuple(scores.shape)}"
+        )
+    classes = tokens.detach().to("cpu", torch.int64).numpy()
+    values = scores.detach().to("cpu", torch.float64).numpy()
+    if classes.ndim == 1:
+        return _spans(classes, values, blank)
+    return [_spans(*row, blank) for row in zip(classes, values, strict=True)]
+
+
+def _spans(tokens: np.ndarray, scores: np.ndarray, blank: int) -> list[TokenSpan]:
+    if len(tokens) == 0:
+        return []
+    starts = np.flatnonzero(np.diff(tokens, prepend=tokens[0] - 1))
+    ends = np.append(starts[1:], len(tokens))
+    means = np.add.reduceat(scores, starts) / (ends - starts)
+    columns = tokens[starts].tolist(), starts.tolist(), ends.tolist(), means.tolist()
+    return [TokenSpan(*span) for span in zip(*columns, strict=True) if span[0] != blank]
 
 
 def ctc_posteriors(

@@ -1,4 +1,4 @@
-"""torch.func.vmap of the loss: the extra dimension becomes part of the batch, for one call of the kernel."""
+"""torch.func.vmap of the loss and of the alignment: the extra dimension becomes part of the batch, for one call of the kernel."""
 
 from typing import Any
 
@@ -62,6 +62,13 @@ def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, i
 @torch.library.register_vmap("fastctc::ctc_loss_tangent")
 def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
     return _unfolded(info, ops.ctc_loss_tangent(*_folded(info, in_dims, TANGENT, args)), 0), 0
+
+
+@torch.library.register_vmap("fastctc::forced_align")
+def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    _check_targets(args[1], in_dims[1], in_dims[3])
+    results = ops.forced_align(*_folded(info, in_dims, LOSS, args))
+    return tuple(_unfolded(info, result, 0) for result in results), (0, 0, 0)
 
 
 def _unfolded(info: Any, result: Tensor, dim: int) -> Tensor:

@@ -24,11 +24,12 @@ __all__ = [
     "ctc_loss",
     "ctc_loss_backward",
     "ctc_loss_tangent",
+    "forced_align",
     "greedy_decode",
     "second_derivative",
 ]
 
-NAMES = ("ctc_loss", "ctc_loss_backward", "ctc_loss_tangent", "greedy_decode")
+NAMES = ("ctc_loss", "ctc_loss_backward", "ctc_loss_tangent", "forced_align", "greedy_decode")
 
 OK, NOT_A_NUMBER, INVALID = 0, 2, 3  # of enum Status in csrc/math/lattice.h
 
@@ -37,6 +38,7 @@ Tensors4 = tuple[Tensor, Tensor, Tensor, Tensor]
 ctc_loss: Callable[..., Tensors4] = torch.ops.fastctc.ctc_loss.default
 ctc_loss_backward: Callable[..., Tensor] = torch.ops.fastctc.ctc_loss_backward.default
 ctc_loss_tangent: Callable[..., Tensor] = torch.ops.fastctc.ctc_loss_tangent.default
+forced_align: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.fastctc.forced_align.default
 greedy_decode: Callable[..., Tensors4] = torch.ops.fastctc.greedy_decode.default
 
 
@@ -228,6 +230,28 @@ torch.library.register_autograd(
     "fastctc::ctc_loss_backward", _double_backward, setup_context=_save_for_double_backward
 )
 torch.library.register_autograd("fastctc::ctc_loss_tangent", _no_third_derivative)
+
+
+# ---- forced_align: (input (T, N, C), ...) -> paths (N, T), scores (N, T), status (N)
+
+
+@torch.library.register_fake("fastctc::forced_align")
+def _(
+    input: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    max_length: int,
+    blank: int,
+    star: int,
+    from_logits: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    frames, batch, _ = input.shape
+    return (
+        input.new_empty((batch, frames), dtype=torch.int64),
+        input.new_empty((batch, frames), dtype=_scalar_type(input.dtype)),
+        input.new_empty(batch, dtype=torch.int32),
+    )
 
 
 # ---- greedy_decode: (input (N, T, C), ...) -> tokens (N, T), lengths (N), scores (N), timesteps (N, T)

@@ -24,6 +24,7 @@ __all__ = [
     "collapse",
     "ctc_loss_reference",
     "ctc_posteriors_reference",
+    "forced_align_reference",
     "greedy_decode_reference",
 ]
 
@@ -208,6 +209,73 @@ def _log_sum_exp(*terms: Tensor) -> Tensor:
     peak = torch.where(dead, 0.0, peak)
     total = (stacked - peak).exp().sum(dim=0)
     return torch.where(dead, -torch.inf, torch.where(dead, 1.0, total).log() + peak)
+
+
+def forced_align_reference(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Lengths,
+    target_lengths: Lengths,
+    blank: int = 0,
+    *,
+    from_logits: bool = False,
+    star: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What `fastctc.forced_align` computes for (T, N, C) input: paths (N, T), int64, and scores (N, T), float64.
+
+    Viterbi's recursion in float64. Of equally probable ways into a state it takes: staying, then the blank or
+    label just before, then the label two before; at the end the last label, then the last blank.
+    """
+    x = log_probs.detach().double()
+    x = x.log_softmax(dim=2) if from_logits else x
+    num_frames, num_samples, num_classes = x.shape
+    frames = _lengths(input_lengths, num_samples, x.device).tolist()
+    labels = _lengths(target_lengths, num_samples, x.device)
+    if star is not None:
+        targets = torch.where(targets == star, num_classes, targets)
+        x = torch.nn.functional.pad(x, (0, 1), value=0.0)
+    extended = _extended_labels(targets.to(x.device), labels, blank)
+    paths = torch.full((num_samples, num_frames), blank, dtype=torch.int64)
+    scores = torch.zeros(num_samples, num_frames, dtype=torch.float64)
+    for n in range(num_samples):
+        states = extended[n, : 2 * int(labels[n]) + 1].tolist()
+        emissions = x[: frames[n], n][:, states]
+        path = _best_path(emissions.cpu(), states, blank)
+        if path is None:
+            nan = bool((emissions.isnan() | (emissions == math.inf)).any())
+            scores[n] = math.nan if nan else -math.inf
+            continue
+        for t, state in enumerate(path):
+            paths[n, t] = states[state] if states[state] < num_classes else star
+            scores[n, t] = emissions[t, state]
+    return paths.to(x.device), scores.to(x.device)
+
+
+def _best_path(emissions: Tensor, states: list[int], blank: int) -> list[int] | None:
+    """The state in each frame, from log emissions (T, L); None without a path of a probability above 0."""
+    if not (emissions < math.inf).all():
+        return None
+    best = torch.full((len(states),), -math.inf, dtype=torch.float64)
+    best[0] = 0.0  # in the leading blank, before the first frame
+    may_skip = [s >= 2 and c != blank and c != states[s - 2] for s, c in enumerate(states)]
+    never = torch.full((2,), -math.inf, dtype=torch.float64)
+    steps = []
+    for row in emissions:
+        one, two = torch.cat([never[:1], best])[:-1], torch.cat([never, best])[:-2]
+        two = torch.where(torch.tensor(may_skip), two, -math.inf)
+        step = torch.where((two > best) & (two > one), 2, torch.where(one > best, 1, 0))
+        best = torch.stack([best, one, two]).amax(dim=0) + row
+        steps.append(step.tolist())
+    state = len(states) - 1
+    if state > 0 and best[state - 1] >= best[state]:
+        state -= 1
+    if best[state] == -math.inf:
+        return None
+    path = []
+    for step in reversed(steps):
+        path.append(state)
+        state -= step[state]
+    return path[::-1]
 
 
 class GreedyDecodeReference(NamedTuple):
