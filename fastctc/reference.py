@@ -257,15 +257,15 @@ def _best_path(emissions: Tensor, states: list[int], blank: int) -> list[int] | 
         return None
     best = torch.full((len(states),), -math.inf, dtype=torch.float64)
     best[0] = 0.0  # in the leading blank, before the first frame
-    may_skip = [s >= 2 and c != blank and c != states[s - 2] for s, c in enumerate(states)]
+    may_skip = torch.tensor([s >= 2 and c != blank and c != states[s - 2] for s, c in enumerate(states)])
     never = torch.full((2,), -math.inf, dtype=torch.float64)
     steps = []
     for row in emissions:
         one, two = torch.cat([never[:1], best])[:-1], torch.cat([never, best])[:-2]
-        two = torch.where(torch.tensor(may_skip), two, -math.inf)
-        step = torch.where((two > best) & (two > one), 2, torch.where(one > best, 1, 0))
-        best = torch.stack([best, one, two]).amax(dim=0) + row
-        steps.append(step.tolist())
+        two = torch.where(may_skip, two, -math.inf)
+        step = torch.where((two > best) & (two > one), 2, one > best).to(torch.int8)
+        best = torch.maximum(torch.maximum(best, one), two) + row
+        steps.append(step)
     state = len(states) - 1
     if state > 0 and best[state - 1] >= best[state]:
         state -= 1
@@ -274,7 +274,7 @@ def _best_path(emissions: Tensor, states: list[int], blank: int) -> list[int] | 
     path = []
     for step in reversed(steps):
         path.append(state)
-        state -= step[state]
+        state -= int(step[state])
     return path[::-1]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import resource
 import subprocess
 import sys
 from typing import Any
@@ -136,7 +135,7 @@ def test_random_cases(
         assert_same(paths.cpu(), expected_paths)
         assert_same(scores.double().cpu(), expected)
     for n in range(num_samples):
-        if sums[n] > -INF:
+        if num_frames and sums[n] > -INF:
             assert_spells(paths[n, : frames[n]], targets[n, : labels[n]], blank)
 
 
@@ -154,7 +153,7 @@ def test_target_lengths_around_the_blocks(device: Device, length: int, spare: in
 
 
 @pytest.mark.large
-@pytest.mark.parametrize(("num_frames", "length"), [(6000, 3500), (30000, 2600)], ids=str)
+@pytest.mark.parametrize(("num_frames", "length"), [(9000, 8500), (30000, 2600)], ids=str)
 def test_long_inputs(device: Device, num_frames: int, length: int) -> None:
     """With checkpoints; exact, because float64 is for sums of these scores."""
     x = random_scores(1, num_frames, 12, seed=1, levels=9)
@@ -296,7 +295,8 @@ def test_empty_targets_and_infeasible_ones(device: Device, from_logits: bool) ->
     assert (paths[[0, 1, 3]] == 0).all()
     torch.testing.assert_close(scores[0].cpu(), x[0, :, 0], rtol=1e-6, atol=1e-6)
     assert (scores[[1, 3]] == -INF).all()
-    assert paths[2].tolist() == [1, 2, 2, 1] or paths[2].tolist() == [1, 0, 2, 1]
+    assert_spells(paths[2], targets[2])
+    assert paths[2, 1] != 1
     assert scores[2].isfinite().all()
 
 
@@ -462,7 +462,6 @@ print((after - before) * 1024)
 """
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 2**28
-    assert resource.RUSAGE_SELF == 0
 
 
 # Spans
