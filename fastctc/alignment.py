@@ -1,7 +1,7 @@
 """Where in time the labels of a target are."""
 
 from dataclasses import dataclass
-from typing import overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,7 +123,7 @@ class TokenSpan:
         return self.end - self.start
 
 
-def merge_tokens(tokens: Tensor, scores: Tensor, blank: int = 0) -> list[TokenSpan] | list[list[TokenSpan]]:
+def merge_tokens(tokens: Tensor, scores: Tensor, blank: int = 0) -> list[Any]:
     """The tokens of a path, repeats merged and blanks dropped, with their frames and mean scores.
 
     Does what ``torchaudio.functional.merge_tokens`` does, for batches as well.
@@ -134,7 +134,7 @@ def merge_tokens(tokens: Tensor, scores: Tensor, blank: int = 0) -> list[TokenSp
         blank: the index of the blank class.
 
     Returns:
-        The spans in order of time; a list of them for each sample of a batch. What follows a sample's input
+        A list of :class:`TokenSpan` in order of time; of a batch, such a list for each sample. What follows a sample's input
         length is blank in a path of :func:`forced_align`, so it is in no span.
 
     Raises:

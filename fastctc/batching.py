@@ -1,4 +1,4 @@
-"""torch.func.vmap of the loss and of the alignment: the extra dimension becomes part of the batch, for one call of the kernel."""
+"""torch.func.vmap of loss and alignment: the extra dimension becomes part of the batch, for one call of the kernel."""
 
 from typing import Any
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch takes seconds to import: the commands do it, --help does not
     from fastctc.crnn.evaluate import Evaluation
+    from fastctc.crnn.recognize import Recognizer
     from fastctc.crnn.train import TrainConfig, TrainResult
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,12 @@ def _count_from_zero(text: str) -> int:
 def _add_read(commands: Any) -> None:
     parser = _add_command(
         commands, "read", "read images: one line each, the path, a tab, the text",
-        ["read formula.png", "read --json scans/ *.png", "read --checkpoint runs/a/model.safetensors a.png"],
+        [
+            "read formula.png",
+            "read --json scans/ *.png",
+            "read formula.png --explain why.png",
+            "read --checkpoint runs/a/model.safetensors a.png",
+        ],
         _read,
     )  # fmt: skip
     parser.add_argument(
@@ -114,6 +120,10 @@ def _add_read(commands: Any) -> None:
         "--checkpoint", type=Path, help="model to read with (default: the one in the package)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line, with score and n-best")
+    parser.add_argument(
+        "--explain", metavar="PICTURE", type=Path,
+        help="draw where the image shows each character and how sure that is: a .png, .pdf or .svg file",
+    )  # fmt: skip
     parser.add_argument(
         "--batch-size", type=_positive_int, default=64, help="images at once (default: %(default)s)"
     )
@@ -132,6 +142,8 @@ def _read(arguments: argparse.Namespace) -> int:
             failed += 1
         paths += found
     total = len(paths) + failed
+    if arguments.explain and total != 1:
+        raise ValueError(f"--explain draws one image, but {total} are to be read")
     for path, reading in zip(paths, recognizer.read_stream(paths, arguments.batch_size), strict=True):
         if reading.error is not None:
             print(f"{path}: {reading.error}", file=sys.stderr)
@@ -143,9 +155,17 @@ def _read(arguments: argparse.Namespace) -> int:
             )
         else:
             print(f"{path}\t{reading.text}")
+        if arguments.explain and reading.error is None:
+            _explain(recognizer, path, arguments.explain)
     if failed:
         print(f"{failed} of {total} could not be read", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _explain(recognizer: Recognizer, image: Path, picture: Path) -> None:
+    from fastctc.crnn.explain import explain
+
+    explain(recognizer, image).plot().savefig(picture, dpi=200)
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -1,8 +1,13 @@
-"""Characters to class numbers and back: the alphabet of a CTC model."""
+"""Characters to class numbers and back: the alphabet of a CTC model, and what it makes of aligned tokens."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Alphabet", "TextSpan", "character_spans", "word_spans"]
 
 
 class Alphabet:
@@ -75,3 +80,97 @@ class Alphabet:
 
     def __repr__(self) -> str:
         return f"Alphabet({self.characters!r}, blank={self.blank})"
+
+
+class Span(Protocol):
+    """A token with its frames, as :class:`fastctc.TokenSpan`: score is the mean natural-log probability."""
+
+    @property
+    def token(self) -> int:
+        """Its class."""
+
+    @property
+    def start(self) -> int:
+        """The first frame."""
+
+    @property
+    def end(self) -> int:
+        """The frame after the last."""
+
+    @property
+    def score(self) -> float:
+        """The mean of the natural-log probabilities of its frames."""
+
+
+@dataclass(frozen=True)
+class TextSpan:
+    """A piece of text, where it was seen or heard, and how sure that is."""
+
+    text: str
+    start: float  #: in frames times a scale: seconds, or columns of an image
+    end: float
+    confidence: float  #: the geometric mean of the probabilities of its frames, in [0, 1]
+
+
+def character_spans(
+    spans: Iterable[Span], alphabet: Alphabet, scale: float = 1.0, star: int | None = None
+) -> list[TextSpan]:
+    """The text of each token, where it is, and how sure.
+
+    Args:
+        spans: tokens with frames, of :func:`fastctc.merge_tokens`.
+        alphabet: the characters of the tokens.
+        scale: what a frame is long, in the unit that is wanted: seconds, columns of an image.
+        star: the token that stands for anything; its text is ``"*"``.
+
+    Returns:
+        One span for each token.
+
+    >>> import fastctc
+    >>> tokens = [fastctc.TokenSpan(3, 0, 2, -0.1), fastctc.TokenSpan(1, 5, 6, 0.0)]
+    >>> for span in character_spans(tokens, Alphabet("abc"), scale=0.02):
+    ...     print(span.text, span.start, span.end, round(span.confidence, 3))
+    c 0.0 0.04 0.905
+    a 0.1 0.12 1.0
+    """
+    return [_text_span([span], alphabet, scale, star) for span in spans]
+
+
+def word_spans(
+    spans: Iterable[Span],
+    alphabet: Alphabet,
+    scale: float = 1.0,
+    star: int | None = None,
+    separator: str = " ",
+) -> list[TextSpan]:
+    """Each word, from where its first token starts to where its last one ends, and how sure it is.
+
+    Args:
+        spans: as of :func:`character_spans`, like the other arguments that are not described here.
+        alphabet: likewise.
+        scale: likewise.
+        star: likewise.
+        separator: the character between words.
+
+    Returns:
+        One span for each word; separators are in none.
+
+    >>> import fastctc
+    >>> tokens = [fastctc.TokenSpan(c, t, t + 1, 0.0) for t, c in enumerate([1, 3, 1, 2, 2])]
+    >>> [(span.text, span.start, span.end) for span in word_spans(tokens, Alphabet("ab "))]
+    [('a', 0.0, 1.0), ('abb', 2.0, 5.0)]
+    """
+    words: list[list[Span]] = [[]]
+    for span in spans:
+        if span.token != star and alphabet.decode([span.token]) == separator:
+            words.append([])
+        else:
+            words[-1].append(span)
+    return [_text_span(word, alphabet, scale, star) for word in words if word]
+
+
+def _text_span(spans: list[Span], alphabet: Alphabet, scale: float, star: int | None) -> TextSpan:
+    text = "".join("*" if span.token == star else alphabet.decode([span.token]) for span in spans)
+    frames = sum(span.end - span.start for span in spans)
+    score = sum(span.score * (span.end - span.start) for span in spans) / frames
+    return TextSpan(text, spans[0].start * scale, spans[-1].end * scale, math.exp(score))

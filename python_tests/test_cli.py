@@ -81,6 +81,16 @@ def test_read_json(run_folder, model, capsys):
     assert readings[0]["nbest"][0] == {"text": readings[0]["text"], "log_prob": readings[0]["score"]}
 
 
+def test_read_explains_one_image(run_folder, model, tmp_path, capsys):
+    image, picture = str(run_folder / "data" / "000000.png"), tmp_path / "why.png"
+    assert cli.main(["read", "--checkpoint", model, image, "--explain", str(picture)]) == 0
+    assert capsys.readouterr().out.startswith(image + "\t")
+    assert Image.open(picture).size[0] == 1300
+    command = ["read", "--checkpoint", model, image, image, "--explain", str(picture)]
+    assert cli.main(command) == 2
+    assert "--explain draws one image, but 2 are to be read" in capsys.readouterr().err
+
+
 def test_bad_images_are_reported_skipped_and_counted(run_folder, model, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"junk")
     (tmp_path / "empty").mkdir()

@@ -240,7 +240,9 @@ def test_takes_what_torchaudio_takes(device: Device, dtype: torch.dtype) -> None
     results = [
         fastctc.forced_align(x, targets),
         fastctc.forced_align(x, targets, *lengths, blank=0),
-        fastctc.forced_align(log_probs=x, targets=targets, input_lengths=lengths[0], target_lengths=lengths[1]),
+        fastctc.forced_align(
+            log_probs=x, targets=targets, input_lengths=lengths[0], target_lengths=lengths[1]
+        ),
     ]
     for paths, scores in results:
         assert paths.dtype == dtype
@@ -265,9 +267,7 @@ def test_star_is_a_column_of_zeros(device: Device, form: str) -> None:
     assert_same(scores.double().cpu(), expected)
     assert (scores[paths == 6] == 0).all()
     logits = (x + 3.0).to(torch.float64)  # their log-softmax is x
-    fused_paths, fused = fastctc.forced_align(
-        logits, targets, None, [5, 4], star=6, from_logits=True
-    )
+    fused_paths, fused = fastctc.forced_align(logits, targets, None, [5, 4], star=6, from_logits=True)
     torch.testing.assert_close(fused.sum(1).cpu(), expected.sum(1), rtol=1e-6, atol=0)
     assert (fused_paths == 6).any()
 
@@ -355,9 +355,7 @@ def test_same_alone_as_in_a_batch(device: Device) -> None:
     for from_logits in (False, True):
         batch = fastctc.forced_align(x, targets, frames, labels, from_logits=from_logits)
         for n in range(4):
-            alone = fastctc.forced_align(
-                x[n, : frames[n]], targets[n, : labels[n]], from_logits=from_logits
-            )
+            alone = fastctc.forced_align(x[n, : frames[n]], targets[n, : labels[n]], from_logits=from_logits)
             for one, other in zip(alone, batch, strict=True):
                 assert_same(one, other[n, : frames[n]])
 

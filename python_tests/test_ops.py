@@ -77,11 +77,26 @@ def greedy_decode_samples(device: Device) -> list[Arguments]:
     ]
 
 
+def forced_align_samples(device: Device) -> list[Arguments]:
+    padded = indices(device, [[1, 2, 2], [3, 0, 0]], [6, 5], [3, 1])
+    concatenated = indices(device, [1, 2, 2, 3], [6, 5], [3, 1])
+    with_star = indices(device, [[1, 5, 2], [5, 0, 0]], [6, 5], [3, 1])
+    samples: list[Arguments] = []
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        for from_logits in (False, True):
+            x = log_probs(device, dtype)
+            samples.append((x, *padded, 3, 0, -1, from_logits))
+            samples.append((x, *concatenated, 3, 4, -1, from_logits))
+            samples.append((x, *with_star, 3, 0, 5, from_logits))
+    return samples
+
+
 # Every operator has its samples here.
 SAMPLES: dict[str, Callable[[Device], list[Arguments]]] = {
     "ctc_loss": ctc_loss_samples,
     "ctc_loss_backward": ctc_loss_backward_samples,
     "ctc_loss_tangent": ctc_loss_tangent_samples,
+    "forced_align": forced_align_samples,
     "greedy_decode": greedy_decode_samples,
 }
 

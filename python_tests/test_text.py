@@ -1,6 +1,9 @@
+import math
+
 import pytest
 
-from fastctc.text import Alphabet
+from fastctc import TokenSpan
+from fastctc.text import Alphabet, TextSpan, character_spans, word_spans
 
 
 @pytest.mark.parametrize("blank", [0, 1, 2, 3])
@@ -40,3 +43,32 @@ def test_errors_name_the_offender():
         Alphabet("ab").decode([1, 0])
     with pytest.raises(ValueError, match=r"tokens\[0\] is 7, not one of the 3 classes"):
         Alphabet("ab").decode([7])
+
+
+def test_characters_with_where_and_how_sure():
+    spans = [TokenSpan(2, 3, 5, math.log(0.5)), TokenSpan(9, 5, 6, 0.0), TokenSpan(1, 8, 9, -math.inf)]
+    assert character_spans(spans, Alphabet("ab"), scale=0.5, star=9) == [
+        TextSpan("b", 1.5, 2.5, pytest.approx(0.5)),
+        TextSpan("*", 2.5, 3.0, 1.0),
+        TextSpan("a", 4.0, 4.5, 0.0),
+    ]
+    with pytest.raises(ValueError, match="9, not one of the 3 classes"):
+        character_spans(spans, Alphabet("ab"))
+    assert character_spans([], Alphabet("ab")) == []
+
+
+def test_words_weigh_their_frames():
+    alphabet = Alphabet("ab|")
+    spans = [
+        TokenSpan(token, start, end, score)
+        for token, start, end, score in [
+            (3, 0, 1, -9.0), (1, 1, 2, -4.0), (2, 2, 5, 0.0), (3, 5, 6, -9.0), (3, 7, 8, -9.0), (2, 8, 9, -1.0)
+        ]
+    ]  # fmt: skip
+    assert word_spans(spans, alphabet, scale=2, separator="|") == [
+        TextSpan("ab", 2, 10, pytest.approx(math.exp(-1.0))),
+        TextSpan("b", 16, 18, pytest.approx(math.exp(-1.0))),
+    ]
+    whole = word_spans(spans, alphabet)
+    assert [span.text for span in whole] == ["|ab||b"]
+    assert word_spans([], alphabet) == []

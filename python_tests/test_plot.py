@@ -1,0 +1,85 @@
+"""Pictures of alignments: what is in them."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from fastctc.plot import plot_alignment, plot_posteriors
+from fastctc.text import TextSpan
+
+SPANS = [TextSpan("a", 8, 24, 0.999), TextSpan("b", 24, 32, 0.5), TextSpan("c", 64, 72, 1.0)]
+
+
+def posteriors() -> torch.Tensor:
+    gamma = torch.zeros(10, 3)
+    gamma[1:3, 0], gamma[3, 1], gamma[8, 2] = 0.9, 1.0, 0.7
+    return gamma
+
+
+def texts(axes: object) -> list[str]:
+    return [text.get_text() for text in axes.texts]  # type: ignore[attr-defined]
+
+
+def test_posteriors_are_drawn_frame_by_frame() -> None:
+    axes = plot_posteriors(posteriors(), "abc", scale=8)
+    assert axes.get_xlim() == (0, 80)
+    blank, *labels = [patch for patch in axes.patches if not patch.get_fill()]
+    assert blank.get_data().values.tolist() == pytest.approx([1, 0.1, 0.1, 0, 1, 1, 1, 1, 0.3, 1])
+    for i, label in enumerate(labels):
+        values, edges, _ = label.get_data()
+        assert edges.tolist() == [8 * t for t in range(11)]
+        assert np.nan_to_num(values).tolist() == pytest.approx(posteriors()[:, i].tolist())
+
+
+def test_an_alignment_shows_image_spans_and_posteriors() -> None:
+    image = np.full((20, 80), 255, np.uint8)
+    figure = plot_alignment(SPANS, image=image, posteriors=posteriors(), scale=8, title="abc", note="sure")
+    top, spans, bottom = figure.axes
+    assert top.get_title("left") == "abc" and top.get_title("right") == "sure"
+    assert (top.images[0].get_array() == image).all()
+    assert [round(patch.get_x()) for patch in top.patches] == [8, 24, 64]
+    assert texts(spans) == ["a", "100%", "b", "50%", "c", "100%"]
+    assert spans.texts[3].get_weight() == "bold"
+    assert bottom.get_xlim() == (0, 80)
+
+
+@pytest.mark.parametrize("count", [0, 1, 60])
+def test_any_number_of_spans(count: int) -> None:
+    spans = [TextSpan(str(i % 10), i, i + 0.5, 0.99 - 0.5 * (i == 7)) for i in range(count)]
+    (axes,) = plot_alignment(spans).axes
+    percents = [text for text in texts(axes) if "%" in text]
+    assert (
+        percents == {0: [], 1: ["99%"], 60: ["49%"]}[count]
+    )  # those in doubt, where there is no room for all
+
+
+def test_pictures_are_files(tmp_path) -> None:
+    figure = plot_alignment(SPANS, posteriors=posteriors(), scale=8)
+    for suffix in ("png", "pdf", "svg"):
+        figure.savefig(tmp_path / f"picture.{suffix}")
+        assert (tmp_path / f"picture.{suffix}").stat().st_size > 1000
+
+
+def test_pyplot_is_left_alone() -> None:
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums(), plt.rcParams["font.size"]
+    plot_alignment(SPANS)
+    assert (plt.get_fignums(), plt.rcParams["font.size"]) == before
+
+
+def test_wrong_shapes() -> None:
+    with pytest.raises(
+        ValueError, match=r"posteriors must have shape \(T, S\) with S = 2 labels, got \(10, 3\)"
+    ):
+        plot_posteriors(posteriors(), "ab")
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match="pictures need matplotlib"):
+        plot_alignment(SPANS)
