@@ -134,8 +134,8 @@ def merge_tokens(tokens: Tensor, scores: Tensor, blank: int = 0) -> list[Any]:
         blank: the index of the blank class.
 
     Returns:
-        A list of :class:`TokenSpan` in order of time; of a batch, such a list for each sample. What follows a sample's input
-        length is blank in a path of :func:`forced_align`, so it is in no span.
+        A list of :class:`TokenSpan` in order of time; of a batch, such a list for each sample. What follows a
+        sample's input length is blank in a path of :func:`forced_align`, so it is in no span.
 
     Raises:
         ValueError: tokens and scores are not of one shape, (T) or (N, T).

@@ -1,4 +1,4 @@
-"""torch.func.vmap of loss and alignment: the extra dimension becomes part of the batch, for one call of the kernel."""
+"""torch.func.vmap of loss and alignment: the extra dimension becomes part of the batch of one call."""
 
 from typing import Any
 

@@ -5,6 +5,7 @@ Everything is drawn over one axis, in frames or in what they stand for: seconds,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +191,7 @@ def _draw_spans(axes: Axes, spans: Sequence[TextSpan], end: float, width: float)
     """A box for each span, its text above and its confidence below, where there is room for that."""
     centres = [(span.start + span.end) / 2 for span in spans]
     inches = width * 0.87 / end
-    room = min((b - a for a, b in zip(centres, centres[1:])), default=end) * inches
+    room = min((b - a for a, b in itertools.pairwise(centres)), default=end) * inches
     for i, (span, centre) in enumerate(zip(spans, centres, strict=True)):
         colour = COLOURS[i % len(COLOURS)]
         axes.broken_barh([(span.start, span.end - span.start)], (0.42, 0.16), color=colour, lw=0)

@@ -246,7 +246,8 @@ def forced_align_reference(
             scores[n] = math.nan if nan else -math.inf
             continue
         for t, state in enumerate(path):
-            paths[n, t] = states[state] if states[state] < num_classes else star
+            label = states[state]
+            paths[n, t] = star if star is not None and label == num_classes else label
             scores[n, t] = emissions[t, state]
     return paths.to(x.device), scores.to(x.device)
 
