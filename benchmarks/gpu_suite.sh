@@ -24,12 +24,14 @@ steps=(
   "racecheck   60  step_sanitize racecheck"
   "synccheck   45  step_sanitize synccheck"
   "ctc_loss   120  step_bench bench_ctc_loss.py"
+  "align       60  step_bench bench_forced_align.py"
 )
 
 # The tests that run under compute-sanitizer: a few of each kernel, none of them long.
 sanitized="test_target_lengths_around_the_lanes or test_class_counts_around_the_lanes or test_no_frames"
 sanitized+=" or test_layout_does_not_matter or test_wrong_values_stay_in_their_sample or test_best_class_anywhere"
 sanitized+=" or test_wrong_sums_read_nothing_out_of_bounds or test_nan_shows_in_the_score"
+sanitized+=" or test_many_forms_of_the_same or test_nan_and_padding"
 sanitized+=" or test_star_is_a_column_of_zeros or test_a_sample_is_independent_of_its_batch or test_special_values"
 
 # What must be importable, and the name of its wheel.

@@ -221,6 +221,47 @@ def test_memory(load: Load) -> None:
         probe.close()
 
 
+def test_forced_align(load: Load, tmp_path: Path) -> None:
+    command = ["--quick", "--shapes", "A", "E", "--lengths", "fixed", "varied", "--out", str(tmp_path)]
+    assert load("bench_forced_align").main(command) == 0
+    found = results(tmp_path)
+    assert found["benchmark"] == "forced_align"
+    assert len(found["results"]) == 8
+    for row in found["results"]:
+        assert not row["refused"] and row["sides"]["fastctc"]["median_ms"] > 0
+        if found["peers"]["torchaudio"]:
+            times = {side: each["median_ms"] for side, each in row["sides"].items()}
+            assert row["ratio"]["torchaudio"] == pytest.approx(times["torchaudio"] / times["fastctc"])
+    (table,) = tmp_path.glob("*.md")
+    assert len(re.findall(r"^\| E \|", table.read_text(), re.MULTILINE)) == 4
+
+
+@pytest.mark.parametrize("wrong", ["path", "scores"])
+def test_wrong_alignment_is_not_timed(
+    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: str
+) -> None:
+    right = fastctc.forced_align
+
+    def planted(scores: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        paths, best = right(scores, *arguments, **options)
+        return (paths, best * 1.001) if wrong == "scores" else (paths.flip(1), best.flip(1))
+
+    monkeypatch.setattr(fastctc, "forced_align", planted)
+    assert load("bench_forced_align").main(["--quick", "--shapes", "A", "--out", str(tmp_path)]) == 1
+    assert all(row["refused"] and "ratio" not in row for row in results(tmp_path)["results"])
+
+
+def test_memory_of_an_alignment(load: Load) -> None:
+    """torchaudio keeps a byte for each state; fastctc a bit."""
+    bench, cases, memory = load("bench_forced_align"), load("cases"), load("memory")
+    if not memory.possible():
+        pytest.skip("the system keeps no peak that can be reset")
+    options = bench.parse([])
+    shape = cases.Shape(6000, 1, 32, 1000)
+    ours = bench.extra_bytes("fastctc", shape, "fixed", "log-probs", options)
+    assert shape.T * shape.S / 4 < ours < 2 * shape.T * shape.S / 4
+
+
 def test_gpu_suite_names_its_steps_and_tests_that_exist() -> None:
     script = BENCHMARKS / "gpu_suite.sh"
     done = subprocess.run([str(script), "--dry-run"], capture_output=True, text=True, check=True)
