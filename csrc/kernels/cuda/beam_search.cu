@@ -17,6 +17,8 @@
 // rank, then extensions by rank and token.
 #include "../beam_search.h"
 
+#include <new>
+
 #include "rows.h"
 #include "team.h"
 #include "top_tokens.h"
@@ -52,7 +54,8 @@ struct Scratch {
   int32_t *rank, *stayed;  // of each slot
   int32_t* first;          // of each rank: the number of its first extension
   int32_t* vacant;         // slots for new prefixes
-  int32_t* token;          // of the frame, most probable first
+  FrameScores* frame;      // two frames: this one and the one that is loaded meanwhile
+  int32_t* token;          // of each of them, most probable first
   size_t size;
 
   __host__ __device__ Scratch(void* base, const Shape& shape) {
@@ -68,7 +71,8 @@ struct Scratch {
     stayed = w.take<int32_t>(W);
     first = w.take<int32_t>(W + 1);
     vacant = w.take<int32_t>(W);
-    token = w.take<int32_t>(shape.tokens);
+    frame = w.take<FrameScores>(2);
+    token = w.take<int32_t>(2 * shape.tokens);
     size = w.size();
   }
 };
@@ -77,7 +81,7 @@ struct Scratch {
 template <bool kOneWarp, class Scalar>
 size_t shared_bytes(const Shape& shape) {
   const size_t scratch = Scratch<kOneWarp>(nullptr, shape).size;
-  return scratch + (size_t(shape.tokens) * sizeof(Scalar) + 63) / 64 * 64;
+  return scratch + (size_t(2 * shape.tokens) * sizeof(Scalar) + 63) / 64 * 64;
 }
 
 template <class Scalar>
@@ -129,17 +133,19 @@ struct Origin {
 // What becomes of the prefix in a slot; kept in registers until all threads have read the old beam.
 struct Stay {
   Prefixes<Lanes<double>> next;
-  double y;            // of its last token
-  Origin from_parent;  // of its best path, where that restarts
-  bool restarts, from_label;
+  double y;  // of its last token
+  // Where its best path in that token now comes from the parent:
+  bool restarts;
+  int32_t previous;
+  float previous_peak;
 };
 
 // A new prefix.
 struct Birth {
-  double total, best, y;
+  double best, y;
   int32_t token, parent, length, previous;
   float previous_peak;
-  uint64_t hash, parent_hash;
+  uint64_t parent_hash;
 };
 
 // The block on its way through the frames of a sample. Its threads are slots, ranks and next ranks at the same time.
@@ -151,27 +157,24 @@ class Search {
 
  public:
   __device__ __forceinline__ Search(const BeamSearchParams& p, const SearchWorkspace<Scalar>& w, const Shape& shape,
-                                    char* state)
+                                    const Scratch<kOneWarp>& scratch, const BeamState& state)
       : p_(p),
         w_(w),
         shape_(shape),
-        c_(dynamic_shared<char>(), shape),
-        s_(state, p.beam_size),
+        c_(scratch),
+        s_(state),
         x_(reinterpret_cast<Scalar*>(dynamic_shared<char>() + c_.size)),
-        arena_(p.arena + blockIdx.x * p.arena_stride),
-        input_(static_cast<const Element*>(p.input) + blockIdx.x * p.stride_n),
         me_(Team::rank()),
         beam_size_(int(p.beam_size)),
-        tokens_(int(shape.tokens)),
-        room_(beam_size_ / (me_ + 1) + 1) {}
+        tokens_(int(shape.tokens)) {}
 
   __device__ __forceinline__ void start();
-  __device__ __forceinline__ void run(int64_t first, int64_t frames);
+  __device__ __forceinline__ void run(int64_t first, int frames);
 
  private:
-  __device__ __forceinline__ void fetch(int64_t t, int64_t row);
-  __device__ __forceinline__ void receive(int64_t t);
-  __device__ __forceinline__ void advance(int64_t frame);
+  __device__ __forceinline__ void fetch(int64_t first, int t);
+  __device__ __forceinline__ void receive(int64_t first, int t);
+  __device__ __forceinline__ void advance(int frame);
   __device__ __forceinline__ Origin origin(int parent, int32_t token) const;
   __device__ __forceinline__ Stay stay(double y) const;
   __device__ __forceinline__ Stay stay_by_blank() const;
@@ -180,15 +183,23 @@ class Search {
   __device__ __forceinline__ void score_extensions(int extensions, double worst, double* scores) const;
   __device__ __forceinline__ void strike_out(double* scores) const;
   __device__ __forceinline__ void rank_candidates(int count, double* scores, int32_t* candidate) const;
-  __device__ __forceinline__ void select(int extensions, double worst, const Stay& stay, int64_t frame);
-  __device__ __forceinline__ void next_beam(const Stay& stay, int64_t frame);
+  __device__ __forceinline__ void select(int extensions, double worst, const Stay& stay, int frame);
+  __device__ __forceinline__ void next_beam(const Stay& stay, int frame);
   __device__ __forceinline__ Birth birth(int e) const;
-  __device__ __forceinline__ void commit(const Stay& stay, int64_t frame) const;
+  __device__ __forceinline__ void commit(const Stay& stay, int frame) const;
   __device__ __forceinline__ void drop() const;
-  __device__ __forceinline__ void settle(const Birth& b, int slot, int64_t frame) const;
+  __device__ __forceinline__ void settle(const Birth& b, int slot, int frame) const;
   __device__ __forceinline__ void adopt(int births) const;
 
-  __device__ __forceinline__ double y(int token) const { return log_prob(double(x_[token]), now_.log_denominator); }
+  __device__ __forceinline__ Scalar score(int64_t t, int64_t c) const {
+    const Element* const x = static_cast<const Element*>(p_.input);
+    return to_scalar(x[blockIdx.x * p_.stride_n + t * p_.stride_t + c * p_.stride_c]);
+  }
+  __device__ __forceinline__ BeamNode* arena() const { return p_.arena + blockIdx.x * p_.arena_stride; }
+  __device__ __forceinline__ const FrameScores& now() const { return c_.frame[buffer_]; }
+  __device__ __forceinline__ Scalar x(int k) const { return x_[buffer_ * tokens_ + k]; }
+  __device__ __forceinline__ int32_t token(int k) const { return c_.token[buffer_ * tokens_ + k]; }
+  __device__ __forceinline__ double y(int k) const { return log_prob(double(x(k)), now().log_denominator); }
   __device__ __forceinline__ bool has_slot() const { return me_ < beam_size_; }
   __device__ __forceinline__ bool alive() const { return has_slot() && s_.scores.total[me_] > kNever; }
   __device__ __forceinline__ bool near_best(double score, double best) const {
@@ -198,19 +209,16 @@ class Search {
   const BeamSearchParams& p_;
   const SearchWorkspace<Scalar>& w_;
   const Shape& shape_;
-  const Scratch<kOneWarp> c_;
-  const BeamState s_;
-  Scalar* const x_;  // scores of the frame's tokens
-  BeamNode* const arena_;
-  const Element* const input_;
-  const int me_, beam_size_, tokens_, room_;  // room_: extensions_of_rank
+  const Scratch<kOneWarp>& c_;
+  const BeamState& s_;
+  Scalar* const x_;  // scores of the tokens of two frames
+  const int me_, beam_size_, tokens_;
   int size_ = 0;
-  FrameScores now_;
-  Scalar score_;  // of the last token of this slot
+  int buffer_ = 0;  // of the two frames, this one
+  Scalar score_;    // of the last token of this slot
   // Loaded while the frame before is worked on. The slot may have another last token by then.
-  FrameScores next_;
-  Scalar next_score_, next_x_[2];
-  int32_t next_last_, next_token_[2];
+  Scalar next_score_;
+  int32_t next_last_;
 };
 
 // A beam of the empty prefix.
@@ -233,65 +241,64 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::start() {
 
 // Frames [first, first + frames) of this call, whose tokens are in the workspace.
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::run(int64_t first, int64_t frames) {
-  const int64_t heard = s_.header->frame, row = int64_t(blockIdx.x) * w_.top.frames;
+__device__ __forceinline__ void Search<Element, kOneWarp>::run(int64_t first, int frames) {
+  Team::sync();  // the state is there
+  const int heard = int(s_.header->frame);
   Status status = kOk;
   size_ = s_.header->size;
   if (me_ < size_) c_.rank[s_.order[me_]] = me_;
-  if (frames > 0) fetch(first, row);
-  int64_t t = 0;
+  if (frames > 0) fetch(first, 0);
+  int t = 0;
   for (; t < frames && size_ > 0; ++t) {
-    receive(first + t);
-    status = Status(now_.status);
+    receive(first, t);
+    status = Status(now().status);
     if (status != kOk) break;
-    if (t + 1 < frames) fetch(first + t + 1, row + t + 1);
+    if (t + 1 < frames) fetch(first, t + 1);
     advance(heard + t);
   }
+  async_wait<0>();
   Team::sync();  // the header has been read
   if (me_ == 0) *s_.header = {heard + t, 0, 1, size_, beam_size_, status};
   Team::sync();
 }
 
-// Loads what will be needed of frame t.
+// Starts to load what will be needed of frame t of the chunk.
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::fetch(int64_t t, int64_t row) {
-  next_ = w_.top.scores[row];
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int k = me_ + i * Team::size();
-    if (k >= tokens_) continue;
-    next_x_[i] = w_.top.x[row * tokens_ + k];
-    next_token_[i] = w_.top.token[row * tokens_ + k];
+__device__ __forceinline__ void Search<Element, kOneWarp>::fetch(int64_t first, int t) {
+  const int64_t row = blockIdx.x * w_.top.frames + t;
+  const int buffer = buffer_ ^ 1;
+  for (int k = me_; k < tokens_; k += Team::size()) {
+    async_copy<sizeof(Scalar)>(x_ + buffer * tokens_ + k, w_.top.x + row * tokens_ + k);
+    async_copy<sizeof(int32_t)>(c_.token + buffer * tokens_ + k, w_.top.token + row * tokens_ + k);
   }
+  if (me_ < int(sizeof(FrameScores)) / 16) {
+    async_copy<16>(reinterpret_cast<char*>(c_.frame + buffer) + 16 * me_,
+                   reinterpret_cast<const char*>(w_.top.scores + row) + 16 * me_);
+  }
+  async_commit();
   if (!has_slot()) return;
   next_last_ = s_.last[me_];
-  next_score_ = to_scalar(input_[t * p_.stride_t + next_last_ * p_.stride_c]);
+  next_score_ = score(first + t, next_last_);
 }
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::receive(int64_t t) {
-  now_ = next_;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int k = me_ + i * Team::size();
-    if (k >= tokens_) continue;
-    x_[k] = next_x_[i];
-    c_.token[k] = next_token_[i];
-  }
+__device__ __forceinline__ void Search<Element, kOneWarp>::receive(int64_t first, int t) {
   score_ = next_score_;
   if (has_slot() && s_.last[me_] != next_last_) {
-    score_ = to_scalar(input_[t * p_.stride_t + s_.last[me_] * p_.stride_c]);
+    score_ = score(first + t, s_.last[me_]);
   }
+  buffer_ ^= 1;
+  async_wait<0>();
   Team::sync();
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::advance(int64_t frame) {
-  const bool certain = now_.blank > p_.blank_skip;
+__device__ __forceinline__ void Search<Element, kOneWarp>::advance(int frame) {
+  const bool certain = now().blank > p_.blank_skip;
   const double reachable = certain || tokens_ == 0 ? kNever : s_.scores.total[s_.order[0]] + y(0);
   Stay mine{};
   const bool stays = alive();
   if (stays) {
-    mine = certain ? stay_by_blank() : stay(log_prob(double(score_), now_.log_denominator));
+    mine = certain ? stay_by_blank() : stay(log_prob(double(score_), now().log_denominator));
     c_.scores[c_.rank[me_]] = mine.next.total;
   }
   Team::sync();
@@ -321,13 +328,14 @@ __device__ __forceinline__ Stay Search<Element, kOneWarp>::stay(double y) const 
   const BeamScores& b = s_.scores;
   const Prefixes<W> old = {b.total[me_], b.blank[me_], b.label[me_], b.best_blank[me_], b.best_label[me_]};
   const int parent = s_.parent[me_];
+  Origin from = {kNever, kNever, kNever, -1};
+  if (parent >= 0) from = origin(parent, s_.last[me_]);
   Stay s;
-  s.from_parent = {kNever, kNever, kNever, -1};
-  if (parent >= 0) s.from_parent = origin(parent, s_.last[me_]);
-  s.next = fastctc::stay<W>(old, s.from_parent.total, s.from_parent.best, y, now_.blank);
+  s.next = fastctc::stay<W>(old, from.total, from.best, y, now().blank);
   s.y = y;
-  s.restarts = s.from_parent.best > old.best_label;
-  s.from_label = old.best_label > old.best_blank;
+  s.restarts = from.best > old.best_label;
+  s.previous = int32_t(from.path);
+  s.previous_peak = float(from.peak);
   return s;
 }
 
@@ -336,10 +344,9 @@ template <class Element, bool kOneWarp>
 __device__ __forceinline__ Stay Search<Element, kOneWarp>::stay_by_blank() const {
   const BeamScores& b = s_.scores;
   Stay s{};
-  s.next.total = s.next.blank = b.total[me_] + now_.blank;
-  s.next.best_blank = W::max(b.best_blank[me_], b.best_label[me_]) + now_.blank;
+  s.next.total = s.next.blank = b.total[me_] + now().blank;
+  s.next.best_blank = W::max(b.best_blank[me_], b.best_label[me_]) + now().blank;
   s.next.label = s.next.best_label = s.y = kNever;
-  s.from_label = b.ends_in_label(me_);
   return s;
 }
 
@@ -348,8 +355,9 @@ template <class Element, bool kOneWarp>
 __device__ __forceinline__ int Search<Element, kOneWarp>::count_extensions(double worst) const {
   int count = 0, sum;
   if (me_ < size_) {
-    const double total = s_.scores.total[s_.order[me_]], least = now_.best - p_.token_threshold;
-    for (int end = room_ < tokens_ ? room_ : tokens_; count < end;) {
+    const double total = s_.scores.total[s_.order[me_]], least = now().best - p_.token_threshold;
+    const int room = int(extensions_of_rank(me_, beam_size_));
+    for (int end = room < tokens_ ? room : tokens_; count < end;) {
       const int k = (count + end) / 2;
       const bool enough = total + y(k) > worst && y(k) >= least;
       count = enough ? k + 1 : count;
@@ -378,7 +386,7 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::score_extensions(int 
                                                                             double* scores) const {
   for (int e = me_; e < extensions; e += Team::size()) {
     const int rank = rank_of_extension(e), k = e - c_.first[rank], slot = s_.order[rank];
-    const bool repeats = s_.last[slot] == c_.token[k];
+    const bool repeats = s_.last[slot] == token(k);
     // The weight that a scorer gives to this extension would be added here.
     const double score = (repeats ? s_.scores.blank[slot] : s_.scores.total[slot]) + y(k);
     scores[size_ + e] = score > worst ? score : kNever;
@@ -390,14 +398,14 @@ template <class Element, bool kOneWarp>
 __device__ __forceinline__ void Search<Element, kOneWarp>::strike_out(double* scores) const {
   if (!alive() || s_.parent[me_] < 0) return;
   const int rank = c_.rank[s_.parent[me_]], count = c_.first[rank + 1] - c_.first[rank];
-  const int32_t token = s_.last[me_];
+  const int32_t last = s_.last[me_];
   int place = 0;
   for (int end = count; place < end;) {
     const int k = (place + end) / 2;
-    const bool before = x_[k] > score_ || (x_[k] == score_ && c_.token[k] < token);
+    const bool before = x(k) > score_ || (x(k) == score_ && token(k) < last);
     (before ? place : end) = before ? k + 1 : k;
   }
-  if (place < count && c_.token[place] == token) scores[size_ + c_.first[rank] + place] = kNever;
+  if (place < count && token(place) == last) scores[size_ + c_.first[rank] + place] = kNever;
 }
 
 // The first candidates, in order, are the winners. Few are counted, many are sorted.
@@ -430,7 +438,7 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::rank_candidates(int c
 
 template <class Element, bool kOneWarp>
 __device__ __forceinline__ void Search<Element, kOneWarp>::select(int extensions, double worst, const Stay& stay,
-                                                                  int64_t frame) {
+                                                                  int frame) {
   double* scores = c_.scores;
   int32_t* candidate = c_.candidate;
   if (size_ + extensions > kSharedCandidates) {
@@ -451,7 +459,7 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::select(int extensions
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::next_beam(const Stay& stay, int64_t frame) {
+__device__ __forceinline__ void Search<Element, kOneWarp>::next_beam(const Stay& stay, int frame) {
   const bool enters = has_slot() && near_best(c_.winner_score[me_], c_.winner_score[0]);
   const int winner = enters ? c_.winner[me_] : 0, size = Team::count(enters);
   const bool born = enters && winner >= size_;
@@ -489,31 +497,29 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::next_beam(const Stay&
 template <class Element, bool kOneWarp>
 __device__ __forceinline__ Birth Search<Element, kOneWarp>::birth(int e) const {
   const int rank = rank_of_extension(e), k = e - c_.first[rank], slot = s_.order[rank];
-  const Origin from = origin(slot, c_.token[k]);
+  const Origin from = origin(slot, token(k));
   Birth b;
-  b.total = c_.winner_score[me_];
   b.y = y(k);
   b.best = from.best + b.y;
-  b.token = c_.token[k];
+  b.token = token(k);
   b.parent = c_.stayed[slot] ? slot : -1;
   b.length = s_.length[slot] + 1;
   b.previous = int32_t(from.path);
   b.previous_peak = float(from.peak);
   b.parent_hash = s_.hash[slot];
-  b.hash = extend_hash(b.parent_hash, b.token);
   return b;
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::commit(const Stay& stay, int64_t frame) const {
+__device__ __forceinline__ void Search<Element, kOneWarp>::commit(const Stay& stay, int frame) const {
   const BeamScores& b = s_.scores;
-  if (stay.from_label) {
+  if (b.ends_in_label(me_)) {
     b.path_blank[me_] = b.path_label[me_];
     b.peak_blank[me_] = b.peak_label[me_];
   }
   if (stay.restarts) {
-    const int64_t node = frame * beam_size_ + me_;  // a slot makes one at most in each frame
-    arena_[node] = {int32_t(stay.from_parent.path), s_.last[me_], int32_t(frame), float(stay.from_parent.peak)};
+    const int64_t node = int64_t(frame) * beam_size_ + me_;  // a slot makes one at most in each frame
+    arena()[node] = {stay.previous, s_.last[me_], frame, stay.previous_peak};
     b.path_label[me_] = node;
     b.peak_label[me_] = stay.y;
   } else {
@@ -534,11 +540,11 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::drop() const {
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::settle(const Birth& birth, int slot, int64_t frame) const {
+__device__ __forceinline__ void Search<Element, kOneWarp>::settle(const Birth& birth, int slot, int frame) const {
   const BeamScores& b = s_.scores;
-  const int64_t node = frame * beam_size_ + slot;
-  arena_[node] = {birth.previous, birth.token, int32_t(frame), birth.previous_peak};
-  b.total[slot] = b.label[slot] = birth.total;
+  const int64_t node = int64_t(frame) * beam_size_ + slot;
+  arena()[node] = {birth.previous, birth.token, frame, birth.previous_peak};
+  b.total[slot] = b.label[slot] = c_.winner_score[me_];
   b.best_label[slot] = birth.best;
   b.blank[slot] = b.best_blank[slot] = b.peak_blank[slot] = kNever;
   b.peak_label[slot] = birth.y;
@@ -547,7 +553,7 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::settle(const Birth& b
   s_.last[slot] = birth.token;
   s_.parent[slot] = birth.parent;
   s_.length[slot] = birth.length;
-  s_.hash[slot] = birth.hash;
+  s_.hash[slot] = extend_hash(birth.parent_hash, birth.token);
   s_.parent_hash[slot] = birth.parent_hash;
 }
 
@@ -557,8 +563,8 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::adopt(int births) con
   for (int i = 0; i < births; ++i) {
     const int slot = c_.vacant[i];
     if (s_.hash[slot] != s_.parent_hash[me_] || s_.length[slot] + 1 != s_.length[me_]) continue;
-    const int64_t before = arena_[s_.scores.path(me_)].previous;
-    if (spell_the_same(arena_, before, s_.scores.path_label[slot])) s_.parent[me_] = slot;
+    const int64_t before = arena()[s_.scores.path(me_)].previous;
+    if (spell_the_same(arena(), before, s_.scores.path_label[slot])) s_.parent[me_] = slot;
   }
 }
 
@@ -572,8 +578,14 @@ __device__ __forceinline__ void copy_state(char* to, const char* from, int64_t b
   Team::sync();
 }
 
+template <bool kOneWarp>
+struct Pointers {
+  alignas(16) char scratch[sizeof(Scratch<kOneWarp>)];
+  alignas(16) char state[sizeof(BeamState)];
+};
+
 template <class Element, int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     search(BeamSearchParams p, SearchWorkspace<typename ScalarOf<Element>::type> w, Shape shape, int64_t first) {
   constexpr bool kOneWarp = kThreads == kWarp;
   using Team = BlockTeam<kOneWarp>;
@@ -590,14 +602,24 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t left = length > first ? length - first : 0, frames = left < w.top.frames ? left : w.top.frames;
   if (before.status != kOk || (before.started && (frames == 0 || before.size == 0))) return;
   char* const state = shape.state_in_shared ? dynamic_shared<char>() + (shape.shared_bytes - bytes) : home;
-  Search<Element, kOneWarp> beam(p, w, shape, state);
-  if (!before.started) {
-    beam.start();
+  if (before.started && state != home) copy_state<kOneWarp>(state, home, bytes);
+  const auto go = [&](const Scratch<kOneWarp>& scratch, const BeamState& arrays) {
+    Search<Element, kOneWarp> beam(p, w, shape, scratch, arrays);
+    if (!before.started) beam.start();
+    beam.run(first, int(frames));
+  };
+  if constexpr (kThreads <= kRowThreads) {
+    go(Scratch<kOneWarp>(dynamic_shared<char>(), shape), BeamState(state, p.beam_size));
+  } else {  // for registers' sake in shared memory
+    FASTCTC_SHARED_ARRAY(Pointers<kOneWarp>, pointers, [1]);
+    if (Team::rank() == 0) {
+      new (pointers->scratch) Scratch<kOneWarp>(dynamic_shared<char>(), shape);
+      new (pointers->state) BeamState(state, p.beam_size);
+    }
     Team::sync();
-  } else if (state != home) {
-    copy_state<kOneWarp>(state, home, bytes);
+    go(*reinterpret_cast<const Scratch<kOneWarp>*>(pointers->scratch),
+       *reinterpret_cast<const BeamState*>(pointers->state));
   }
-  beam.run(first, frames);
   if (state != home) copy_state<kOneWarp>(home, state, bytes);
 }
 
@@ -625,7 +647,7 @@ cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream)
 
 // A warp for each hypothesis: one lane walks its path backwards.
 template <class Scalar>
-__global__ void __launch_bounds__(kRowThreads) results(BeamResultParams p) {
+__global__ void __launch_bounds__(kRowThreads, 1) results(BeamResultParams p) {
   using T = Team<1>;
   for (int64_t h = T::first_row(); h < p.batch * p.nbest; h += T::row_step()) {
     const int64_t n = h / p.nbest, rank = h - n * p.nbest;
