@@ -31,14 +31,13 @@ constexpr int64_t kMaxBeam = 1024;
 constexpr int64_t kChunkFrames = 1024;             // whose tokens are in the workspace at the same time
 constexpr int64_t kChunkBytes = int64_t(1) << 28;  // and what they may take
 constexpr int64_t kSharedCandidates = 2048;        // beyond, they are ranked in global memory
-constexpr size_t kSharedBytes = 96 * 1024;         // there is so much in every architecture from sm_80 on
+constexpr int kSharedBeam = 256;                   // a wider beam is worked on in global memory
 constexpr double kNever = -INFINITY;
 
 // What depends on the shapes alone.
 struct Shape {
   int64_t beam_size, tokens;  // tokens of a frame
   int64_t candidates;         // at most, rounded up to a power of two
-  bool state_in_shared;
   size_t shared_bytes;
 };
 
@@ -49,23 +48,26 @@ struct Scratch {
   typename Team::Exchange* exchange;
   double* scores;          // of the candidates
   double* winner_score;    // by next rank
-  int32_t* candidate;      // their numbers, for sorting
+  int32_t* candidates;     // their numbers, for sorting
   int32_t* winner;         // by next rank: a candidate
   int32_t *rank, *stayed;  // of each slot
   int32_t* first;          // of each rank: the number of its first extension
   int32_t* vacant;         // slots for new prefixes
-  FrameScores* frame;      // two frames: this one and the one that is loaded meanwhile
-  int32_t* token;          // of each of them, most probable first
+  double* many_scores;     // the same in global memory, for as many as there can be
+  int32_t* many_candidates;
+  FrameScores* frame;  // two frames: this one and the one that is loaded meanwhile
+  int32_t* token;      // of each of them, most probable first
   size_t size;
 
-  __host__ __device__ Scratch(void* base, const Shape& shape) {
+  __host__ __device__ Scratch(void* base, const Shape& shape, double* many_scores, int32_t* many_candidates)
+      : many_scores(many_scores), many_candidates(many_candidates) {
     const int64_t W = shape.beam_size;
     const int64_t n = shape.candidates < kSharedCandidates ? shape.candidates : kSharedCandidates;
     Workspace w(base);
     exchange = w.take<typename Team::Exchange>(1);
     scores = w.take<double>(n);
     winner_score = w.take<double>(W);
-    candidate = w.take<int32_t>(n);
+    candidates = w.take<int32_t>(n);
     winner = w.take<int32_t>(W);
     rank = w.take<int32_t>(W);
     stayed = w.take<int32_t>(W);
@@ -80,7 +82,7 @@ struct Scratch {
 // x follows the scratch memory, the state x.
 template <bool kOneWarp, class Scalar>
 size_t shared_bytes(const Shape& shape) {
-  const size_t scratch = Scratch<kOneWarp>(nullptr, shape).size;
+  const size_t scratch = Scratch<kOneWarp>(nullptr, shape, nullptr, nullptr).size;
   return scratch + (size_t(2 * shape.tokens) * sizeof(Scalar) + 63) / 64 * 64;
 }
 
@@ -96,17 +98,15 @@ Shape shape_of(const BeamSearchParams& p) {
   }
   s.candidates = power_of_two_from(candidates);
   s.shared_bytes = p.beam_size <= kWarp ? shared_bytes<true, Scalar>(s) : shared_bytes<false, Scalar>(s);
-  const size_t state = BeamState::bytes(p.beam_size);
-  s.state_in_shared = s.shared_bytes + state <= kSharedBytes;
-  if (s.state_in_shared) s.shared_bytes += state;
+  if (p.beam_size <= kSharedBeam) s.shared_bytes += BeamState::bytes(p.beam_size);
   return s;
 }
 
 template <class Scalar>
 struct SearchWorkspace {
   TopTokens<Scalar> top;
-  double* scores;      // (N, candidates), where they do not fit into shared memory
-  int32_t* candidate;  // the same
+  double* scores;       // (N, candidates), where they do not fit into shared memory
+  int32_t* candidates;  // the same
   size_t size;
 
   static int64_t chunk_frames(const BeamSearchParams& p) {
@@ -119,7 +119,7 @@ struct SearchWorkspace {
   SearchWorkspace(Workspace w, const BeamSearchParams& p, const Shape& shape) : top(w, p, chunk_frames(p)) {
     const int64_t count = shape.candidates > kSharedCandidates ? p.batch * shape.candidates : 0;
     scores = w.take<double>(count);
-    candidate = w.take<int32_t>(count);
+    candidates = w.take<int32_t>(count);
     size = w.size();
   }
 };
@@ -156,17 +156,16 @@ class Search {
   using W = Lanes<double>;
 
  public:
-  __device__ __forceinline__ Search(const BeamSearchParams& p, const SearchWorkspace<Scalar>& w, const Shape& shape,
+  __device__ __forceinline__ Search(const BeamSearchParams& p, const SearchWorkspace<Scalar>& w, int tokens,
                                     const Scratch<kOneWarp>& scratch, const BeamState& state)
       : p_(p),
         w_(w),
-        shape_(shape),
         c_(scratch),
         s_(state),
         x_(reinterpret_cast<Scalar*>(dynamic_shared<char>() + c_.size)),
         me_(Team::rank()),
         beam_size_(int(p.beam_size)),
-        tokens_(int(shape.tokens)) {}
+        tokens_(tokens) {}
 
   __device__ __forceinline__ void start();
   __device__ __forceinline__ void run(int64_t first, int frames);
@@ -174,7 +173,7 @@ class Search {
  private:
   __device__ __forceinline__ void fetch(int64_t first, int t);
   __device__ __forceinline__ void receive(int64_t first, int t);
-  __device__ __forceinline__ void advance(int frame);
+  __device__ __forceinline__ void advance(int t);
   __device__ __forceinline__ Origin origin(int parent, int32_t token) const;
   __device__ __forceinline__ Stay stay(double y) const;
   __device__ __forceinline__ Stay stay_by_blank() const;
@@ -183,12 +182,12 @@ class Search {
   __device__ __forceinline__ void score_extensions(int extensions, double worst, double* scores) const;
   __device__ __forceinline__ void strike_out(double* scores) const;
   __device__ __forceinline__ void rank_candidates(int count, double* scores, int32_t* candidate) const;
-  __device__ __forceinline__ void select(int extensions, double worst, const Stay& stay, int frame);
-  __device__ __forceinline__ void next_beam(const Stay& stay, int frame);
+  __device__ __forceinline__ void select(int extensions, double worst, const Stay& stay, int t);
+  __device__ __forceinline__ void next_beam(const Stay& stay, int t);
   __device__ __forceinline__ Birth birth(int e) const;
-  __device__ __forceinline__ void commit(const Stay& stay, int frame) const;
+  __device__ __forceinline__ void commit(const Stay& stay, int t) const;
   __device__ __forceinline__ void drop() const;
-  __device__ __forceinline__ void settle(const Birth& b, int slot, int frame) const;
+  __device__ __forceinline__ void settle(const Birth& b, int slot, int t) const;
   __device__ __forceinline__ void adopt(int births) const;
 
   __device__ __forceinline__ Scalar score(int64_t t, int64_t c) const {
@@ -208,17 +207,15 @@ class Search {
 
   const BeamSearchParams& p_;
   const SearchWorkspace<Scalar>& w_;
-  const Shape& shape_;
   const Scratch<kOneWarp>& c_;
   const BeamState& s_;
   Scalar* const x_;  // scores of the tokens of two frames
   const int me_, beam_size_, tokens_;
   int size_ = 0;
-  int buffer_ = 0;  // of the two frames, this one
-  Scalar score_;    // of the last token of this slot
-  // Loaded while the frame before is worked on. The slot may have another last token by then.
-  Scalar next_score_;
-  int32_t next_last_;
+  int buffer_ = 0;        // of the two frames, this one
+  Scalar score_;          // of the last token of this slot
+  Scalar next_score_;     // loaded while the frame before is worked on
+  bool renewed_ = false;  // in that frame the slot got another prefix
 };
 
 // A beam of the empty prefix.
@@ -243,7 +240,6 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::start() {
 template <class Element, bool kOneWarp>
 __device__ __forceinline__ void Search<Element, kOneWarp>::run(int64_t first, int frames) {
   Team::sync();  // the state is there
-  const int heard = int(s_.header->frame);
   Status status = kOk;
   size_ = s_.header->size;
   if (me_ < size_) c_.rank[s_.order[me_]] = me_;
@@ -254,11 +250,11 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::run(int64_t first, in
     status = Status(now().status);
     if (status != kOk) break;
     if (t + 1 < frames) fetch(first, t + 1);
-    advance(heard + t);
+    advance(t);
   }
   async_wait<0>();
   Team::sync();  // the header has been read
-  if (me_ == 0) *s_.header = {heard + t, 0, 1, size_, beam_size_, status};
+  if (me_ == 0) *s_.header = {s_.header->frame + t, 0, 1, size_, beam_size_, status};
   Team::sync();
 }
 
@@ -276,23 +272,19 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::fetch(int64_t first, 
                    reinterpret_cast<const char*>(w_.top.scores + row) + 16 * me_);
   }
   async_commit();
-  if (!has_slot()) return;
-  next_last_ = s_.last[me_];
-  next_score_ = score(first + t, next_last_);
+  if (has_slot()) next_score_ = score(first + t, s_.last[me_]);
 }
 template <class Element, bool kOneWarp>
 __device__ __forceinline__ void Search<Element, kOneWarp>::receive(int64_t first, int t) {
-  score_ = next_score_;
-  if (has_slot() && s_.last[me_] != next_last_) {
-    score_ = score(first + t, s_.last[me_]);
-  }
+  score_ = renewed_ ? score(first + t, s_.last[me_]) : next_score_;
+  renewed_ = false;
   buffer_ ^= 1;
   async_wait<0>();
   Team::sync();
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::advance(int frame) {
+__device__ __forceinline__ void Search<Element, kOneWarp>::advance(int t) {
   const bool certain = now().blank > p_.blank_skip;
   const double reachable = certain || tokens_ == 0 ? kNever : s_.scores.total[s_.order[0]] + y(0);
   Stay mine{};
@@ -308,9 +300,9 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::advance(int frame) {
   if (size_ == beam_size_) worst = sorted ? c_.scores[size_ - 1] : Team::min(of_rank, *c_.exchange);
   const int extensions = reachable > worst ? count_extensions(worst) : 0;
   if (sorted && extensions == 0 && near_best(c_.scores[size_ - 1], c_.scores[0])) {
-    if (stays) commit(mine, frame);
+    if (stays) commit(mine, t);
   } else {
-    select(extensions, worst, mine, frame);
+    select(extensions, worst, mine, t);
   }
 }
 
@@ -438,12 +430,12 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::rank_candidates(int c
 
 template <class Element, bool kOneWarp>
 __device__ __forceinline__ void Search<Element, kOneWarp>::select(int extensions, double worst, const Stay& stay,
-                                                                  int frame) {
+                                                                  int t) {
   double* scores = c_.scores;
-  int32_t* candidate = c_.candidate;
+  int32_t* candidate = c_.candidates;
   if (size_ + extensions > kSharedCandidates) {
-    scores = w_.scores + blockIdx.x * shape_.candidates;
-    candidate = w_.candidate + blockIdx.x * shape_.candidates;
+    scores = c_.many_scores;
+    candidate = c_.many_candidates;
     if (me_ < size_) scores[me_] = c_.scores[me_];
   }
   if (has_slot()) {
@@ -455,11 +447,11 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::select(int extensions
   if (extensions > 0) strike_out(scores);
   Team::sync();
   rank_candidates(size_ + extensions, scores, candidate);
-  next_beam(stay, frame);
+  next_beam(stay, t);
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::next_beam(const Stay& stay, int frame) {
+__device__ __forceinline__ void Search<Element, kOneWarp>::next_beam(const Stay& stay, int t) {
   const bool enters = has_slot() && near_best(c_.winner_score[me_], c_.winner_score[0]);
   const int winner = enters ? c_.winner[me_] : 0, size = Team::count(enters);
   const bool born = enters && winner >= size_;
@@ -472,7 +464,8 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::next_beam(const Stay&
   Team::sync();
   const bool stays = has_slot() && c_.stayed[me_], vacant = has_slot() && !stays;
   const int place = Team::sum_before(vacant, vacancies, *c_.exchange);
-  if (vacant && place < births) c_.vacant[place] = me_;
+  renewed_ = vacant && place < births;
+  if (renewed_) c_.vacant[place] = me_;
   Team::sync();
   Birth mine{};
   if (born) {
@@ -481,10 +474,10 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::next_beam(const Stay&
   }
   const bool orphaned = stays && s_.parent[me_] >= 0 && !c_.stayed[s_.parent[me_]];
   Team::sync();  // the old beam has been read
-  if (stays) commit(stay, frame);
+  if (stays) commit(stay, t);
   if (orphaned) s_.parent[me_] = -1;
-  if (vacant && place >= births) drop();
-  if (born) settle(mine, slot, frame);
+  if (vacant && !renewed_) drop();
+  if (born) settle(mine, slot, t);
   if (enters) {
     s_.order[me_] = slot;
     c_.rank[slot] = me_;
@@ -511,15 +504,16 @@ __device__ __forceinline__ Birth Search<Element, kOneWarp>::birth(int e) const {
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::commit(const Stay& stay, int frame) const {
+__device__ __forceinline__ void Search<Element, kOneWarp>::commit(const Stay& stay, int t) const {
   const BeamScores& b = s_.scores;
   if (b.ends_in_label(me_)) {
     b.path_blank[me_] = b.path_label[me_];
     b.peak_blank[me_] = b.peak_label[me_];
   }
   if (stay.restarts) {
-    const int64_t node = int64_t(frame) * beam_size_ + me_;  // a slot makes one at most in each frame
-    arena()[node] = {stay.previous, s_.last[me_], frame, stay.previous_peak};
+    const int64_t frame = s_.header->frame + t,
+                  node = frame * beam_size_ + me_;  // a slot makes one at most in each frame
+    arena()[node] = {stay.previous, s_.last[me_], int32_t(frame), stay.previous_peak};
     b.path_label[me_] = node;
     b.peak_label[me_] = stay.y;
   } else {
@@ -540,10 +534,10 @@ __device__ __forceinline__ void Search<Element, kOneWarp>::drop() const {
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Search<Element, kOneWarp>::settle(const Birth& birth, int slot, int frame) const {
+__device__ __forceinline__ void Search<Element, kOneWarp>::settle(const Birth& birth, int slot, int t) const {
   const BeamScores& b = s_.scores;
-  const int64_t node = int64_t(frame) * beam_size_ + slot;
-  arena()[node] = {birth.previous, birth.token, frame, birth.previous_peak};
+  const int64_t frame = s_.header->frame + t, node = frame * beam_size_ + slot;
+  arena()[node] = {birth.previous, birth.token, int32_t(frame), birth.previous_peak};
   b.total[slot] = b.label[slot] = c_.winner_score[me_];
   b.best_label[slot] = birth.best;
   b.blank[slot] = b.best_blank[slot] = b.peak_blank[slot] = kNever;
@@ -587,7 +581,7 @@ struct Pointers {
 template <class Element, int kThreads>
 __global__ void __launch_bounds__(kThreads, 1)
     search(BeamSearchParams p, SearchWorkspace<typename ScalarOf<Element>::type> w, Shape shape, int64_t first) {
-  constexpr bool kOneWarp = kThreads == kWarp;
+  constexpr bool kOneWarp = kThreads == kWarp, kInShared = kThreads <= kSharedBeam;
   using Team = BlockTeam<kOneWarp>;
   const int64_t n = blockIdx.x, length = p.input_lengths[n], bytes = int64_t(BeamState::bytes(p.beam_size));
   char* const home = p.state + n * p.state_stride;
@@ -601,26 +595,30 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   const int64_t left = length > first ? length - first : 0, frames = left < w.top.frames ? left : w.top.frames;
   if (before.status != kOk || (before.started && (frames == 0 || before.size == 0))) return;
-  char* const state = shape.state_in_shared ? dynamic_shared<char>() + (shape.shared_bytes - bytes) : home;
-  if (before.started && state != home) copy_state<kOneWarp>(state, home, bytes);
+  char* const state = kInShared ? dynamic_shared<char>() + (shape.shared_bytes - bytes) : home;
+  if (kInShared && before.started) copy_state<kOneWarp>(state, home, bytes);
+  const auto make_scratch = [&] {
+    return Scratch<kOneWarp>(dynamic_shared<char>(), shape, w.scores + n * shape.candidates,
+                             w.candidates + n * shape.candidates);
+  };
   const auto go = [&](const Scratch<kOneWarp>& scratch, const BeamState& arrays) {
-    Search<Element, kOneWarp> beam(p, w, shape, scratch, arrays);
+    Search<Element, kOneWarp> beam(p, w, int(shape.tokens), scratch, arrays);
     if (!before.started) beam.start();
     beam.run(first, int(frames));
   };
-  if constexpr (kThreads <= kRowThreads) {
-    go(Scratch<kOneWarp>(dynamic_shared<char>(), shape), BeamState(state, p.beam_size));
+  if constexpr (kInShared) {
+    go(make_scratch(), BeamState(state, p.beam_size));
   } else {  // for registers' sake in shared memory
     FASTCTC_SHARED_ARRAY(Pointers<kOneWarp>, pointers, [1]);
     if (Team::rank() == 0) {
-      new (pointers->scratch) Scratch<kOneWarp>(dynamic_shared<char>(), shape);
+      new (pointers->scratch) Scratch<kOneWarp>(make_scratch());
       new (pointers->state) BeamState(state, p.beam_size);
     }
     Team::sync();
     go(*reinterpret_cast<const Scratch<kOneWarp>*>(pointers->scratch),
        *reinterpret_cast<const BeamState*>(pointers->state));
   }
-  if (state != home) copy_state<kOneWarp>(home, state, bytes);
+  if (kInShared) copy_state<kOneWarp>(home, state, bytes);
 }
 
 template <class Element>
@@ -632,9 +630,9 @@ cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream)
   const Shape shape = shape_of<Scalar>(p);
   const SearchWorkspace<Scalar> w(Workspace(workspace), p, shape);
   const dim3 samples{unsigned(p.batch)}, threads{unsigned((p.beam_size + kWarp - 1) / kWarp * kWarp)};
-  const auto kernel = threads.x == kWarp  ? search<Element, kWarp>
-                      : threads.x <= 256u ? search<Element, 256>
-                                          : search<Element, int(kMaxBeam)>;
+  const auto kernel = threads.x == kWarp                   ? search<Element, kWarp>
+                      : threads.x <= unsigned(kSharedBeam) ? search<Element, kSharedBeam>
+                                                           : search<Element, int(kMaxBeam)>;
   cudaError_t error = cudaSuccess;
   int64_t first = 0;
   do {  // without frames too: the beam is started
