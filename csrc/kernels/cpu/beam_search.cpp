@@ -49,15 +49,16 @@ struct Scratch {
   Workspace memory;
   BeamScores next;
   Scalar *row, *maxima;
-  Token<Scalar>* tokens;
-  double *y, *y_last;  // log-probabilities of the tokens; of the last token of each slot
+  Token<Scalar>* found;
+  int32_t* token;      // of this frame, most probable first
+  double *y, *y_last;  // log-probabilities of these; of the last token of each slot
   int32_t* reach;      // of each slot: where from total[0] (and best[0]) on stands what leads there from its parent
   int32_t *child, *sibling;  // of each slot: its first child; the next child of its parent; -1: none
   int32_t* vacant;           // slots
   uint8_t* restarts;         // of each slot: does its best path now come from the parent?
   uint8_t* dropped;          // of each slot
   Candidates candidates;
-  int32_t* ranked;  // candidates, best first
+  int32_t* ranked;  // candidates or tokens, best first
   Birth* births;
 
   Scratch(void* base, const BeamSearchParams& p)
@@ -65,9 +66,10 @@ struct Scratch {
         next(memory, BeamState::stride_for(p.beam_size)),
         row(memory.take<Scalar>(p.classes)),
         maxima(memory.take<Scalar>(p.classes)),
-        tokens(memory.take<Token<Scalar>>(p.classes)) {
+        found(memory.take<Token<Scalar>>(p.classes)),
+        token(memory.take<int32_t>(p.classes)) {
     const int64_t slots = BeamState::stride_for(p.beam_size);
-    y = memory.take<double>(p.classes);
+    y = memory.take<double>(p.classes + kBlock);
     y_last = memory.take<double>(slots);
     reach = memory.take<int32_t>(slots);
     child = memory.take<int32_t>(slots);
@@ -75,7 +77,7 @@ struct Scratch {
     vacant = memory.take<int32_t>(slots);
     restarts = memory.take<uint8_t>(slots);
     dropped = memory.take<uint8_t>(slots);
-    const int64_t count = p.beam_size + max_extensions(p.beam_size) + kBlock;
+    const int64_t count = std::max(p.beam_size + max_extensions(p.beam_size), p.classes) + kBlock;
     candidates = {memory.take<double>(count), memory.take<int32_t>(count), memory.take<int32_t>(count)};
     ranked = memory.take<int32_t>(count);
     births = memory.take<Birth>(p.beam_size);
@@ -297,25 +299,32 @@ int64_t Beam<Scalar>::find_tokens(const Scalar* x, double denominator, double th
   const int64_t matter = tokens_that_matter(p_.classes, p_.beam_size);
   const Scalar faulty = Scalar(denominator + kLargestLogProb), lowest = Scalar(kZeroLog);
   Scalar bound = std::max(std::nextafter(Scalar(threshold + denominator), Scalar(kNever)), lowest);
-  int64_t count = tokens_from(x, p_.classes, std::min(bound, faulty), 4 * matter, w_.tokens);
+  int64_t count = tokens_from(x, p_.classes, std::min(bound, faulty), 4 * matter, w_.found);
   if (count < 0) {
     bound = std::max(bound, reached_by(x, p_.classes, matter + 1, w_.maxima));  // one may be the blank
-    count = tokens_from(x, p_.classes, std::min(bound, faulty), p_.classes, w_.tokens);
+    count = tokens_from(x, p_.classes, std::min(bound, faulty), p_.classes, w_.found);
   }
   int64_t kept = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const Token<Scalar> token = w_.tokens[i];
+    const Token<Scalar> token = w_.found[i];
     const double y = log_prob(double(token.x), denominator);
     if (y != y) fail(kNotANumber);
     if (y > kLargestLogProb && head().status == kOk) fail(kInvalid);
-    if (y > threshold && token.id != p_.blank) w_.tokens[kept++] = token;
+    if (y > threshold && token.id != p_.blank) w_.found[kept++] = token;
   }
-  if (kept > matter) {
-    std::nth_element(w_.tokens, w_.tokens + matter, w_.tokens + kept);
+  if (kept > kCounted && kept > matter) {
+    std::nth_element(w_.found, w_.found + matter, w_.found + kept);
     kept = matter;
+    std::sort(w_.found, w_.found + kept);
   }
-  std::sort(w_.tokens, w_.tokens + kept);
-  for (int64_t i = 0; i < kept; ++i) w_.y[i] = log_prob(double(w_.tokens[i].x), denominator);
+  for (int64_t i = 0; i < kept; ++i) w_.y[i] = double(w_.found[i].x);
+  rank(w_.y, kept, w_.ranked);
+  kept = std::min(kept, matter);
+  for (int64_t i = 0; i < kept; ++i) {
+    const Token<Scalar> token = w_.found[w_.ranked[i]];
+    w_.token[i] = token.id;
+    w_.y[i] = log_prob(double(token.x), denominator);
+  }
   return kept;
 }
 
@@ -326,7 +335,7 @@ double Beam<Scalar>::least_of_next_beam(int64_t tokens, double worst) const {
   double least = worst;
   if (head().size < W) return least;
   // The best prefixes by the first 1, 2 or 4 tokens: as many extensions, less those that repeat a last token.
-  const auto id = [&](int64_t k) { return k < tokens ? w_.tokens[k].id : -1; };
+  const auto id = [&](int64_t k) { return k < tokens ? w_.token[k] : -1; };
   const int32_t first = id(0), second = id(1), third = id(2), fourth = id(3);
   int64_t by_one = 0, by_two = tokens < 2 ? -2 * W : 0, by_four = tokens < 4 ? -4 * W : 0;
   const auto reached = [&](int64_t& count, int64_t more, double score) {
@@ -369,7 +378,7 @@ int64_t Beam<Scalar>::find_candidates(int64_t tokens, double worst) {
     const double total = now_.total[slot];
     const int64_t end = std::min(tokens, extensions_of_rank(rank, p_.beam_size));
     for (int64_t k = 0; k < end; ++k) {
-      const int32_t token = w_.tokens[k].id;
+      const int32_t token = w_.token[k];
       double score = total + w_.y[k];
       if (!(score > worst && score >= least)) {
         if (k == 0) return count;
@@ -433,7 +442,7 @@ void Beam<Scalar>::restart(int32_t slot) {
 template <class Scalar>
 Birth Beam<Scalar>::born(int32_t candidate) {
   const int32_t parent = w_.candidates.slot[candidate], place = w_.candidates.token[candidate];
-  const int32_t token = w_.tokens[place].id;
+  const int32_t token = w_.token[place];
   const double y = w_.y[place];
   const bool after_blank = token == s_.last[parent];
   Birth birth;
@@ -514,7 +523,11 @@ int32_t Beam<Scalar>::settle(const Birth& birth) {
 // Longer prefixes may have outlived this one.
 template <class Scalar>
 void Beam<Scalar>::adopt_orphans(int32_t slot, const Birth& birth) {
-  for (int32_t j = 0; j < head().slots; ++j) {
+  const int32_t slots = head().slots;
+  const uint64_t* const parent_hash = s_.parent_hash;
+  int64_t candidates = 0;
+  for (int32_t j = 0; j < slots; ++j) candidates += parent_hash[j] == birth.hash;
+  for (int32_t j = 0; candidates > 0 && j < slots; ++j) {
     if (s_.parent[j] >= 0 || s_.parent_hash[j] != birth.hash || s_.length[j] != birth.length + 1) continue;
     if (!(next_.total[j] > kNever) || j == slot) continue;
     const int32_t before = arena_[next_.path(j)].previous;
