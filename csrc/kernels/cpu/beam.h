@@ -136,8 +136,8 @@ template <class Scalar, class Scorer>
 Beam<Scalar, Scorer>::Beam(const BeamSearchParams& p, int64_t n, const Scratch<Scalar, Scorer>& scratch,
                            const Scorer& scorer)
     : p_(p),
-      scorer_(scorer),
       s_(p.state + n * p.state_stride, p.beam_size),
+      scorer_(scorer),
       w_(scratch),
       now_(s_.scores),
       next_(scratch.next),
