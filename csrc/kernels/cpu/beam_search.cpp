@@ -19,16 +19,16 @@ namespace {
 using L = Lanes<double>;
 constexpr double kNever = -INFINITY;
 
-// A prefix that may be in the next beam: it stays, or extends the prefix of a slot.
-struct Candidate {
-  double score;
-  int32_t slot;
-  int32_t order;  // among equal scores
-  int32_t token;  // its place in the frame's tokens
-  friend bool operator<(const Candidate& a, const Candidate& b) {
-    return a.score > b.score || (a.score == b.score && a.order < b.order);
-  }
+// Prefixes that may be in the next beam, in the order of equal scores: stays, then extensions.
+struct Candidates {
+  double* score;
+  int32_t* slot;   // of the prefix that stays or is extended
+  int32_t* token;  // its place in the frame's tokens; kStays
 };
+constexpr int32_t kStays = -1;
+
+constexpr int kRegisters = 4, kBlock = kRegisters * L::N;  // of scores that are ranked together
+constexpr int64_t kCounted = 256;
 
 // A prefix that was not in the beam.
 struct Birth {
@@ -49,13 +49,16 @@ struct Scratch {
   Workspace memory;
   BeamScores next;
   Scalar *row, *maxima;
-  Token<Scalar>* tokens;
-  double *y, *y_last;  // log-probabilities of the tokens; of the last token of each slot
+  Token<Scalar>* found;
+  int32_t* token;      // of this frame, most probable first
+  double *y, *y_last;  // log-probabilities of these; of the last token of each slot
   int32_t* reach;      // of each slot: where from total[0] (and best[0]) on stands what leads there from its parent
   int32_t *child, *sibling;  // of each slot: its first child; the next child of its parent; -1: none
   int32_t* vacant;           // slots
   uint8_t* restarts;         // of each slot: does its best path now come from the parent?
-  Candidate *stays, *extensions;
+  uint8_t* dropped;          // of each slot
+  Candidates candidates;
+  int32_t* ranked;  // candidates or tokens, best first
   Birth* births;
 
   Scratch(void* base, const BeamSearchParams& p)
@@ -63,20 +66,54 @@ struct Scratch {
         next(memory, BeamState::stride_for(p.beam_size)),
         row(memory.take<Scalar>(p.classes)),
         maxima(memory.take<Scalar>(p.classes)),
-        tokens(memory.take<Token<Scalar>>(p.classes)) {
+        found(memory.take<Token<Scalar>>(p.classes)),
+        token(memory.take<int32_t>(p.classes)) {
     const int64_t slots = BeamState::stride_for(p.beam_size);
-    y = memory.take<double>(p.classes);
+    y = memory.take<double>(p.classes + kBlock);
     y_last = memory.take<double>(slots);
     reach = memory.take<int32_t>(slots);
     child = memory.take<int32_t>(slots);
     sibling = memory.take<int32_t>(slots);
     vacant = memory.take<int32_t>(slots);
     restarts = memory.take<uint8_t>(slots);
-    stays = memory.take<Candidate>(p.beam_size);
-    extensions = memory.take<Candidate>(max_extensions(p.beam_size));
+    dropped = memory.take<uint8_t>(slots);
+    const int64_t count = std::max(p.beam_size + max_extensions(p.beam_size), p.classes) + kBlock;
+    candidates = {memory.take<double>(count), memory.take<int32_t>(count), memory.take<int32_t>(count)};
+    ranked = memory.take<int32_t>(count);
     births = memory.take<Birth>(p.beam_size);
   }
 };
+
+// Sorts scores, the largest first; equal ones keep their order. Each one's rank is the number of larger scores, which
+// for few of them is counted sooner than they are sorted.
+void rank(const double* score, int64_t count, int32_t* ranked) {
+  if (std::is_sorted(score, score + count, [](double a, double b) { return a > b; })) {
+    for (int64_t i = 0; i < count; ++i) ranked[i] = int32_t(i);
+    return;
+  }
+  if (count > kCounted) {
+    for (int64_t i = 0; i < count; ++i) ranked[i] = int32_t(i);
+    std::sort(ranked, ranked + count,
+              [score](int32_t a, int32_t b) { return score[a] > score[b] || (score[a] == score[b] && a < b); });
+    return;
+  }
+  std::fill_n(ranked, count, -1);
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    L::F x[kRegisters], larger[kRegisters] = {};
+    for (int r = 0; r < kRegisters; ++r) x[r] = L::load(score + begin + r * L::N);
+    for (int64_t i = 0; i < count; ++i) {
+      const auto other = L::set(score[i]);
+      for (int r = 0; r < kRegisters; ++r) larger[r] = L::select(L::less(x[r], other), larger[r] + 1.0, larger[r]);
+    }
+    double place[kBlock];
+    for (int r = 0; r < kRegisters; ++r) L::store(place + r * L::N, larger[r]);
+    for (int64_t i = begin; i < std::min(begin + kBlock, count); ++i) {
+      int32_t* p = ranked + int64_t(place[i - begin]);
+      while (*p >= 0) ++p;  // equal scores have equal places
+      *p = int32_t(i);
+    }
+  }
+}
 
 // The beam of one sample on its way through the frames.
 template <class Scalar>
@@ -102,12 +139,12 @@ class Beam {
   void stay(const Scalar* x, double denominator, double y_blank);
   int64_t find_tokens(const Scalar* x, double denominator, double threshold);
   double worst_stay() const;
-  int64_t extend(int64_t tokens, double worst);
+  double least_of_next_beam(int64_t tokens, double worst) const;
+  int64_t find_candidates(int64_t tokens, double worst);
   bool has_child(int32_t slot, int32_t token) const;
-  int64_t rank_stays();
-  void select(int64_t stays, int64_t extensions);
+  void select(int64_t candidates);
   void restart(int32_t slot);
-  Birth born(const Candidate& extension);
+  Birth born(int32_t candidate);
   int32_t add_node(int32_t parent, bool after_blank, int32_t token);
   void drop(int32_t slot);
   int32_t settle(const Birth& birth);
@@ -189,9 +226,9 @@ void Beam<Scalar>::advance(const Scalar* x, double denominator) {
   const double best = now_.total[s_.order[0]], rounding = 4e-16 * (std::abs(worst) + std::abs(best));
   const int64_t tokens = find_tokens(x, denominator, std::isfinite(worst) ? worst - best - rounding : worst);
   if (head().status != kOk) return;
-  const int64_t extensions = tokens > 0 ? extend(tokens, worst) : 0;
-  const int64_t stays = rank_stays();
-  select(stays, extensions);
+  const int64_t candidates = find_candidates(tokens, worst);
+  rank(w_.candidates.score, candidates, w_.ranked);
+  select(candidates);
   std::swap(now_, next_);
   ++head().frame;
 }
@@ -262,48 +299,99 @@ int64_t Beam<Scalar>::find_tokens(const Scalar* x, double denominator, double th
   const int64_t matter = tokens_that_matter(p_.classes, p_.beam_size);
   const Scalar faulty = Scalar(denominator + kLargestLogProb), lowest = Scalar(kZeroLog);
   Scalar bound = std::max(std::nextafter(Scalar(threshold + denominator), Scalar(kNever)), lowest);
-  int64_t count = tokens_from(x, p_.classes, std::min(bound, faulty), 4 * matter, w_.tokens);
+  int64_t count = tokens_from(x, p_.classes, std::min(bound, faulty), 4 * matter, w_.found);
   if (count < 0) {
     bound = std::max(bound, reached_by(x, p_.classes, matter + 1, w_.maxima));  // one may be the blank
-    count = tokens_from(x, p_.classes, std::min(bound, faulty), p_.classes, w_.tokens);
+    count = tokens_from(x, p_.classes, std::min(bound, faulty), p_.classes, w_.found);
   }
   int64_t kept = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const Token<Scalar> token = w_.tokens[i];
+    const Token<Scalar> token = w_.found[i];
     const double y = log_prob(double(token.x), denominator);
     if (y != y) fail(kNotANumber);
     if (y > kLargestLogProb && head().status == kOk) fail(kInvalid);
-    if (y > threshold && token.id != p_.blank) w_.tokens[kept++] = token;
+    if (y > threshold && token.id != p_.blank) w_.found[kept++] = token;
   }
-  if (kept > matter) {
-    std::nth_element(w_.tokens, w_.tokens + matter, w_.tokens + kept);
+  if (kept > kCounted && kept > matter) {
+    std::nth_element(w_.found, w_.found + matter, w_.found + kept);
     kept = matter;
+    std::sort(w_.found, w_.found + kept);
   }
-  std::sort(w_.tokens, w_.tokens + kept);
-  for (int64_t i = 0; i < kept; ++i) w_.y[i] = log_prob(double(w_.tokens[i].x), denominator);
+  for (int64_t i = 0; i < kept; ++i) w_.y[i] = double(w_.found[i].x);
+  rank(w_.y, kept, w_.ranked);
+  kept = std::min(kept, matter);
+  for (int64_t i = 0; i < kept; ++i) {
+    const Token<Scalar> token = w_.found[w_.ranked[i]];
+    w_.token[i] = token.id;
+    w_.y[i] = log_prob(double(token.x), denominator);
+  }
   return kept;
 }
 
-// The extensions that beat the worst stay, in the order of equals.
+// No prefix with a lower score is in the next beam: there are W others that reach this one.
 template <class Scalar>
-int64_t Beam<Scalar>::extend(int64_t tokens, double worst) {
+double Beam<Scalar>::least_of_next_beam(int64_t tokens, double worst) const {
+  const int64_t W = p_.beam_size;
+  double least = worst;
+  if (head().size < W) return least;
+  // The best prefixes by the first 1, 2 or 4 tokens: as many extensions, less those that repeat a last token.
+  const auto id = [&](int64_t k) { return k < tokens ? w_.token[k] : -1; };
+  const int32_t first = id(0), second = id(1), third = id(2), fourth = id(3);
+  int64_t by_one = 0, by_two = tokens < 2 ? -2 * W : 0, by_four = tokens < 4 ? -4 * W : 0;
+  const auto reached = [&](int64_t& count, int64_t more, double score) {
+    if (count < W && count + more >= W) least = std::max(least, score);
+    count += more;
+  };
+  for (int64_t rank = 0; rank < W && by_one < W; ++rank) {
+    const int32_t slot = s_.order[rank], last = s_.last[slot];
+    const double total = now_.total[slot];
+    const int repeats_one = last == first, repeats_two = repeats_one + (last == second);
+    reached(by_one, 1 - repeats_one, total + w_.y[0]);
+    reached(by_two, 2 - repeats_two, total + w_.y[std::min<int64_t>(1, tokens - 1)]);
+    reached(by_four, 4 - repeats_two - (last == third) - (last == fourth),
+            total + w_.y[std::min<int64_t>(3, tokens - 1)]);
+  }
+  for (int64_t k = 8; k <= tokens; k *= 2) {  // by the first k, of which each prefix may repeat one
+    const int64_t ranks = (W + k - 2) / (k - 1);
+    least = std::max(least, now_.total[s_.order[ranks - 1]] + w_.y[k - 1]);
+  }
+  return least;
+}
+
+// Stays, then the extensions that beat the worst of them.
+template <class Scalar>
+int64_t Beam<Scalar>::find_candidates(int64_t tokens, double worst) {
+  const double least = tokens > 0 ? least_of_next_beam(tokens, worst) : kNever;
+  const Candidates& found = w_.candidates;
   int64_t count = 0;
   for (int64_t rank = 0; rank < head().size; ++rank) {
     const int32_t slot = s_.order[rank];
+    const double score = next_.total[slot];
+    found.score[count] = score;
+    found.slot[count] = slot;
+    found.token[count] = kStays;
+    w_.dropped[slot] = 1;
+    count += score >= least && score > kNever;
+  }
+  for (int64_t rank = 0; tokens > 0 && rank < head().size; ++rank) {
+    const int32_t slot = s_.order[rank];
     const double total = now_.total[slot];
-    if (!(total + w_.y[0] > worst)) break;
     const int64_t end = std::min(tokens, extensions_of_rank(rank, p_.beam_size));
     for (int64_t k = 0; k < end; ++k) {
-      const int32_t token = w_.tokens[k].id;
+      const int32_t token = w_.token[k];
       double score = total + w_.y[k];
-      if (!(score > worst)) break;
+      if (!(score > worst && score >= least)) {
+        if (k == 0) return count;
+        break;
+      }
       if (token == s_.last[slot]) score = now_.blank[slot] + w_.y[k];
-      if (!(score > worst) || has_child(slot, token)) continue;
-      w_.extensions[count] = {score, slot, int32_t(count), int32_t(k)};
+      if (!(score > worst && score >= least) || has_child(slot, token)) continue;
+      found.score[count] = score;
+      found.slot[count] = slot;
+      found.token[count] = int32_t(k);
       ++count;
     }
   }
-  std::sort(w_.extensions, w_.extensions + count);
   return count;
 }
 
@@ -315,57 +403,34 @@ bool Beam<Scalar>::has_child(int32_t slot, int32_t token) const {
   return false;
 }
 
-// The stays that are possible, best first. They mostly are in order already; those that have become impossible go last.
+// The next beam: the best candidates.
 template <class Scalar>
-int64_t Beam<Scalar>::rank_stays() {
-  int64_t moves = 0;
-  for (int64_t rank = 0; rank < head().size; ++rank) {
-    const int32_t slot = s_.order[rank];
-    const Candidate stay = {next_.total[slot], slot, int32_t(rank), -1};
-    int64_t place = rank;
-    for (; place > 0 && w_.stays[place - 1].score < stay.score; --place) w_.stays[place] = w_.stays[place - 1];
-    w_.stays[place] = stay;
-    moves += rank - place;
-    if (moves > 16 * p_.beam_size) {
-      for (++rank; rank < head().size; ++rank) {
-        w_.stays[rank] = {next_.total[s_.order[rank]], s_.order[rank], int32_t(rank), -1};
-      }
-      std::sort(w_.stays, w_.stays + head().size);
+void Beam<Scalar>::select(int64_t candidates) {
+  const Candidates& found = w_.candidates;
+  const double lowest = candidates > 0 ? found.score[w_.ranked[0]] - p_.beam_threshold : kNever;
+  const int64_t limit = std::min(candidates, p_.beam_size);
+  int64_t size = 0, births = 0;
+  for (; size < limit && !(found.score[w_.ranked[size]] < lowest); ++size) {
+    const int32_t i = w_.ranked[size], slot = found.slot[i];
+    if (found.token[i] == kStays) {
+      w_.dropped[slot] = 0;
+      if (w_.restarts[slot]) restart(slot);
+    } else {
+      w_.births[births++] = born(i);
     }
   }
-  int64_t possible = head().size;
-  while (possible > 0 && !(w_.stays[possible - 1].score > kNever)) --possible;
-  return possible;
-}
-
-// The next beam: the best of both.
-template <class Scalar>
-void Beam<Scalar>::select(int64_t stays, int64_t extensions) {
-  int64_t stayed = 0, born_count = 0;
-  double lowest = kNever;
-  int32_t* const order = s_.order;
-  const int32_t size = head().size;
-  for (int64_t rank = 0; rank < p_.beam_size; ++rank) {
-    const bool stay =
-        stayed < stays && (born_count == extensions || !(w_.stays[stayed].score < w_.extensions[born_count].score));
-    if (!stay && born_count == extensions) break;
-    const double score = stay ? w_.stays[stayed].score : w_.extensions[born_count].score;
-    if (rank == 0) lowest = score - p_.beam_threshold;
-    if (score < lowest) break;
-    order[rank] = stay ? w_.stays[stayed++].slot : -1 - int32_t(born_count++);
+  for (int64_t rank = 0; rank < head().size; ++rank) {
+    if (w_.dropped[s_.order[rank]]) drop(s_.order[rank]);
   }
-  for (int64_t i = 0; i < stayed; ++i) {
-    if (w_.restarts[w_.stays[i].slot]) restart(w_.stays[i].slot);
+  for (int64_t i = 0; i < births; ++i) {
+    if (w_.births[i].parent >= 0 && w_.dropped[w_.births[i].parent]) w_.births[i].parent = -1;
   }
-  for (int64_t i = 0; i < born_count; ++i) w_.births[i] = born(w_.extensions[i]);
-  for (int64_t i = stayed; i < size; ++i) drop(w_.stays[i].slot);
-  for (int64_t i = 0; i < born_count; ++i) {
-    if (!(next_.total[w_.births[i].parent] > kNever)) w_.births[i].parent = -1;
+  births = 0;
+  for (int64_t rank = 0; rank < size; ++rank) {
+    const int32_t i = w_.ranked[rank];
+    s_.order[rank] = found.token[i] == kStays ? found.slot[i] : settle(w_.births[births++]);
   }
-  head().size = int32_t(stayed + born_count);
-  for (int64_t rank = 0; born_count > 0 && rank < head().size; ++rank) {
-    if (order[rank] < 0) order[rank] = settle(w_.births[-1 - order[rank]]);
-  }
+  head().size = int32_t(size);
 }
 
 // The best path of a prefix in its last token now comes from the parent.
@@ -375,12 +440,13 @@ void Beam<Scalar>::restart(int32_t slot) {
 }
 
 template <class Scalar>
-Birth Beam<Scalar>::born(const Candidate& extension) {
-  const int32_t parent = extension.slot, token = w_.tokens[extension.token].id;
-  const double y = w_.y[extension.token];
+Birth Beam<Scalar>::born(int32_t candidate) {
+  const int32_t parent = w_.candidates.slot[candidate], place = w_.candidates.token[candidate];
+  const int32_t token = w_.token[place];
+  const double y = w_.y[place];
   const bool after_blank = token == s_.last[parent];
   Birth birth;
-  birth.score = extension.score;
+  birth.score = w_.candidates.score[candidate];
   birth.best = (after_blank ? now_.best_blank[parent] : now_.best[parent]) + y;
   birth.y = y;
   birth.parent_hash = s_.hash[parent];
@@ -457,7 +523,11 @@ int32_t Beam<Scalar>::settle(const Birth& birth) {
 // Longer prefixes may have outlived this one.
 template <class Scalar>
 void Beam<Scalar>::adopt_orphans(int32_t slot, const Birth& birth) {
-  for (int32_t j = 0; j < head().slots; ++j) {
+  const int32_t slots = head().slots;
+  const uint64_t* const parent_hash = s_.parent_hash;
+  int64_t candidates = 0;
+  for (int32_t j = 0; j < slots; ++j) candidates += parent_hash[j] == birth.hash;
+  for (int32_t j = 0; candidates > 0 && j < slots; ++j) {
     if (s_.parent[j] >= 0 || s_.parent_hash[j] != birth.hash || s_.length[j] != birth.length + 1) continue;
     if (!(next_.total[j] > kNever) || j == slot) continue;
     const int32_t before = arena_[next_.path(j)].previous;
