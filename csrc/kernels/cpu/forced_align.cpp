@@ -225,7 +225,7 @@ class Alignment {
       if (p_.from_logits) {
         double& kept = w_.denominators[t0 + f];
         if (t0 + f >= denominators_) {
-          kept = log_denominator(contiguous_row(x, p_.stride_c, p_.classes, w_.row), p_.classes);
+          kept = log_denominator(contiguous_row(x, p_.stride_c, p_.classes, w_.row), p_.classes, double(NAN));
           denominators_ = t0 + f + 1;
         }
         denominator = kept;

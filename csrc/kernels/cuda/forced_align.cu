@@ -80,7 +80,8 @@ __global__ void __launch_bounds__(kInspectThreads) inspect(CtcLossParams p) {
   if (threadIdx.x == 0) p.status[n] = !valid ? kInvalid : fits ? kOk : kInfeasible;
 }
 
-// As log_denominator of cpu/denominator.h, with the same bits: lane i has sum i of kSums.
+// As log_denominator of cpu/denominator.h, with the same bits: lane i has sum i of kSums. NaN where all classes are at
+// -inf.
 template <class Element>
 __global__ void __launch_bounds__(kRowThreads) denominators(CtcLossParams p, double* out) {
   using Scalar = typename ScalarOf<Element>::type;
