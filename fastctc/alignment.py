@@ -79,12 +79,12 @@ def forced_align(
     x = log_probs.detach()
     if not single and not time_major:
         x = x.transpose(0, 1)
-    frames, batch = x.shape[0], 1 if single else x.shape[1]
+    batch = 1 if single else x.shape[1]
     arguments = loss_arguments(
         x,
         targets,
-        [frames] * batch if input_lengths is None else input_lengths,
-        _whole_targets(targets, batch) if target_lengths is None else target_lengths,
+        torch.full((batch,), x.shape[0], device=x.device) if input_lengths is None else input_lengths,
+        _whole_targets(targets, batch, x.device) if target_lengths is None else target_lengths,
         blank,
         from_logits,
         None,
@@ -103,11 +103,12 @@ def forced_align(
     return (paths.squeeze(0), scores.squeeze(0)) if single else (paths, scores)
 
 
-def _whole_targets(targets: Tensor, batch: int) -> list[int]:
-    """Lengths of targets that are used whole."""
-    if isinstance(targets, Tensor) and targets.dim() == 1 and batch != 1:
+def _whole_targets(targets: Tensor, batch: int, device: torch.device) -> Tensor:
+    """Lengths of targets that are used whole; their form is checked later."""
+    dimensions = targets.dim() if isinstance(targets, Tensor) else 0
+    if dimensions == 1 and batch != 1:
         raise ValueError("target_lengths must be given where targets are concatenated")
-    return [targets.shape[-1]] * batch if isinstance(targets, Tensor) and targets.dim() > 0 else [0] * batch
+    return torch.full((batch,), targets.shape[-1] if dimensions else 0, device=device)
 
 
 @dataclass

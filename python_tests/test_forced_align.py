@@ -387,6 +387,12 @@ def test_compiles_and_maps(device: Device) -> None:
     def align(x: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor]:
         return fastctc.forced_align(x, *arguments, from_logits=True)
 
+    def align_whole(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return fastctc.forced_align(x, targets)
+
+    dynamic = torch.compile(align_whole, fullgraph=True, backend="aot_eager", dynamic=True)
+    for one, other in zip(dynamic(x, arguments[0]), align_whole(x, arguments[0]), strict=True):
+        assert_same(one, other)
     compiled = torch.compile(align, fullgraph=True, backend="aot_eager")
     for results in (compiled(x, *arguments), torch.func.vmap(align)(x, *arguments)):
         for one, other in zip(results, expected, strict=True):

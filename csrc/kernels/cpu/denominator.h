@@ -16,13 +16,16 @@ inline Scalar row_max(const Scalar* x, int64_t classes) {
   return Lanes<Scalar>::reduce_max(over_row<0>(x, classes, Scalar(-INFINITY), larger, [](F v) { return v; }))[0];
 }
 
-// log(sum of exp(x)), with the same bits on every machine; NaN where a NaN or +inf is in the row. `nothing` where the
-// classes are all at -inf.
+// The maximum of a row, and the sum of exp(x - maximum): 0 where the classes are all at -inf, NaN where a NaN or +inf
+// is in the row.
 template <class Scalar>
-inline double log_denominator(const Scalar* x, int64_t classes, double nothing = 0) {
+struct SoftmaxSum {
+  Scalar max, sum;
+};
+template <class Scalar>
+inline SoftmaxSum<Scalar> softmax_sum(const Scalar* x, int64_t classes) {
   using L = Lanes<Scalar>;
   using F = typename L::F;
-  using Double = Lanes<double>;
   constexpr int kRegisters = kSums / L::N;
   const Scalar max = row_max(x, classes);
   const F shift = L::set(max == Scalar(-INFINITY) ? Scalar(0) : max);
@@ -35,13 +38,18 @@ inline double log_denominator(const Scalar* x, int64_t classes, double nothing =
     const auto inside = L::first(classes - c);
     sums[r] += L::select(inside, softmax_term<L>(L::load(x + c, inside), shift), L::set(0));
   }
-  Scalar sum[kSums];
-  for (int r = 0; r < kRegisters; ++r) L::store(sum + r * L::N, sums[r]);
-  for (int half = kSums / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) sum[i] += sum[i + half];
+  for (int half = kRegisters / 2; half > 0; half /= 2) {
+    for (int r = 0; r < half; ++r) sums[r] += sums[r + half];
   }
-  if (sum[0] == 0) return nothing;
-  return double(max) + log_of<Double>(Double::set(double(sum[0])))[0];
+  return {max, L::reduce_add(sums[0])[0]};  // by halves too
+}
+
+// log(sum of exp(x)), with the same bits on every machine. 0 where the classes are all at -inf.
+template <class Scalar>
+inline double log_denominator(const Scalar* x, int64_t classes) {
+  using Double = Lanes<double>;
+  const SoftmaxSum<Scalar> row = softmax_sum(x, classes);
+  return row.sum == 0 ? 0.0 : double(row.max) + log_of<Double>(Double::set(double(row.sum)))[0];
 }
 
 }  // namespace FASTCTC_ISA

@@ -61,7 +61,7 @@ struct AlignWorkspace {
   int64_t segment;       // frames
   int64_t blocks;        // of slots
   int32_t* column_of;    // (C) the column of a class; 0: none yet
-  int64_t* classes;      // (columns) the class of each column from kFirstLabel on
+  int64_t* classes;      // (columns) the class of each column; from kFirstLabel on
   int32_t* columns;      // (slots) of the labels; kNothing from label S on
   uint8_t* skip;         // (slots) may_skip
   Scalar* row;           // (C)
@@ -88,7 +88,7 @@ struct AlignWorkspace {
     row = w.take<Scalar>(q.classes);
     table = w.take<Scalar>(most * kFrames);
     emissions = w.take<Scalar>(kFrames * kBlock);
-    denominators = w.take<double>(q.from_logits ? frames : 0);
+    denominators = w.take<double>(q.from_logits ? frames + kFrames : 0);
     carries = w.take<double>(kFrames);
     const int64_t snapshots = whole ? 1 : (frames + segment - 1) / segment + 1;
     states = w.take<double>((snapshots + 1) * state_size());
@@ -189,7 +189,6 @@ class Alignment {
       }
       w_.columns[i] = column;
     }
-    w_.classes[kBlankColumn] = p_.blank;
     for (int64_t i = 0; i < columns_ * kFrames; ++i) w_.table[i] = 0;
     for (int f = 0; f < kFrames; ++f) w_.table[kNothing * kFrames + f] = Scalar(-INFINITY);
   }
@@ -219,26 +218,20 @@ class Alignment {
 
   // The table of frames [t0, t0 + count).
   void fill_table(int64_t t0, int count) {
+    if (p_.from_logits && t0 >= denominators_) find_denominators(t0, count);
     const Element* x = static_cast<const Element*>(p_.input) + n_ * p_.stride_n + t0 * p_.stride_t;
     for (int f = 0; f < count; ++f, x += p_.stride_t) {
-      double denominator = 0;
-      if (p_.from_logits) {
-        double& kept = w_.denominators[t0 + f];
-        if (t0 + f >= denominators_) {
-          kept = log_denominator(contiguous_row(x, p_.stride_c, p_.classes, w_.row), p_.classes, double(NAN));
-          denominators_ = t0 + f + 1;
-        }
-        denominator = kept;
-      }
       Scalar* const out = w_.table + f;
-      const auto put = [&](int32_t d) {
-        const Scalar value = to_scalar(x[w_.classes[d] * p_.stride_c]);
-        out[d * kFrames] = p_.from_logits ? Scalar(double(value) - denominator) : value;
-      };
-      put(kBlankColumn);
-      for (int32_t d = kFirstLabel; d < columns_; ++d) put(d);
+      out[kBlankColumn * kFrames] = to_scalar(x[p_.blank * p_.stride_c]);
+      for (int32_t d = kFirstLabel; d < columns_; ++d) out[d * kFrames] = to_scalar(x[w_.classes[d] * p_.stride_c]);
     }
     for (int32_t d = 0; d < columns_; d = d == kBlankColumn ? int32_t(kFirstLabel) : d + 1) {
+      if (p_.from_logits) {
+        for (int f = 0; f < kFrames; f += D::N) {
+          Scalar* const at = w_.table + d * kFrames + f;
+          D::store_converted(at, D::load_converted(at) - D::load(w_.denominators + t0 + f));
+        }
+      }
       for (int f = 0; f < kFrames; f += L::N) {
         Scalar* const at = w_.table + d * kFrames + f;
         const auto x = L::load(at), lowest = L::set(Scalar(-INFINITY));
@@ -247,6 +240,21 @@ class Alignment {
         L::store(at, L::select(L::less(x, L::set(Scalar(kZeroLog))), lowest, x));
       }
     }
+  }
+
+  void find_denominators(int64_t t0, int count) {
+    const Element* x = static_cast<const Element*>(p_.input) + n_ * p_.stride_n + t0 * p_.stride_t;
+    Scalar max[kFrames], sum[kFrames];
+    for (int f = 0; f < kFrames; ++f, x += p_.stride_t) {
+      SoftmaxSum<Scalar> row = {0, 1};
+      if (f < count) row = softmax_sum(contiguous_row(x, p_.stride_c, p_.classes, w_.row), p_.classes);
+      max[f] = row.max;
+      sum[f] = row.sum == 0 ? Scalar(NAN) : row.sum;
+    }
+    for (int f = 0; f < kFrames; f += D::N) {
+      D::store(w_.denominators + t0 + f, D::load_converted(max + f) + log_of<D>(D::load_converted(sum + f)));
+    }
+    denominators_ = t0 + count;
   }
 
   // The emissions of a block, frame after frame.

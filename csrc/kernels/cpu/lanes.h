@@ -104,6 +104,12 @@ struct Lanes {
     memcpy(&x, p, sizeof x);
     return __builtin_convertvector(x, F);
   }
+  template <class Other>
+  FASTCTC_LANE void store_converted(Other* p, F x) {
+    typedef Other Others __attribute__((vector_size(N * sizeof(Other))));
+    const Others y = __builtin_convertvector(x, Others);
+    memcpy(p, &y, sizeof y);
+  }
   // (factor * i + offset) ^ flip in lane i; a constant, so that shuffles become single instructions.
   template <int factor, int offset, int flip = 0>
   FASTCTC_LANE I index() {
