@@ -42,29 +42,15 @@ struct BeamHeader {
   Status status;  // kNotANumber, or kInvalid: log-probabilities above kLargestLogProb, wrong lengths, arena full
 };
 
-// A prefix keeps its slot for as long as it is in the beam. A slot without a prefix has total -inf.
-struct BeamState {
-  int64_t stride;  // slots there is room for: beam_size, rounded up
-  BeamHeader* header;
-  // What changes every frame: arrays of `stride`, next to each other in this order.
+// What changes with every frame, of the prefixes in `stride` slots. The arrays lie next to each other in this order.
+struct BeamScores {
   double *total, *blank, *nothing;           // Prefixes, and -inf
   double *best, *best_blank, *best_nothing;  // the better of best_blank and best_label; and -inf
   double *label, *best_label;
-  int64_t *path_blank, *path_label;  // the last node of the best path of each kind
-  double *peak_blank, *peak_label;   // the highest log-probability in the run of its last token
-  // What does not.
-  int32_t* last;    // token; the blank for the empty prefix and for no prefix
-  int32_t* parent;  // slot of the prefix one token shorter, -1 if it is not in the beam
-  int32_t* length;
-  uint64_t *hash, *parent_hash;
-  int32_t* order;  // slots by rank
+  double *peak_blank, *peak_label;    // of the best path of each kind: the highest log-probability in its last run
+  int64_t *path_blank, *path_label;   //   and its last node
 
-  static constexpr int64_t kAlign = 16;
-
-  FASTCTC_HD BeamState(void* base, int64_t beam_size) {
-    stride = (beam_size + kAlign - 1) / kAlign * kAlign;
-    Workspace w(base);
-    header = w.take<BeamHeader>(1);
+  FASTCTC_HD BeamScores(Workspace& w, int64_t stride) {
     total = w.take<double>(stride);
     blank = w.take<double>(stride);
     nothing = w.take<double>(stride);
@@ -77,26 +63,41 @@ struct BeamState {
     peak_label = w.take<double>(stride);
     path_blank = w.take<int64_t>(stride);
     path_label = w.take<int64_t>(stride);
-    last = w.take<int32_t>(stride);
-    parent = w.take<int32_t>(stride);
-    length = w.take<int32_t>(stride);
-    hash = w.take<uint64_t>(stride);
-    parent_hash = w.take<uint64_t>(stride);
-    order = w.take<int32_t>(stride);
-    size_ = w.size();
-  }
-  static FASTCTC_HD size_t bytes(int64_t beam_size) { return BeamState(nullptr, beam_size).size_; }
-
-  // The last node of the best path of the prefix in a slot, and the peak of its last token.
-  FASTCTC_HD int64_t path(int64_t slot) const {
-    return best_label[slot] > best_blank[slot] ? path_label[slot] : path_blank[slot];
-  }
-  FASTCTC_HD double peak(int64_t slot) const {
-    return best_label[slot] > best_blank[slot] ? peak_label[slot] : peak_blank[slot];
   }
 
- private:
-  size_t size_;
+  // Of the best path of the prefix in a slot.
+  FASTCTC_HD bool ends_in_label(int64_t slot) const { return best_label[slot] > best_blank[slot]; }
+  FASTCTC_HD int64_t path(int64_t slot) const { return ends_in_label(slot) ? path_label[slot] : path_blank[slot]; }
+  FASTCTC_HD double peak(int64_t slot) const { return ends_in_label(slot) ? peak_label[slot] : peak_blank[slot]; }
+};
+
+// A prefix keeps its slot for as long as it is in the beam. A slot without a prefix has total -inf.
+struct BeamState {
+  // beam_size, rounded up: arrays have room for full vectors and are 64-byte aligned.
+  static FASTCTC_HD int64_t stride_for(int64_t beam_size) { return (beam_size + 15) / 16 * 16; }
+
+  Workspace memory;
+  int64_t stride;
+  BeamHeader* header;
+  BeamScores scores;
+  int32_t* last;    // token; the blank for the empty prefix and for no prefix
+  int32_t* parent;  // slot of the prefix one token shorter, -1 if it is not in the beam
+  int32_t* length;
+  uint64_t *hash, *parent_hash;
+  int32_t* order;  // slots by rank
+
+  FASTCTC_HD BeamState(void* base, int64_t beam_size)
+      : memory(base),
+        stride(stride_for(beam_size)),
+        header(memory.take<BeamHeader>(1)),
+        scores(memory, stride),
+        last(memory.take<int32_t>(stride)),
+        parent(memory.take<int32_t>(stride)),
+        length(memory.take<int32_t>(stride)),
+        hash(memory.take<uint64_t>(stride)),
+        parent_hash(memory.take<uint64_t>(stride)),
+        order(memory.take<int32_t>(stride)) {}
+  static FASTCTC_HD size_t bytes(int64_t beam_size) { return BeamState(nullptr, beam_size).memory.size(); }
 };
 
 struct BeamResultParams {

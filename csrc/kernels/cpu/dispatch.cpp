@@ -1,4 +1,5 @@
 // Chooses, once, the best instruction set that both this binary and this processor have.
+#include "../beam_search.h"
 #include "../ctc_loss.h"
 #include "../ctc_tangent.h"
 #include "../greedy_decode.h"
@@ -17,6 +18,9 @@ namespace cpu {
   size_t ctc_tangent_workspace(const CtcTangentParams& p);                                               \
   void ctc_tangent(const CtcTangentParams& p, int64_t begin, int64_t end, void* workspace);              \
   void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end);                           \
+  size_t beam_search_workspace(const BeamSearchParams& p);                                               \
+  void beam_search(const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace);              \
+  void beam_search_result(const BeamResultParams& p, int64_t begin, int64_t end);                        \
   }
 #define FASTCTC_TABLE(isa)           \
   {#isa,                             \
@@ -28,7 +32,10 @@ namespace cpu {
    isa::ctc_loss_backward,           \
    isa::ctc_tangent_workspace,       \
    isa::ctc_tangent,                 \
-   isa::greedy_decode}
+   isa::greedy_decode,               \
+   isa::beam_search_workspace,       \
+   isa::beam_search,                 \
+   isa::beam_search_result}
 
 FASTCTC_DECLARE(baseline)
 #ifdef FASTCTC_X86_64
@@ -49,6 +56,9 @@ struct Kernels {
   decltype(&baseline::ctc_tangent_workspace) tangent_workspace;
   decltype(&baseline::ctc_tangent) tangent;
   decltype(&baseline::greedy_decode) greedy;
+  decltype(&baseline::beam_search_workspace) beam_workspace;
+  decltype(&baseline::beam_search) beam;
+  decltype(&baseline::beam_search_result) beam_result;
 };
 
 Kernels choose() {
@@ -87,6 +97,11 @@ void ctc_tangent(const CtcTangentParams& p, int64_t begin, int64_t end, void* wo
   kernels().tangent(p, begin, end, workspace);
 }
 void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end) { kernels().greedy(p, begin, end); }
+size_t beam_search_workspace(const BeamSearchParams& p) { return kernels().beam_workspace(p); }
+void beam_search(const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace) {
+  kernels().beam(p, begin, end, workspace);
+}
+void beam_search_result(const BeamResultParams& p, int64_t begin, int64_t end) { kernels().beam_result(p, begin, end); }
 const char* instruction_set() { return kernels().name; }
 
 }  // namespace cpu
