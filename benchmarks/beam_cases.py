@@ -1,9 +1,9 @@
 """What the beam search benchmark decodes: shapes, and log-probabilities drawn from a seed.
 
-    peaked   as of a trained network: the best class of a frame has probability 0.8 on average (u^(1/4), u uniform
-             in [0, 1]), in 60% of the frames it is the blank, otherwise any token; the rest is spread by a softmax
-             of normal variables with standard deviation 2
-    flat     the log-softmax of standard normal logits: nothing can be cut, every frame changes the beam
+peaked   as of a trained network: the best class of a frame has probability 0.8 on average (u^(1/4), u uniform
+         in [0, 1]), in 60% of the frames it is the blank, otherwise any token; the rest is spread by a softmax
+         of normal variables with standard deviation 2
+flat     the log-softmax of standard normal logits: nothing can be cut, every frame changes the beam
 """
 
 from __future__ import annotations

@@ -1,22 +1,23 @@
 """The beam searches that are compared, each called as it likes best; none with a language model or a lexicon.
 
-    fastctc               fastctc.beam_search with its default, exact settings and nbest=1
-    fastctc_nbest         the same, nbest=beam
-    fastctc_cut           the same as fastctc, with the cuts that are pyctcdecode's defaults
-    fastctc_threads       the same as fastctc, with more threads
-    fastctc_device        the same as fastctc, the result left on the GPU (CUDA only); fastctc_graph in a CUDA graph
-    flashlight            flashlight-text, log_add, the beam + 2 best tokens of a frame, no threshold: next to lossless
-    flashlight_max        the same without log_add, which is its default: scores are those of the best path
-    flashlight_fast       log_add, the 5 best tokens of a frame, beam_threshold 10
-    torchaudio            torchaudio's ctc_decoder, which has flashlight inside: set as `flashlight`
-    fast_ctc_decode       fast-ctc-decode, beam_cut_threshold 1e-3 (or 1/(2C), it must be less than 1/C); one-best
-    pyctcdecode           pyctcdecode as it comes: tokens below exp(-5) and beams below exp(-10) are cut
-    ctcdecode             parlance/ctcdecode, nothing cut
-    cuda_ctc_decoder      torchaudio's, blank_skip_threshold 1: no frame is skipped; CUDA only
-    cuda_ctc_decoder_skip the same as it comes: frames where the blank has more than 0.95 are skipped
+fastctc            fastctc.beam_search as it comes: exact cuts only, nbest=1
+fastctc_nbest      the same, nbest=beam; fastctc_exact: with exact_scores too
+fastctc_cut        the same as fastctc, with token_threshold 5 and beam_threshold 10, much as pyctcdecode cuts
+fastctc_threads    the same as fastctc, with more threads (CPU only)
+fastctc_device     the same as fastctc, the result left on the GPU (CUDA only)
 
-All but fastctc and the last three take one sequence at a time: the loop over the batch is then part of the call, as it is
-for their users, and so is what it takes to get the best hypothesis's labels. fastctc is timed with `.to_list()`.
+flashlight         flashlight-text, log_add, a frame's beam + 2 best tokens, no threshold: next to lossless
+flashlight_max     the same without log_add, which is its default: scores are those of the best path
+flashlight_fast    log_add, the 5 best tokens, beam_threshold 10
+torchaudio         its ctc_decoder, which has flashlight inside: set as `flashlight`
+fast_ctc_decode    fast-ctc-decode, beam_cut_threshold 1e-3 or 1/(2C), for it must be less than 1/C; one-best
+pyctcdecode        as it comes: tokens below exp(-5) and beams exp(-10) below the best are cut
+ctcdecode          parlance/ctcdecode, nothing cut
+cuda_ctc_decoder   torchaudio's, blank_skip_threshold 1: no frame is skipped (CUDA only)
+cuda_ctc_decoder_skip   as it comes: frames where the blank has more than 0.95 are skipped
+
+fastctc is timed with its `.to_list()`, the others with what it takes to get the best labels or text. flashlight and
+fast-ctc-decode take one sequence at a time: the loop over the batch is part of the call, as it is for their users.
 """
 
 from __future__ import annotations
@@ -125,15 +126,16 @@ class Flashlight(Decoder):
 class Torchaudio(Decoder):
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
-        names = ["-", "|", *(f"t{i}" for i in range(2, shape.C))]  # with the names of blank and silence
         self.decoder = importlib.import_module("torchaudio.models.decoder").ctc_decoder(
             lexicon=None,
-            tokens=names,
+            tokens=[f"t{i}" for i in range(shape.C)],
             nbest=1,
             beam_size=shape.W,
             beam_size_token=min(shape.C, shape.W + 2),
             beam_threshold=1e9,
             log_add=True,
+            blank_token=f"t{BLANK}",
+            sil_token=f"t{BLANK}",  # it is put at either end
         )
 
     def __call__(self, log_probs: Tensor) -> Any:
@@ -191,9 +193,7 @@ class Pyctcdecode(Decoder):
         return self.decoder.decode_beams_batch(None, log_probs, beam_width=self.shape.W)
 
     def hypotheses(self, raw: Any) -> Hypotheses:
-        return [
-            [[ord(character) - self.FIRST for character in beam[0]] for beam in sample] for sample in raw
-        ]
+        return [[[ord(character) - self.FIRST for character in beam[0]] for beam in sample] for sample in raw]
 
 
 class Ctcdecode(Decoder):
@@ -294,6 +294,7 @@ def ours(shape: Shape, device: torch.device, threads: int) -> dict[str, Fastctc]
     sides = {
         "fastctc": Fastctc(shape),
         "fastctc_nbest": Fastctc(shape, nbest=shape.W),
+        "fastctc_exact": Fastctc(shape, nbest=shape.W, exact_scores=True),
         "fastctc_cut": Fastctc(shape, token_threshold=5.0, beam_threshold=10.0),
     }
     if device.type == "cuda":

@@ -19,8 +19,26 @@ from memory import RESOLUTION
 from timing import copy_bandwidth
 
 Row = dict[str, Any]
-TITLES = {"fastctc_graph": "fastctc graph", "cudnn": "cuDNN", "paddle": "Paddle"}
-ORDER = ["fastctc", "fastctc_graph", "torch", "cudnn", "optax", "paddle"]
+TITLES = {  # of sides
+    "fastctc_graph": "fastctc graph",
+    "fastctc_device": "fastctc, result left on the GPU",
+    "fastctc_threads": "fastctc, more threads",
+    "fastctc_nbest": "fastctc, n-best",
+    "fastctc_exact": "fastctc, n-best with exact scores",
+    "fastctc_cut": "fastctc with cuts",
+    "cudnn": "cuDNN",
+    "paddle": "Paddle",
+    "flashlight_max": "flashlight, best path",
+    "flashlight_fast": "flashlight with cuts",
+    "fast_ctc_decode": "fast-ctc-decode",
+    "cuda_ctc_decoder_skip": "cuda_ctc_decoder, frames skipped",
+}
+ORDER = [  # of sides, in tables and plots
+    *["fastctc", "fastctc_graph", "fastctc_device", "fastctc_threads", "fastctc_nbest", "fastctc_exact"],
+    *["fastctc_cut", "torch", "cudnn", "optax", "paddle", "cuda_ctc_decoder", "cuda_ctc_decoder_skip"],
+    *["flashlight", "flashlight_max", "flashlight_fast", "torchaudio", "fast_ctc_decode", "pyctcdecode"],
+    "ctcdecode",
+]
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
