@@ -217,6 +217,17 @@ def test_one_path_when_there_are_just_enough_frames(
     torch.testing.assert_close(grad.cpu(), expected.float(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("spare", [0, 1])
+@pytest.mark.parametrize("length", [16, 63, 64, 65, 80, 128, 200])
+def test_targets_as_long_as_their_input(device: Device, length: int, spare: int) -> None:
+    """All states but those on a diagonal are left out, the blocks and tiles of frames among them."""
+    for dtype in (torch.float32, torch.float64):
+        batch = random_batch(length + spare, 1, length + 1, length)
+        batch.targets = torch.arange(1, length + 1).unsqueeze(0)
+        batch.x = batch.x.detach().to(dtype).log_softmax(2).requires_grad_()
+        check_against_reference(batch.to(device))
+
+
 @from_log_probs_and_logits
 def test_one_frame_too_few_is_infinite(device: Device, from_logits: bool) -> None:
     x = torch.zeros(5, 1, 4, device=device.torch, requires_grad=True)

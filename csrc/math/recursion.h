@@ -179,7 +179,8 @@ FASTCTC_HD void run_block(int64_t registers, const Sequence<X>& q, const States<
 }
 
 // Frames [t0, t1) in direction D, in blocks of at most K registers. Tiles that no complete path crosses are left out:
-// label i is reached at frame i at the earliest, and must be reached S - i frames before the end at the latest.
+// label i is reached at frame i at the earliest, and must be reached S - i frames before the end at the latest. A block
+// is not left out, though, where a path is in it just before the tile: it hands its neighbor the state at its edge.
 template <Direction D, Keep keep, class X, int K>
 FASTCTC_HD void run(const Sequence<X>& q, const States<X>& states, int64_t t0, int64_t t1) {
   using W = typename X::Warp;
@@ -194,7 +195,7 @@ FASTCTC_HD void run(const Sequence<X>& q, const States<X>& states, int64_t t0, i
       const int64_t i0 = (forward ? k : blocks - 1 - k) * block;
       const int64_t size = q.slots - i0 < block ? q.slots - i0 : block;
       const Memory in = q.carries + k * kTile, out = in + kTile;
-      if (i0 <= to && i0 + size > q.length - (q.frames - from)) {
+      if (i0 <= to + 1 && i0 + size >= q.length - (q.frames - from)) {
         run_block<D, keep, X, K>(size / W::N, q, states, i0, from, to, k > 0 ? in : Memory{},
                                  k + 1 < blocks ? out : Memory{});
       } else {

@@ -1,0 +1,542 @@
+// The beam of a prefix search on its way through the frames of one sample.
+//
+// Most frames are short work: the stays of all prefixes, vectors of them at a time; one pass over the row, which finds
+// no class that could bring a new prefix into the beam; and the ranks are as they were.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "../beam_search.h"
+#include "lanes.h"
+#include "rank.h"
+#include "rows.h"
+#include "top_tokens.h"
+
+namespace fastctc {
+namespace cpu {
+namespace FASTCTC_ISA {
+
+constexpr double kNever = -INFINITY;
+
+// Prefixes that may be in the next beam, in the order of equal scores: stays, then extensions.
+struct Candidates {
+  double* score;
+  int32_t* slot;   // of the prefix that stays or is extended
+  int32_t* token;  // its place in the frame's tokens; kStays
+};
+constexpr int32_t kStays = -1;
+
+// A prefix that was not in the beam.
+template <class Scorer>
+struct Birth {
+  double score, best, y;
+  uint64_t hash, parent_hash;
+  int32_t token, parent, length, node;
+  typename Scorer::Extension extension;
+};
+
+inline int64_t max_extensions(int64_t beam_size) {
+  int64_t sum = 0;
+  for (int64_t rank = 0; rank < beam_size; ++rank) sum += extensions_of_rank(rank, beam_size);
+  return sum;
+}
+
+// The working memory of a thread. Where a scorer weighs, its states live here, for one whole utterance.
+template <class Scalar, class Scorer = NoScorer>
+struct Scratch {
+  Workspace memory;
+  BeamScores next;
+  Scalar *row, *maxima;
+  Token<Scalar>* found;
+  int32_t* token;      // of this frame, most probable first
+  double *y, *y_last;  // log-probabilities of these; of the last token of each slot
+  int32_t* reach;      // of each slot: where from total[0] (and best[0]) on stands what leads there from its parent
+  int32_t *child, *sibling;              // of each slot: its first child; the next child of its parent; -1: none
+  int32_t* vacant;                       // slots
+  uint8_t* restarts;                     // of each slot: does its best path now come from the parent?
+  uint8_t* dropped;                      // of each slot
+  typename Scorer::State* scorer_state;  // of each slot
+  double* weight;                        // of each slot: what the scorer gave for its last token
+  Candidates candidates;
+  int32_t* ranked;  // candidates or tokens, best first
+  Birth<Scorer>* births;
+
+  Scratch(void* base, const BeamSearchParams& p)
+      : memory(base),
+        next(memory, BeamState::stride_for(p.beam_size)),
+        row(memory.take<Scalar>(p.classes)),
+        maxima(memory.take<Scalar>(p.classes)),
+        found(memory.take<Token<Scalar>>(p.classes)),
+        token(memory.take<int32_t>(p.classes)) {
+    const int64_t slots = BeamState::stride_for(p.beam_size);
+    y = memory.take<double>(p.classes + kRankedTogether);
+    y_last = memory.take<double>(slots);
+    reach = memory.take<int32_t>(slots);
+    child = memory.take<int32_t>(slots);
+    sibling = memory.take<int32_t>(slots);
+    vacant = memory.take<int32_t>(slots);
+    scorer_state = memory.take<typename Scorer::State>(Scorer::kWeighs ? slots : 0);
+    weight = memory.take<double>(Scorer::kWeighs ? slots : 0);
+    restarts = memory.take<uint8_t>(slots);
+    dropped = memory.take<uint8_t>(slots);
+    const int64_t extensions = Scorer::kWeighs ? p.beam_size * p.classes : max_extensions(p.beam_size);
+    const int64_t count = std::max(p.beam_size + extensions, p.classes) + kRankedTogether;
+    candidates = {memory.take<double>(count), memory.take<int32_t>(count), memory.take<int32_t>(count)};
+    ranked = memory.take<int32_t>(count);
+    births = memory.take<Birth<Scorer>>(p.beam_size);
+  }
+};
+
+// The beam of one sample on its way through the frames.
+template <class Scalar, class Scorer = NoScorer>
+class Beam {
+ public:
+  Beam(const BeamSearchParams& p, int64_t n, const Scratch<Scalar, Scorer>& scratch, const Scorer& scorer = {});
+
+  bool alive() const { return head().size > 0 && head().status == kOk; }
+  void fail(Status status) { head().status = status; }
+  // One frame, whose log-probabilities are x less `denominator`.
+  void advance(const Scalar* x, double denominator);
+  // Leaves everything in the state.
+  void finish() {
+    if (now_.total != s_.scores.total) memcpy(s_.scores.total, now_.total, sizeof(double) * 12 * size_t(s_.stride));
+  }
+
+ private:
+  BeamHeader& head() const { return *s_.header; }
+  void start();
+  void link();
+  bool blank_for_certain(double y_blank) const { return y_blank > p_.blank_skip; }
+  void take_for_blank(double y_blank);
+  void stay(const Scalar* x, double denominator, double y_blank);
+  int64_t find_tokens(const Scalar* x, double denominator, double threshold);
+  double worst_stay() const;
+  double least_of_next_beam(int64_t tokens, double worst) const;
+  int64_t find_candidates(int64_t tokens, double worst);
+  bool has_child(int32_t slot, int32_t token) const;
+  void select(int64_t candidates);
+  void restart(int32_t slot);
+  Birth<Scorer> born(int32_t candidate);
+  int32_t add_node(int32_t parent, bool after_blank, int32_t token);
+  void drop(int32_t slot);
+  int32_t settle(const Birth<Scorer>& birth);
+  void adopt_orphans(int32_t slot, const Birth<Scorer>& birth);
+
+  const BeamSearchParams& p_;
+  const BeamState s_;
+  const Scorer scorer_;
+  const Scratch<Scalar, Scorer>& w_;
+  BeamScores now_, next_;
+  BeamNode* const arena_;
+  int32_t orphans_ = 0, vacancies_ = 0;
+};
+
+template <class Scalar, class Scorer>
+Beam<Scalar, Scorer>::Beam(const BeamSearchParams& p, int64_t n, const Scratch<Scalar, Scorer>& scratch,
+                           const Scorer& scorer)
+    : p_(p),
+      s_(p.state + n * p.state_stride, p.beam_size),
+      scorer_(scorer),
+      w_(scratch),
+      now_(s_.scores),
+      next_(scratch.next),
+      arena_(p.arena + n * p.arena_stride) {
+  if (!head().started) start();
+  link();
+}
+
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::start() {
+  head() = {};
+  head().started = head().size = head().slots = 1;
+  for (double* array : {now_.total, now_.blank, now_.nothing, now_.best, now_.best_blank, now_.best_nothing, now_.label,
+                        now_.best_label, now_.peak_blank, now_.peak_label}) {
+    std::fill_n(array, s_.stride, kNever);
+  }
+  std::fill_n(now_.path_blank, s_.stride, -1);
+  std::fill_n(now_.path_label, s_.stride, -1);
+  std::fill_n(s_.last, s_.stride, int32_t(p_.blank));
+  std::fill_n(s_.parent, s_.stride, -1);
+  now_.total[0] = now_.blank[0] = now_.best[0] = now_.best_blank[0] = 0;
+  s_.length[0] = 0;
+  s_.hash[0] = kEmptyPrefix;
+  s_.parent_hash[0] = 0;
+  s_.order[0] = 0;
+  if constexpr (Scorer::kWeighs) {
+    std::fill_n(w_.weight, s_.stride, 0.0);
+    w_.scorer_state[0] = scorer_.start();
+  }
+}
+
+// What follows from the parents.
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::link() {
+  const int32_t nothing = int32_t(2 * s_.stride);
+  std::fill_n(next_.nothing, s_.stride, kNever);
+  std::fill_n(next_.best_nothing, s_.stride, kNever);
+  std::fill_n(w_.reach, s_.stride, nothing);
+  std::fill_n(w_.y_last, s_.stride, 0.0);
+  std::fill_n(w_.child, s_.stride, -1);
+  for (int32_t slot = 0; slot < head().slots; ++slot) {
+    const int32_t parent = s_.parent[slot];
+    if (!(now_.total[slot] > kNever)) {
+      w_.vacant[vacancies_++] = slot;
+    } else if (parent >= 0) {
+      w_.reach[slot] = parent + (s_.last[parent] == s_.last[slot] ? int32_t(s_.stride) : 0);
+      w_.sibling[slot] = w_.child[parent];
+      w_.child[parent] = slot;
+    } else if (s_.length[slot] > 0) {
+      ++orphans_;
+    }
+  }
+}
+
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::advance(const Scalar* x, double denominator) {
+  const double y_blank = log_prob(double(x[p_.blank]), denominator);
+  double worst = INFINITY;
+  if (blank_for_certain(y_blank)) {
+    take_for_blank(y_blank);
+  } else {
+    stay(x, denominator, y_blank);
+    worst = head().size == p_.beam_size ? worst_stay() : kNever;
+  }
+  // A token that brings no prefix above the worst stay with the best of them, does so with none.
+  const double best = now_.total[s_.order[0]], rounding = 4e-16 * (std::abs(worst) + std::abs(best));
+  const int64_t tokens = find_tokens(x, denominator, std::isfinite(worst) ? worst - best - rounding : worst);
+  if (head().status != kOk) return;
+  const int64_t candidates = find_candidates(tokens, worst);
+  rank(w_.candidates.score, candidates, w_.ranked);
+  select(candidates);
+  std::swap(now_, next_);
+  ++head().frame;
+}
+
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::take_for_blank(double y_blank) {
+  for (int64_t j = 0; j < head().slots; ++j) {
+    const bool from_label = now_.ends_in_label(j);
+    next_.total[j] = next_.blank[j] = now_.total[j] + y_blank;
+    next_.best[j] = next_.best_blank[j] = now_.best[j] + y_blank;
+    next_.label[j] = next_.best_label[j] = kNever;
+    next_.path_blank[j] = from_label ? now_.path_label[j] : now_.path_blank[j];
+    next_.peak_blank[j] = from_label ? now_.peak_label[j] : now_.peak_blank[j];
+    next_.path_label[j] = -1;
+    next_.peak_label[j] = kNever;
+    w_.restarts[j] = 0;
+  }
+}
+
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::stay(const Scalar* x, double denominator, double y_blank) {
+  using L = Lanes<double>;
+  const int64_t slots = head().slots;
+  for (int64_t j = 0; j < slots; ++j) w_.y_last[j] = double(x[s_.last[j]]);
+  const auto masked = L::set(kZeroLog), all = L::set(kNever), blank = L::set(y_blank);
+  const auto integers = [](int64_t* p) { return reinterpret_cast<double*>(p); };  // moved, never computed with
+  for (int64_t j = 0; j < slots; j += L::N) {
+    const auto score = L::load(w_.y_last + j);
+    const auto y = L::select(L::less(score, masked), all, score - L::set(denominator));
+    const Prefixes<L> p = {L::load(now_.total + j), L::load(now_.blank + j), L::load(now_.label + j),
+                           L::load(now_.best_blank + j), L::load(now_.best_label + j)};
+    const auto everywhere = L::first(L::N);
+    auto reach = L::gather(now_.total, w_.reach + j, everywhere);
+    auto best_reach = L::gather(now_.best, w_.reach + j, everywhere);
+    if constexpr (Scorer::kWeighs) {
+      reach += L::load(w_.weight + j);
+      best_reach += L::load(w_.weight + j);
+    }
+    const Prefixes<L> q = fastctc::stay<L>(p, reach, best_reach, y, blank);
+    L::store(next_.total + j, q.total);
+    L::store(next_.blank + j, q.blank);
+    L::store(next_.label + j, q.label);
+    L::store(next_.best_blank + j, q.best_blank);
+    L::store(next_.best_label + j, q.best_label);
+    L::store(next_.best + j, L::max(q.best_blank, q.best_label));
+
+    const auto from_label = L::less(p.best_blank, p.best_label), from_parent = L::less(p.best_label, best_reach);
+    const auto path_label = L::load(integers(now_.path_label) + j), peak_label = L::load(now_.peak_label + j);
+    const auto path_blank = L::load(integers(now_.path_blank) + j), peak_blank = L::load(now_.peak_blank + j);
+    L::store(integers(next_.path_blank) + j, L::select(from_label, path_label, path_blank));
+    L::store(next_.peak_blank + j, L::select(from_label, peak_label, peak_blank));
+    L::store(integers(next_.path_label) + j, path_label);
+    L::store(next_.peak_label + j, L::select(from_parent, y, L::max(peak_label, y)));
+    const uint32_t bits = L::bits(from_parent);
+    for (int i = 0; i < L::N; ++i) w_.restarts[j + i] = uint8_t(bits >> i & 1);
+  }
+}
+
+template <class Scalar, class Scorer>
+double Beam<Scalar, Scorer>::worst_stay() const {
+  double worst = INFINITY;
+  for (int64_t j = 0; j < head().slots; ++j) worst = next_.total[j] < worst ? next_.total[j] : worst;
+  return worst;
+}
+
+// The tokens of more than `threshold`, most probable first. Fails if there is something in the row that is no
+// log-probability.
+template <class Scalar, class Scorer>
+int64_t Beam<Scalar, Scorer>::find_tokens(const Scalar* x, double denominator, double threshold) {
+  if (p_.token_threshold < INFINITY) {
+    const double best = log_prob(double(row_max(x, p_.classes)), denominator);
+    threshold = std::max(threshold, std::nextafter(best - p_.token_threshold, kNever));
+  }
+  // What a scorer thinks of a token is not known yet.
+  const int64_t matter = Scorer::kWeighs ? p_.classes - 1 : tokens_that_matter(p_.classes, p_.beam_size);
+  const Scalar faulty = Scalar(denominator + kLargestLogProb), lowest = Scalar(kZeroLog);
+  Scalar bound = std::max(std::nextafter(Scalar(threshold + denominator), Scalar(kNever)), lowest);
+  int64_t count = tokens_from(x, p_.classes, std::min(bound, faulty), 4 * matter, w_.found);
+  if (count < 0) {
+    bound = std::max(bound, reached_by(x, p_.classes, matter + 1, w_.maxima));  // one may be the blank
+    count = tokens_from(x, p_.classes, std::min(bound, faulty), p_.classes, w_.found);
+  }
+  int64_t kept = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const Token<Scalar> token = w_.found[i];
+    const double y = log_prob(double(token.x), denominator);
+    if (y != y) fail(kNotANumber);
+    if (y > kLargestLogProb && head().status == kOk) fail(kInvalid);
+    if (y > threshold && token.id != p_.blank) w_.found[kept++] = token;
+  }
+  if (kept > kCounted && kept > matter) {
+    std::nth_element(w_.found, w_.found + matter, w_.found + kept);
+    kept = matter;
+    std::sort(w_.found, w_.found + kept);
+  }
+  for (int64_t i = 0; i < kept; ++i) w_.y[i] = double(w_.found[i].x);
+  rank(w_.y, kept, w_.ranked);
+  kept = std::min(kept, matter);
+  for (int64_t i = 0; i < kept; ++i) {
+    const Token<Scalar> token = w_.found[w_.ranked[i]];
+    w_.token[i] = token.id;
+    w_.y[i] = log_prob(double(token.x), denominator);
+  }
+  return kept;
+}
+
+// No prefix with a lower score is in the next beam: there are W others that reach this one.
+template <class Scalar, class Scorer>
+double Beam<Scalar, Scorer>::least_of_next_beam(int64_t tokens, double worst) const {
+  const int64_t W = p_.beam_size;
+  double least = worst;
+  if (Scorer::kWeighs || head().size < W) return least;
+  // The best prefixes by the first 1, 2 or 4 tokens: as many extensions, less those that repeat a last token.
+  const auto id = [&](int64_t k) { return k < tokens ? w_.token[k] : -1; };
+  const int32_t first = id(0), second = id(1), third = id(2), fourth = id(3);
+  int64_t by_one = 0, by_two = tokens < 2 ? -2 * W : 0, by_four = tokens < 4 ? -4 * W : 0;
+  const auto reached = [&](int64_t& count, int64_t more, double score) {
+    if (count < W && count + more >= W) least = std::max(least, score);
+    count += more;
+  };
+  for (int64_t rank = 0; rank < W && by_one < W; ++rank) {
+    const int32_t slot = s_.order[rank], last = s_.last[slot];
+    const double total = now_.total[slot];
+    const int repeats_one = last == first, repeats_two = repeats_one + (last == second);
+    reached(by_one, 1 - repeats_one, total + w_.y[0]);
+    reached(by_two, 2 - repeats_two, total + w_.y[std::min<int64_t>(1, tokens - 1)]);
+    reached(by_four, 4 - repeats_two - (last == third) - (last == fourth),
+            total + w_.y[std::min<int64_t>(3, tokens - 1)]);
+  }
+  for (int64_t k = 8; k <= tokens; k *= 2) {  // by the first k, of which each prefix may repeat one
+    const int64_t ranks = (W + k - 2) / (k - 1);
+    least = std::max(least, now_.total[s_.order[ranks - 1]] + w_.y[k - 1]);
+  }
+  return least;
+}
+
+// Stays, then the extensions that beat the worst of them.
+template <class Scalar, class Scorer>
+int64_t Beam<Scalar, Scorer>::find_candidates(int64_t tokens, double worst) {
+  const double least = tokens > 0 ? least_of_next_beam(tokens, worst) : kNever;
+  const Candidates& found = w_.candidates;
+  int64_t count = 0;
+  for (int64_t rank = 0; rank < head().size; ++rank) {
+    const int32_t slot = s_.order[rank];
+    const double score = next_.total[slot];
+    found.score[count] = score;
+    found.slot[count] = slot;
+    found.token[count] = kStays;
+    w_.dropped[slot] = 1;
+    count += score >= least && score > kNever;
+  }
+  for (int64_t rank = 0; tokens > 0 && rank < head().size; ++rank) {
+    const int32_t slot = s_.order[rank];
+    const double total = now_.total[slot];
+    const int64_t end = Scorer::kWeighs ? tokens : std::min(tokens, extensions_of_rank(rank, p_.beam_size));
+    for (int64_t k = 0; k < end; ++k) {
+      const int32_t token = w_.token[k];
+      double score = total + w_.y[k];
+      if (!(score > worst && score >= least)) {
+        if (k == 0) return count;
+        break;
+      }
+      if (token == s_.last[slot]) score = now_.blank[slot] + w_.y[k];
+      if (Scorer::kWeighs && score > worst) score += scorer_.extend(w_.scorer_state[slot], token).weight;
+      if (!(score > worst && score >= least) || has_child(slot, token)) continue;
+      found.score[count] = score;
+      found.slot[count] = slot;
+      found.token[count] = int32_t(k);
+      ++count;
+    }
+  }
+  return count;
+}
+
+template <class Scalar, class Scorer>
+bool Beam<Scalar, Scorer>::has_child(int32_t slot, int32_t token) const {
+  for (int32_t child = w_.child[slot]; child >= 0; child = w_.sibling[child]) {
+    if (s_.last[child] == token) return true;
+  }
+  return false;
+}
+
+// The next beam: the best candidates.
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::select(int64_t candidates) {
+  const Candidates& found = w_.candidates;
+  const double lowest = candidates > 0 ? found.score[w_.ranked[0]] - p_.beam_threshold : kNever;
+  const int64_t limit = std::min(candidates, p_.beam_size);
+  int64_t size = 0, births = 0;
+  for (; size < limit && !(found.score[w_.ranked[size]] < lowest); ++size) {
+    const int32_t i = w_.ranked[size], slot = found.slot[i];
+    if (found.token[i] == kStays) {
+      w_.dropped[slot] = 0;
+      if (w_.restarts[slot]) restart(slot);
+    } else {
+      w_.births[births++] = born(i);
+    }
+  }
+  for (int64_t rank = 0; rank < head().size; ++rank) {
+    if (w_.dropped[s_.order[rank]]) drop(s_.order[rank]);
+  }
+  for (int64_t i = 0; i < births; ++i) {
+    if (w_.births[i].parent >= 0 && w_.dropped[w_.births[i].parent]) w_.births[i].parent = -1;
+  }
+  births = 0;
+  for (int64_t rank = 0; rank < size; ++rank) {
+    const int32_t i = w_.ranked[rank];
+    s_.order[rank] = found.token[i] == kStays ? found.slot[i] : settle(w_.births[births++]);
+  }
+  head().size = int32_t(size);
+}
+
+// The best path of a prefix in its last token now comes from the parent.
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::restart(int32_t slot) {
+  next_.path_label[slot] = add_node(s_.parent[slot], w_.reach[slot] >= s_.stride, s_.last[slot]);
+}
+
+template <class Scalar, class Scorer>
+Birth<Scorer> Beam<Scalar, Scorer>::born(int32_t candidate) {
+  const int32_t parent = w_.candidates.slot[candidate], place = w_.candidates.token[candidate];
+  const int32_t token = w_.token[place];
+  const double y = w_.y[place];
+  const bool after_blank = token == s_.last[parent];
+  Birth<Scorer> birth;
+  birth.score = w_.candidates.score[candidate];
+  birth.best = (after_blank ? now_.best_blank[parent] : now_.best[parent]) + y;
+  birth.y = y;
+  if constexpr (Scorer::kWeighs) {
+    birth.extension = scorer_.extend(w_.scorer_state[parent], token);
+    birth.best += birth.extension.weight;
+  }
+  birth.parent_hash = s_.hash[parent];
+  birth.hash = extend_hash(birth.parent_hash, token);
+  birth.token = token;
+  birth.parent = parent;
+  birth.length = s_.length[parent] + 1;
+  birth.node = add_node(parent, after_blank, token);
+  return birth;
+}
+
+// A token after the best path of a prefix, or the best one that ends in the blank.
+template <class Scalar, class Scorer>
+int32_t Beam<Scalar, Scorer>::add_node(int32_t parent, bool after_blank, int32_t token) {
+  const bool from_label = !after_blank && now_.ends_in_label(parent);
+  const int64_t previous = from_label ? now_.path_label[parent] : now_.path_blank[parent];
+  const double peak = from_label ? now_.peak_label[parent] : now_.peak_blank[parent];
+  arena_[head().nodes] = {int32_t(previous), token, int32_t(head().frame), float(peak)};
+  return int32_t(head().nodes++);
+}
+
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::drop(int32_t slot) {
+  for (int32_t child = w_.child[slot]; child >= 0; child = w_.sibling[child]) {
+    s_.parent[child] = -1;
+    w_.reach[child] = int32_t(2 * s_.stride);
+    ++orphans_;
+  }
+  w_.child[slot] = -1;
+  const int32_t parent = s_.parent[slot];
+  if (parent >= 0) {
+    int32_t* link = &w_.child[parent];
+    while (*link != slot) link = &w_.sibling[*link];
+    *link = w_.sibling[slot];
+  } else if (s_.length[slot] > 0) {
+    --orphans_;
+  }
+  for (double* array : {next_.total, next_.blank, next_.label, next_.best, next_.best_blank, next_.best_label}) {
+    array[slot] = kNever;
+  }
+  s_.last[slot] = int32_t(p_.blank);
+  s_.parent[slot] = -1;
+  w_.reach[slot] = int32_t(2 * s_.stride);
+  w_.vacant[vacancies_++] = slot;
+}
+
+template <class Scalar, class Scorer>
+int32_t Beam<Scalar, Scorer>::settle(const Birth<Scorer>& birth) {
+  const int32_t slot = vacancies_ > 0 ? w_.vacant[--vacancies_] : head().slots++;
+  next_.total[slot] = next_.label[slot] = birth.score;
+  next_.best[slot] = next_.best_label[slot] = birth.best;
+  next_.blank[slot] = next_.best_blank[slot] = next_.peak_blank[slot] = kNever;
+  next_.peak_label[slot] = birth.y;
+  next_.path_label[slot] = birth.node;
+  next_.path_blank[slot] = -1;
+  s_.last[slot] = birth.token;
+  s_.length[slot] = birth.length;
+  s_.hash[slot] = birth.hash;
+  s_.parent_hash[slot] = birth.parent_hash;
+  s_.parent[slot] = birth.parent;
+  if constexpr (Scorer::kWeighs) {
+    w_.scorer_state[slot] = birth.extension.state;
+    w_.weight[slot] = birth.extension.weight;
+  }
+  w_.child[slot] = -1;
+  if (orphans_ > 0) adopt_orphans(slot, birth);
+  if (birth.parent >= 0) {
+    w_.reach[slot] = birth.parent + (s_.last[birth.parent] == birth.token ? int32_t(s_.stride) : 0);
+    w_.sibling[slot] = w_.child[birth.parent];
+    w_.child[birth.parent] = slot;
+  } else {
+    w_.reach[slot] = int32_t(2 * s_.stride);
+    ++orphans_;
+  }
+  return slot;
+}
+
+// Longer prefixes may have outlived this one.
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::adopt_orphans(int32_t slot, const Birth<Scorer>& birth) {
+  const int32_t slots = head().slots;
+  const uint64_t* const parent_hash = s_.parent_hash;
+  int64_t candidates = 0;
+  for (int32_t j = 0; j < slots; ++j) candidates += parent_hash[j] == birth.hash;
+  for (int32_t j = 0; candidates > 0 && j < slots; ++j) {
+    if (s_.parent[j] >= 0 || s_.parent_hash[j] != birth.hash || s_.length[j] != birth.length + 1) continue;
+    if (!(next_.total[j] > kNever) || j == slot) continue;
+    const int32_t before = arena_[next_.path(j)].previous;
+    if (arena_[before].token != birth.token) continue;
+    if (!spell_the_same(arena_, arena_[before].previous, arena_[birth.node].previous)) continue;
+    s_.parent[j] = slot;
+    w_.reach[j] = slot + (s_.last[j] == birth.token ? int32_t(s_.stride) : 0);
+    w_.sibling[j] = w_.child[slot];
+    w_.child[slot] = j;
+    --orphans_;
+  }
+}
+
+}  // namespace FASTCTC_ISA
+}  // namespace cpu
+}  // namespace fastctc
