@@ -191,9 +191,10 @@ def draw_ratios(axes: Axes, rows: list[dict[str, Any]], peers: list[str], kind: 
         bars = axes.bar(at, ratios, 0.92 * width, color=LOOK[peer][0], label=title(peer))
         axes.bar_label(bars, list(map(ratio_text, ratios)), fontsize=7, padding=1.5)
     axes.axhline(1, color=LOOK["fastctc"][0], lw=1.6, label="fastctc = 1")
-    a, b, c, d = kind.sizes
-    shapes = [f"{row['shape']}\n{row[a]}, {row[b]},\n{row[c]}, {row[d]}" for row in rows]
-    axes.set_xticks(range(len(rows)), shapes, fontsize=8)
+    pairs = [kind.sizes[:2], kind.sizes[2:]]
+    shapes = [",\n".join(", ".join(str(row[size]) for size in pair) for pair in pairs) for row in rows]
+    names = [f"{row['shape']}\n{shape}" for row, shape in zip(rows, shapes)]
+    axes.set_xticks(range(len(rows)), names, fontsize=8)
     axes.set_yscale(kind.ratio_scale)
     if kind.ratio_scale == "log":
         axes.yaxis.set_major_formatter(FuncFormatter(plain))

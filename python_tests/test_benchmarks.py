@@ -336,6 +336,21 @@ def test_exact_log_probs(load: Load) -> None:
             exact(none)
 
 
+def test_beam_search_figures_of_a_gpu(load: Load) -> None:
+    """All samples are searched at once there, and the floor is one reading of the input."""
+    bench, report = load("bench_beam_search"), load("beam_report")
+    row = {"shape": "d", "input": "flat", "N": 16, "T": 200, "C": 5000, "W": 10, "notes": ["no CUDA graph"]}
+    row["statistics"] = {"mean_max_p": 0.1, "blank_share": 0.0}
+    sides = {"fastctc": 2.0, "fastctc_device": 1.0, "cuda_ctc_decoder": 6.0}
+    row["sides"] = {name: {"median_ms": time, "min_ms": time} for name, time in sides.items()}
+    bench.add_ratios(row, {"gpu": "some", "copy_bytes_per_s": 4e12})
+    assert row["ratio"] == {"cuda_ctc_decoder": 3.0}
+    assert row["sides"]["fastctc"]["frame_us"] == pytest.approx(10.0)
+    assert row["floor_ms"] == pytest.approx(0.016)
+    assert "Floor 0.0160 ms. No CUDA graph." in report.caption(row)
+    assert len(report.result_table(row)) == 5
+
+
 def test_beam_inputs(load: Load) -> None:
     cases = load("beam_cases")
     for kind, mean in {"peaked": 0.8, "flat": 0.22}.items():
