@@ -153,9 +153,9 @@ def where(result: dict[str, Any]) -> str:
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """Beside the title, or above it where there are many sides."""
+    """Beside the title; in rows of three where there are many sides."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = len(labels) if len(labels) < 6 else 4
+    columns = len(labels) if len(labels) < 6 else 3
     figure.legend(handles, labels, loc="outside upper right", ncols=columns, frameon=False)
 
 
