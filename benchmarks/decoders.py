@@ -10,7 +10,7 @@ flashlight         flashlight-text, log_add, a frame's beam + 2 best tokens, no 
 flashlight_max     the same without log_add, which is its default: scores are those of the best path
 flashlight_fast    log_add, the 5 best tokens, beam_threshold 10
 torchaudio         its ctc_decoder, which has flashlight inside: set as `flashlight`
-fast_ctc_decode    fast-ctc-decode, beam_cut_threshold 1e-3 or 1/(2C), for it must be less than 1/C; one-best
+fast_ctc_decode    fast-ctc-decode, beam_cut_threshold 1e-3; one-best; not above 256 classes
 pyctcdecode        as it comes: tokens below exp(-5) and beams exp(-10) below the best are cut
 ctcdecode          parlance/ctcdecode, nothing cut
 cuda_ctc_decoder   torchaudio's, blank_skip_threshold 1: no frame is skipped (CUDA only)
@@ -155,19 +155,21 @@ class FastCtcDecode(Decoder):
     """Takes probabilities and gives text: each token has a character."""
 
     FIRST = 0x100
+    MOST_CLASSES = 256  # one sample of 300 frames and 5000 classes takes it gigabytes and half a minute
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
+        if shape.C > self.MOST_CLASSES:
+            raise ValueError(f"more than {self.MOST_CLASSES} classes take too much memory")
         self.search = importlib.import_module("fast_ctc_decode").beam_search
         self.alphabet = "".join(chr(self.FIRST + i) for i in range(shape.C))
-        self.cut = min(1e-3, 0.5 / shape.C)
 
     def prepare(self, log_probs: Tensor) -> Any:
         return list(log_probs.exp().numpy())
 
     def __call__(self, probabilities: Any) -> Any:
         return [
-            self.search(sample, self.alphabet, beam_size=self.shape.W, beam_cut_threshold=self.cut)[0]
+            self.search(sample, self.alphabet, beam_size=self.shape.W, beam_cut_threshold=1e-3)[0]
             for sample in probabilities
         ]
 
