@@ -38,7 +38,8 @@ class DecodeResult(NamedTuple):
     def to_list(self) -> list[Any]:
         """The tokens as a list of ints for each sample, nested as the leading dimensions are.
 
-        (N) gives N lists, a single sample one. A sample without a result (its score is NaN) has an empty list.
+        (N) gives N lists, a single sample one. A sample without a result (its score is NaN) has an empty list. This
+        waits for the device.
         """
         nested: list[Any] = _cut(self.tokens.tolist(), self.lengths.tolist())
         return nested

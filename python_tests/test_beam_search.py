@@ -341,6 +341,27 @@ def test_many_classes_and_prefixes(device: Device, classes: int, beam_size: int)
     assert_close(result, beam_search_reference(x, **options))
 
 
+def test_a_token_in_every_frame(device: Device) -> None:
+    path = [1 + t % 2 for t in range(70)]
+    x = (20 * torch.eye(3)[path]).log_softmax(1).to(device.torch)
+    result = fastctc.beam_search(x, nbest=2)
+    assert result.to_list()[0] == path
+    assert result.timesteps[0].tolist() == list(range(70))
+    assert result.confidences[0].min() > 0.99
+
+
+@pytest.mark.large
+def test_long_inputs(device: Device) -> None:
+    x = speech_like(2, 20000, 30).to(device.torch)
+    result = fastctc.beam_search(x, [20000, 15000], beam_size=20, nbest=20)
+    assert_well_formed(result)
+    decoder = fastctc.BeamSearchDecoder(2, beam_size=20, nbest=20, device=device.torch)
+    for begin in range(0, 20000, 1000):
+        decoder.push(x[:, begin : begin + 1000], [1000, 1000 if begin < 15000 else 0])
+    for one, other in zip(decoder.result(), result, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_input_that_requires_grad(device: Device) -> None:
     x = random_log_probs(2, 6, 5).to(device.torch).requires_grad_()
     assert not any(each.requires_grad for each in fastctc.beam_search(x, exact_scores=True))

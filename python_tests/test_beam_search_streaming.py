@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -237,3 +240,15 @@ def test_an_error_changes_nothing(device: Device) -> None:
     assert decoder.frames.tolist() == [10, 10, 10]
     decoder.push(x[:, 10:])
     assert_equal(decoder.result(), fastctc.beam_search(x))
+
+
+def test_the_example() -> None:
+    script = Path(__file__).parents[1] / "examples" / "streaming_beam_search.py"
+    command = [sys.executable, script, "--text", "it's fine", "--chunk", "7"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert output[0].startswith("    7 frames  ")
+    assert any(line.startswith("log-probability") and line.endswith("  it's fine") for line in output)
+    usage = subprocess.run(
+        [sys.executable, script, "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    assert "--beam-size" in usage

@@ -1,0 +1,156 @@
+// A scorer in the inner loop of the prefix beam search on the CPU: a bigram model against a plain search.
+#include <cmath>
+#include <map>
+#include <random>
+
+#include "../kernels/cpu/beam.h"
+#include "brute_force.h"
+#include "check.h"
+
+using namespace fastctc;
+using namespace fastctc::cpu::FASTCTC_ISA;
+using namespace fastctc::testing;
+
+namespace {
+
+// log p(token | previous token), <= 0; -inf forbids. The state is the previous token.
+struct Bigram {
+  static constexpr bool kWeighs = true;
+  using State = int32_t;
+  struct Extension {
+    State state;
+    double weight;
+  };
+  const double* log_p = nullptr;  // (classes, classes)
+  int32_t classes = 0, first = 0;
+
+  State start() const { return first; }
+  Extension extend(State previous, int32_t token) const { return {token, log_p[previous * classes + token]}; }
+  double of(const Labelling& prefix) const {
+    double sum = 0;
+    int32_t previous = first;
+    for (int token : prefix) {
+      sum += log_p[previous * classes + token];
+      previous = token;
+    }
+    return sum;
+  }
+};
+
+struct Hypothesis {
+  Labelling tokens;
+  double score;
+};
+
+struct Problem {
+  int T, C, blank, beam;
+  std::vector<float> x;
+  std::vector<double> bigrams;
+};
+
+std::vector<Hypothesis> decode(const Problem& q) {
+  BeamSearchParams p{};
+  p.dtype = DType::kFloat32;
+  p.batch = 1, p.frames = q.T, p.classes = q.C, p.beam_size = q.beam, p.blank = q.blank;
+  p.beam_threshold = p.token_threshold = p.blank_skip = INFINITY;
+  std::vector<BeamNode> arena(size_t(q.T) * q.beam + 1);
+  p.arena = arena.data(), p.capacity = int64_t(arena.size());
+  std::vector<char> state(BeamState::bytes(q.beam) + 64), memory(Scratch<float, Bigram>(nullptr, p).memory.size() + 64);
+  const auto aligned = [](std::vector<char>& v) {
+    return reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(v.data()) + 63) / 64 * 64);
+  };
+  p.state = aligned(state);
+  const Scratch<float, Bigram> scratch(aligned(memory), p);
+  Beam<float, Bigram> beam(p, 0, scratch, Bigram{q.bigrams.data(), q.C, q.blank});
+  for (int t = 0; t < q.T && beam.alive(); ++t) beam.advance(q.x.data() + t * q.C, 0.0);
+  beam.finish();
+
+  std::vector<Hypothesis> all;
+  const BeamState s(p.state, q.beam);
+  CHECK(s.header->status == kOk);
+  for (int rank = 0; rank < s.header->size; ++rank) {
+    const int32_t slot = s.order[rank];
+    Hypothesis h{{}, s.scores.total[slot]};
+    for (int64_t node = s.scores.path(slot); node >= 0; node = arena[node].previous) {
+      h.tokens.insert(h.tokens.begin(), arena[node].token);
+    }
+    CHECK(int(h.tokens.size()) == s.length[slot]);
+    all.push_back(h);
+  }
+  return all;
+}
+
+// The same by a map of prefixes, none of them cut but for the beam: extensions are weighed as they are made.
+std::vector<Hypothesis> plain(const Problem& q) {
+  struct Sums {
+    double blank = -INFINITY, label = -INFINITY;
+    double total() const { return testing::log_add(blank, label); }
+  };
+  const Bigram bigram{q.bigrams.data(), q.C, q.blank};
+  std::map<Labelling, Sums> beam;
+  beam[{}].blank = 0;
+  for (int t = 0; t < q.T; ++t) {
+    const float* y = q.x.data() + t * q.C;
+    std::map<Labelling, Sums> next;
+    for (const auto& [prefix, sums] : beam) {
+      Sums& stay = next[prefix];
+      stay.blank = testing::log_add(stay.blank, sums.total() + y[q.blank]);
+      if (!prefix.empty()) stay.label = testing::log_add(stay.label, sums.label + y[prefix.back()]);
+      for (int c = 0; c < q.C; ++c) {
+        if (c == q.blank) continue;
+        Labelling longer = prefix;
+        longer.push_back(c);
+        const double weight = bigram.of(longer) - bigram.of(prefix);
+        const bool repeats = !prefix.empty() && prefix.back() == c;
+        const double from = repeats ? sums.blank : sums.total();
+        const double weighed = bigram.of(longer) == -INFINITY ? -INFINITY : from + weight + y[c];
+        next[longer].label = testing::log_add(next[longer].label, weighed);
+      }
+    }
+    std::vector<std::pair<double, Labelling>> ranked;
+    for (const auto& [prefix, sums] : next) {
+      if (sums.total() > -INFINITY) ranked.push_back({-sums.total(), prefix});
+    }
+    std::sort(ranked.begin(), ranked.end());
+    if (int(ranked.size()) > q.beam) ranked.resize(size_t(q.beam));
+    beam.clear();
+    for (const auto& [score, prefix] : ranked) beam[prefix] = next[prefix];
+  }
+  std::vector<Hypothesis> all;
+  for (const auto& [prefix, sums] : beam) all.push_back({prefix, sums.total()});
+  std::sort(all.begin(), all.end(), [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });
+  return all;
+}
+
+}  // namespace
+
+TEST(a_bigram_scorer_equals_the_plain_search) {
+  std::mt19937 random(5);
+  std::normal_distribution<double> normal;
+  int forbidden = 0;
+  for (int round = 0; round < 400; ++round) {
+    Problem q;
+    q.T = 1 + int(random() % 12), q.C = 2 + int(random() % 6), q.blank = int(random() % q.C);
+    q.beam = 1 + int(random() % (round % 4 == 0 ? 200 : 8));
+    q.x.resize(size_t(q.T) * q.C);
+    for (int t = 0; t < q.T; ++t) {
+      double sum = 0;
+      for (int c = 0; c < q.C; ++c) sum += std::exp(q.x[size_t(t) * q.C + c] = float(2 * normal(random)));
+      for (int c = 0; c < q.C; ++c) q.x[size_t(t) * q.C + c] -= float(std::log(sum));
+    }
+    q.bigrams.resize(size_t(q.C) * q.C);
+    for (double& w : q.bigrams) {
+      w = random() % 5 == 0 ? -INFINITY : -std::abs(normal(random));
+      forbidden += w == -INFINITY;
+    }
+    const std::vector<Hypothesis> got = decode(q), expected = plain(q);
+    CHECK(got.size() == expected.size());
+    for (size_t i = 0; i < got.size() && i < expected.size(); ++i) {
+      CHECK(got[i].tokens == expected[i].tokens);
+      CHECK_NEAR(got[i].score, expected[i].score, 1e-9);
+    }
+  }
+  CHECK(forbidden > 0);
+}
+
+TEST_MAIN()
