@@ -44,7 +44,7 @@ def caption(row: Row) -> str:
         text += f" Floor {row['floor_ms']:.4f} ms."
     if "speed_up" in row:
         text += f" More threads: {row['speed_up']:.2f} times as fast."
-    return " ".join([text, *(f"{note[:1].upper()}{note[1:]}." for note in row["notes"])])
+    return text + (f" Notes: {'; '.join(row['notes'])}." if row["notes"] else "")
 
 
 def sweep_table(variable: str, rows: list[Row]) -> list[str]:
@@ -68,12 +68,12 @@ def markdown(result: dict[str, Any]) -> str:
     for row in result["results"]:
         lines += ["", caption(row), "", *result_table(row)]
     if result["results"]:
-        a_frame = "of all samples at once" if on_cuda else "of one sample"
+        frames = "T frames, of all samples at once" if on_cuda else "N * T frames"
         lines += [
             "",
-            f"Medians. A frame is one {a_frame}. log P is exact, in float64, over all paths; n is how",
+            f"Medians; per frame: of the {frames}. log P is exact, in float64, over all paths; n is how many",
         ]
-        lines[-1] += " many hypotheses a peer gives. `benchmarks/decoders.py` says how each side is set."
+        lines[-1] += " hypotheses a side gives. `benchmarks/decoders.py` says how each is set."
     for variable, rows in result["sweeps"].items():
         others = ", ".join(f"{size} = {rows[0][size]}" for size in "NTCW" if size != variable)
         lines += ["", f"{variable} swept, {rows[0]['input']}, {others}:", "", *sweep_table(variable, rows)]

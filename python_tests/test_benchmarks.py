@@ -347,7 +347,7 @@ def test_beam_search_figures_of_a_gpu(load: Load) -> None:
     assert row["ratio"] == {"cuda_ctc_decoder": 3.0}
     assert row["sides"]["fastctc"]["frame_us"] == pytest.approx(10.0)
     assert row["floor_ms"] == pytest.approx(0.016)
-    assert "Floor 0.0160 ms. No CUDA graph." in report.caption(row)
+    assert "Floor 0.0160 ms. Notes: no CUDA graph." in report.caption(row)
     assert len(report.result_table(row)) == 5
 
 
