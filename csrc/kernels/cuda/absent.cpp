@@ -1,4 +1,5 @@
 // Stands in for the CUDA kernels where they are not built; the ops are then not registered for CUDA either.
+#include "../beam_search.h"
 #include "../ctc_loss.h"
 #include "../ctc_tangent.h"
 #include "../greedy_decode.h"
@@ -16,6 +17,9 @@ size_t ctc_tangent_workspace(const CtcTangentParams&) { return 0; }
 int ctc_tangent(const CtcTangentParams&, void*, void*) { return kNoDevice; }
 size_t greedy_decode_workspace(const GreedyDecodeParams&) { return 0; }
 int greedy_decode(const GreedyDecodeParams&, void*, void*) { return kNoDevice; }
+size_t beam_search_workspace(const BeamSearchParams&) { return 0; }
+int beam_search(const BeamSearchParams&, void*, void*) { return kNoDevice; }
+int beam_search_result(const BeamResultParams&, void*) { return kNoDevice; }
 
 }  // namespace cuda
 }  // namespace fastctc

@@ -1,0 +1,553 @@
+// Prefix beam search: the CPU kernel and the emulated CUDA kernel against brute force, against a plain search over a
+// map of prefixes without any of the cuts, and against each other.
+#include "../kernels/beam_search.h"
+
+#include <algorithm>
+#include <map>
+#include <random>
+
+#include "../kernels/cuda/lanes.h"
+#include "brute_force.h"
+#include "check.h"
+
+using namespace fastctc;
+using namespace fastctc::testing;
+
+namespace {
+
+using W = cuda::Lanes<double>;
+constexpr double kNever = kMinusInfinity;
+constexpr double kNoCut = std::numeric_limits<double>::infinity();
+
+// One utterance, or some of the same shape.
+template <class Scalar>
+struct Problem {
+  int N = 1, T = 0, C = 0, blank = 0, beam = 1;
+  std::vector<Scalar> x;         // (N, T, C)
+  std::vector<int64_t> lengths;  // empty: T for all
+  bool from_logits = false;
+  double beam_threshold = kNoCut, token_threshold = kNoCut, blank_skip = kNoCut;
+
+  int64_t length(int n) const { return lengths.empty() ? T : lengths[n]; }
+};
+
+template <class Scalar>
+struct Decoded {
+  std::vector<int64_t> tokens, lengths, timesteps;  // (N, beam, T)
+  std::vector<Scalar> scores, confidences;
+
+  bool operator==(const Decoded& other) const {
+    const auto same = [](const std::vector<Scalar>& a, const std::vector<Scalar>& b) {
+      return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(Scalar)) == 0;
+    };
+    return tokens == other.tokens && lengths == other.lengths && timesteps == other.timesteps &&
+           same(scores, other.scores) && same(confidences, other.confidences);
+  }
+};
+
+struct Memory {
+  std::vector<char> bytes;
+  explicit Memory(size_t size) : bytes(size + 64) {}
+  char* aligned() { return reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64); }
+};
+
+// In chunks of so many frames; negative: all at once.
+template <class Scalar>
+Decoded<Scalar> decode(const Problem<Scalar>& q, bool on_cuda, std::vector<int> chunks = {}, int64_t room = -1) {
+  if (chunks.empty()) chunks = {q.T};
+  BeamSearchParams p{};
+  p.dtype = sizeof(Scalar) == 8 ? DType::kFloat64 : DType::kFloat32;
+  p.stride_n = int64_t(q.T) * q.C, p.stride_t = q.C, p.stride_c = 1;
+  p.batch = q.N, p.classes = q.C, p.beam_size = q.beam, p.blank = q.blank;
+  p.from_logits = q.from_logits;
+  p.beam_threshold = q.beam_threshold, p.token_threshold = q.token_threshold, p.blank_skip = q.blank_skip;
+  p.capacity = p.arena_stride = room >= 0 ? room : int64_t(q.T) * q.beam;
+  p.state_stride = int64_t(BeamState::bytes(q.beam));
+  Memory state(size_t(q.N * p.state_stride));
+  std::vector<BeamNode> arena(size_t(q.N * p.arena_stride));
+  p.state = state.aligned(), p.arena = arena.data();
+
+  int start = 0;
+  for (int frames : chunks) {
+    std::vector<int64_t> lengths(q.N);
+    for (int n = 0; n < q.N; ++n) {
+      lengths[n] = q.length(n);
+      if (chunks.size() > 1) lengths[n] = std::clamp<int64_t>(lengths[n] - start, 0, frames);
+    }
+    p.frames = frames, p.input_lengths = lengths.data();
+    p.input = q.x.data() + int64_t(start) * q.C;
+    Memory workspace(on_cuda ? cuda::beam_search_workspace(p) : cpu::beam_search_workspace(p));
+    if (on_cuda) CHECK(cuda::beam_search(p, workspace.aligned(), nullptr) == 0);
+    if (!on_cuda) cpu::beam_search(p, 0, q.N, workspace.aligned());
+    start += frames;
+  }
+
+  Decoded<Scalar> out;
+  const size_t hypotheses = size_t(q.N) * q.beam;
+  out.tokens.assign(hypotheses * q.T, 7), out.timesteps = out.tokens;
+  out.confidences.assign(hypotheses * q.T, 7);
+  out.lengths.assign(hypotheses, 7), out.scores.assign(hypotheses, 7);
+  BeamResultParams r{};
+  r.state = p.state, r.arena = p.arena, r.state_stride = p.state_stride, r.arena_stride = p.arena_stride;
+  r.batch = q.N, r.beam_size = q.beam, r.nbest = q.beam, r.max_length = q.T, r.dtype = p.dtype;
+  r.tokens = out.tokens.data(), r.lengths = out.lengths.data(), r.scores = out.scores.data();
+  r.timesteps = out.timesteps.data(), r.confidences = out.confidences.data();
+  if (on_cuda) CHECK(cuda::beam_search_result(r, nullptr) == 0);
+  if (!on_cuda) cpu::beam_search_result(r, 0, q.N);
+  return out;
+}
+
+// ---- the plain search -----------------------------------------------------------------------------------------------
+
+struct Track {
+  std::vector<int> frames;
+  std::vector<double> peaks;
+};
+struct Hypothesis {
+  Prefixes<W> p;
+  Track blank, label;
+  const Track& best() const { return p.best_label > p.best_blank ? label : blank; }
+};
+struct Ranked {
+  Labelling prefix;
+  Hypothesis h;
+};
+
+Hypothesis stayed(const std::map<Labelling, const Hypothesis*>& beam, const Labelling& prefix, double y_last,
+                  double y_blank, int t) {
+  const Hypothesis& old = *beam.at(prefix);
+  double reach = kNever, best_reach = kNever;
+  const Track* from = nullptr;
+  if (!prefix.empty()) {
+    const Labelling shorter(prefix.begin(), prefix.end() - 1);
+    const auto found = beam.find(shorter);
+    if (found != beam.end()) {
+      const Hypothesis& h = *found->second;
+      const bool repeats = !shorter.empty() && shorter.back() == prefix.back();
+      reach = repeats ? h.p.blank : h.p.total;
+      best_reach = repeats ? h.p.best_blank : std::max(h.p.best_blank, h.p.best_label);
+      from = repeats ? &h.blank : &h.best();
+    }
+  }
+  Hypothesis next = old;
+  next.p = stay<W>(old.p, reach, best_reach, y_last, y_blank);
+  next.blank = old.best();
+  if (best_reach > old.p.best_label) {
+    next.label = *from;
+    next.label.frames.push_back(t);
+    next.label.peaks.push_back(y_last);
+  } else if (!next.label.peaks.empty()) {
+    next.label.peaks.back() = std::max(next.label.peaks.back(), y_last);
+  }
+  return next;
+}
+
+Hypothesis extended(const Hypothesis& from, bool repeats, double y, int t) {
+  const double score = (repeats ? from.p.blank : from.p.total) + y;
+  const double best = (repeats ? from.p.best_blank : std::max(from.p.best_blank, from.p.best_label)) + y;
+  Hypothesis next{{score, kNever, score, kNever, best}, {}, repeats ? from.blank : from.best()};
+  next.label.frames.push_back(t);
+  next.label.peaks.push_back(y);
+  return next;
+}
+
+template <class Scalar>
+std::vector<double> log_probs(const Problem<Scalar>& q, int n, int t) {
+  std::vector<double> y(q.C);
+  double max = kNever, sum = 0;
+  const Scalar* const x = &q.x[(size_t(n) * q.T + t) * q.C];
+  for (int c = 0; c < q.C; ++c) max = std::max(max, double(x[c]));
+  for (int c = 0; c < q.C; ++c) sum += std::exp(double(x[c]) - max);
+  for (int c = 0; c < q.C; ++c) y[c] = log_prob(double(x[c]), q.from_logits ? max + std::log(sum) : 0);
+  return y;
+}
+
+template <class Scalar>
+std::vector<Ranked> plain_search(const Problem<Scalar>& q, int n) {
+  std::vector<Ranked> beam = {{{}, {{0, 0, kNever, 0, kNever}, {}, {}}}};
+  for (int t = 0; t < q.length(n) && !beam.empty(); ++t) {
+    const std::vector<double> y = log_probs(q, n, t);
+    const bool skip = y[q.blank] > q.blank_skip;
+    const double least = *std::max_element(y.begin(), y.end()) - q.token_threshold;
+    std::map<Labelling, const Hypothesis*> in_beam;
+    for (const Ranked& r : beam) in_beam[r.prefix] = &r.h;
+    std::vector<int> tokens;
+    for (int c = 0; c < q.C; ++c) {
+      if (c != q.blank && y[c] >= least && !skip) tokens.push_back(c);
+    }
+    std::stable_sort(tokens.begin(), tokens.end(), [&](int a, int b) { return y[a] > y[b]; });
+    std::vector<Ranked> next;  // in the order of equals
+    for (const Ranked& r : beam) {
+      if (skip) {
+        const Prefixes<W> p = r.h.p;
+        const double best = std::max(p.best_blank, p.best_label) + y[q.blank], total = p.total + y[q.blank];
+        next.push_back({r.prefix, {{total, total, kNever, best, kNever}, r.h.best(), {}}});
+      } else {
+        const int last = r.prefix.empty() ? q.blank : r.prefix.back();
+        next.push_back({r.prefix, stayed(in_beam, r.prefix, y[last], y[q.blank], t)});
+      }
+    }
+    for (const Ranked& r : beam) {
+      for (int token : tokens) {
+        Labelling prefix = r.prefix;
+        prefix.push_back(token);
+        const bool repeats = !r.prefix.empty() && r.prefix.back() == token;
+        if (!in_beam.count(prefix)) next.push_back({prefix, extended(r.h, repeats, y[token], t)});
+      }
+    }
+    std::stable_sort(next.begin(), next.end(),
+                     [](const Ranked& a, const Ranked& b) { return a.h.p.total > b.h.p.total; });
+    const double lowest = next[0].h.p.total - q.beam_threshold;
+    beam.clear();
+    for (const Ranked& r : next) {
+      if (int(beam.size()) < q.beam && r.h.p.total > kNever && !(r.h.p.total < lowest)) beam.push_back(r);
+    }
+  }
+  return beam;
+}
+
+template <class Scalar>
+void check_sample(const Problem<Scalar>& q, int n, const Decoded<Scalar>& got) {
+  const std::vector<Ranked> expected = plain_search(q, n);
+  for (int k = 0; k < q.beam; ++k) {
+    const int64_t h = int64_t(n) * q.beam + k;
+    const bool exists = k < int(expected.size());
+    const Labelling prefix = exists ? expected[k].prefix : Labelling{};
+    CHECK(got.lengths[h] == int64_t(prefix.size()));
+    for (int i = 0; i < q.T; ++i) {
+      const bool inside = i < int(prefix.size());
+      CHECK(got.tokens[h * q.T + i] == (inside ? prefix[i] : -1));
+      CHECK(got.timesteps[h * q.T + i] == (inside ? expected[k].h.best().frames[i] : -1));
+      CHECK_NEAR(got.confidences[h * q.T + i], inside ? std::exp(expected[k].h.best().peaks[i]) : 0, 1e-5);
+    }
+    const Scalar score = Scalar(exists ? expected[k].h.p.total : kNever);
+    if (q.from_logits) CHECK_NEAR(got.scores[h], score, 1e-5 * (1 + std::fabs(double(score))));
+    if (!q.from_logits) CHECK(got.scores[h] == score);
+  }
+}
+
+// Both kernels against the plain search, and against each other.
+template <class Scalar>
+void check(const Problem<Scalar>& q) {
+  const Decoded<Scalar> on_cpu = decode(q, false), on_cuda = decode(q, true);
+  for (int n = 0; n < q.N; ++n) {
+    check_sample(q, n, on_cpu);
+    check_sample(q, n, on_cuda);
+  }
+  CHECK(on_cpu == on_cuda);
+}
+
+// ---- problems -------------------------------------------------------------------------------------------------------
+
+using Random = std::mt19937;
+
+double uniform(Random& random) { return (random() + 0.5) / 4294967296.0; }
+
+// Log-probabilities that add up to one, or logits. Sharper where `scale` is larger; the blank is more probable by
+// `bias`; of `holes` one class in so many is at -inf.
+template <class Scalar>
+void fill(Problem<Scalar>& q, Random& random, double scale, double bias, int holes = 0) {
+  q.x.resize(size_t(q.N) * q.T * q.C);
+  for (int64_t row = 0; row < int64_t(q.N) * q.T; ++row) {
+    std::vector<double> x(q.C);
+    double sum = 0;
+    for (int c = 0; c < q.C; ++c) {
+      x[c] = scale * (uniform(random) + uniform(random) + uniform(random)) + (c == q.blank ? bias : 0);
+      if (holes && random() % holes == 0) x[c] = kNever;
+      sum += std::exp(x[c]);
+    }
+    for (int c = 0; c < q.C; ++c) {
+      q.x[row * q.C + c] = Scalar(q.from_logits || sum == 0 ? x[c] : std::min(x[c] - std::log(sum), 0.0));
+    }
+  }
+}
+
+// Whole numbers, so that many sums are the same.
+template <class Scalar>
+void fill_with_ties(Problem<Scalar>& q, Random& random, int values) {
+  q.x.resize(size_t(q.N) * q.T * q.C);
+  for (Scalar& x : q.x) x = -Scalar(random() % values);
+}
+
+template <class Scalar>
+Problem<Scalar> problem(int N, int T, int C, int blank, int beam) {
+  Problem<Scalar> q;
+  q.N = N, q.T = T, q.C = C, q.blank = blank, q.beam = beam;
+  return q;
+}
+
+}  // namespace
+
+TEST(a_wide_beam_finds_every_labelling) {
+  Random random(1);
+  for (int round = 0; round < 24; ++round) {
+    const int C = 1 + int(random() % 4), T = C == 4 ? 1 + int(random() % 4) : 1 + int(random() % 5);
+    auto q = problem<double>(1, T, C, int(random() % C), 128);
+    if (round % 3 == 0) fill_with_ties(q, random, 3);
+    if (round % 3 != 0) fill(q, random, 3, 0, round % 3 == 2 ? 4 : 0);
+    auto table = all_labellings(q.x, T, C, q.blank);
+    for (bool on_cuda : {false, true}) {
+      const Decoded<double> got = decode(q, on_cuda);
+      std::map<Labelling, double> found;
+      for (int k = 0; k < q.beam && got.scores[k] > kNever; ++k) {
+        CHECK(k == 0 || got.scores[k] <= got.scores[k - 1]);
+        const int64_t* const tokens = &got.tokens[k * T];
+        CHECK(found.emplace(Labelling(tokens, tokens + got.lengths[k]), got.scores[k]).second);  // no duplicates
+      }
+      size_t possible = 0;
+      for (const auto& [labelling, score] : table) {
+        if (score == kNever) continue;
+        ++possible;
+        CHECK(found.count(labelling) == 1);
+        CHECK_NEAR(found[labelling], score, 1e-12);
+      }
+      CHECK(found.size() == possible);
+    }
+  }
+}
+
+TEST(equals_the_plain_search) {
+  Random random(2);
+  for (int beam : {1, 2, 3, 10, 31, 32, 33, 70}) {
+    for (int round = 0; round < (beam < 33 ? 24 : 6); ++round) {
+      const int C = 2 + int(random() % (round % 2 ? 40 : 5));
+      auto q = problem<float>(2, 1 + int(random() % 30), C, int(random() % C), beam);
+      q.lengths = {q.T, int64_t(random() % (q.T + 1))};
+      q.from_logits = round % 4 == 3;
+      fill(q, random, round % 3 == 0 ? 2 : 8, round % 5 ? 4 : 0, round % 7 == 0 ? 5 : 0);
+      check(q);
+    }
+  }
+}
+
+TEST(ties_are_broken_as_documented) {
+  Random random(3);
+  for (int beam : {1, 2, 3, 10, 33, 40}) {
+    for (int round = 0; round < (beam < 33 ? 20 : 5); ++round) {
+      const int C = 2 + int(random() % 7);
+      auto q = problem<double>(1, 1 + int(random() % 15), C, int(random() % C), beam);
+      fill_with_ties(q, random, 1 + int(random() % 3));
+      for (double& x : q.x) {
+        if (x == 0 && random() % 2) x = -0.0;
+      }
+      check(q);
+    }
+  }
+}
+
+TEST(thresholds_cut_as_documented) {
+  Random random(4);
+  for (int beam : {2, 10, 40}) {
+    for (int round = 0; round < 20; ++round) {
+      const int C = 3 + int(random() % 20);
+      auto q = problem<float>(1, 1 + int(random() % 30), C, int(random() % C), beam);
+      fill(q, random, 4, 3);
+      if (round % 4 != 0) q.beam_threshold = 4 * uniform(random);
+      if (round % 3 != 0) q.token_threshold = 4 * uniform(random);
+      if (round % 2 != 0) q.blank_skip = std::log(0.5 + 0.5 * uniform(random));
+      check(q);
+    }
+  }
+}
+
+TEST(long_rows) {
+  Random random(5);
+  for (int C : {255, 256, 257, 600, 5000}) {
+    for (int beam : {1, 5, 40}) {
+      for (bool ties : {false, true}) {
+        auto q = problem<float>(1, 4, C, int(random() % C), beam);
+        q.from_logits = !ties && beam == 5;
+        if (ties) fill_with_ties(q, random, 4);
+        if (!ties) fill(q, random, 10, 8, beam == 1 ? 2 : 0);
+        check(q);
+      }
+    }
+  }
+  auto q = problem<double>(1, 3, 700, 699, 20);
+  fill(q, random, 10, 5);
+  check(q);
+}
+
+TEST(very_wide_beams) {
+  Random random(6);
+  for (int beam : {200, 300, 1024}) {
+    auto q = problem<float>(1, 6, 50, 3, beam);
+    fill(q, random, 5, 0);
+    check(q);
+    auto tied = problem<double>(1, 4, 400, 3, beam);
+    fill_with_ties(tied, random, 3);
+    check(tied);
+  }
+}
+
+// With a beam of two, "a" is dropped while "ab" stays, and comes back: it must be the parent of that again.
+TEST(a_prefix_that_comes_back_is_no_duplicate) {
+  int returned = 0;
+  for (unsigned seed = 0; seed < 60; ++seed) {
+    Random random(seed);
+    auto q = problem<double>(1, 40, 3, 0, 2 + int(seed % 5));
+    fill(q, random, 6, 1);
+    check(q);
+    for (bool on_cuda : {false, true}) {
+      const Decoded<double> got = decode(q, on_cuda);
+      std::map<Labelling, int> found;
+      for (int k = 0; k < q.beam && got.scores[k] > kNever; ++k) {
+        const int64_t* const tokens = &got.tokens[k * q.T];
+        CHECK(++found[Labelling(tokens, tokens + got.lengths[k])] == 1);
+      }
+    }
+    // Does the case happen? In the beams of the plain search of each length.
+    std::map<Labelling, int> last_seen;
+    for (int t = 0; t <= q.T; ++t) {
+      q.lengths = {t};
+      for (const Ranked& r : plain_search(q, 0)) {
+        const auto [seen, fresh] = last_seen.try_emplace(r.prefix, t);
+        returned += !fresh && seen->second < t - 1;
+        seen->second = t;
+      }
+    }
+  }
+  CHECK(returned > 50);
+}
+
+TEST(chunks_give_the_same_bits) {
+  Random random(7);
+  for (int beam : {1, 4, 40}) {
+    auto q = problem<float>(3, 50, 12, 2, beam);
+    q.lengths = {50, 17, 0};
+    q.from_logits = beam == 4;
+    fill(q, random, 6, 3);
+    for (bool on_cuda : {false, true}) {
+      const Decoded<float> whole = decode(q, on_cuda);
+      CHECK(decode(q, on_cuda, {1, 2, 0, 14, 20, 13}) == whole);
+      CHECK(decode(q, on_cuda, std::vector<int>(50, 1)) == whole);
+    }
+  }
+}
+
+// More frames than have their tokens in the workspace at the same time.
+TEST(many_frames) {
+  Random random(8);
+  auto q = problem<float>(2, 2100, 4, 1, 2);
+  q.lengths = {2100, 1024};
+  fill(q, random, 8, 6);
+  CHECK(decode(q, false) == decode(q, true));
+  check_sample(q, 1, decode(q, true));
+}
+
+TEST(strides_and_half_precision) {
+  Random random(9);
+  const int T = 12, C = 30, beam = 6;
+  std::vector<uint16_t> bits(size_t(T) * C * 2);
+  for (auto& b : bits) b = uint16_t(0xbc00 + random() % 0x1800);  // -1 to about -500 as Half
+  for (DType dtype : {DType::kFloat16, DType::kBFloat16}) {
+    auto q = problem<float>(1, T, C, 4, beam);
+    for (int t = 0; t < T; ++t) {
+      for (int c = 0; c < C; ++c) {
+        const uint16_t b = bits[(c * T + t) * 2];
+        q.x.push_back(dtype == DType::kFloat16 ? to_scalar(Half{b}) : to_scalar(BFloat16{b}));
+      }
+    }
+    const Decoded<float> expected = decode(q, true);
+    BeamSearchParams p{};
+    const int64_t length = T;
+    p.input = bits.data(), p.dtype = dtype, p.stride_t = 2, p.stride_c = 2 * T;
+    p.batch = 1, p.frames = T, p.classes = C, p.input_lengths = &length, p.beam_size = beam, p.blank = 4;
+    p.beam_threshold = p.token_threshold = p.blank_skip = kNoCut;
+    p.capacity = T * beam;
+    for (bool on_cuda : {false, true}) {
+      Memory state(BeamState::bytes(beam));
+      std::vector<BeamNode> arena(T * beam);
+      p.state = state.aligned(), p.arena = arena.data();
+      Memory workspace(on_cuda ? cuda::beam_search_workspace(p) : cpu::beam_search_workspace(p));
+      if (on_cuda) CHECK(cuda::beam_search(p, workspace.aligned(), nullptr) == 0);
+      if (!on_cuda) cpu::beam_search(p, 0, 1, workspace.aligned());
+      const BeamState s(p.state, beam);
+      for (int k = 0; k < s.header->size; ++k) CHECK(float(s.scores.total[s.order[k]]) == expected.scores[k]);
+    }
+  }
+}
+
+TEST(faults_of_one_sample_are_its_own) {
+  Random random(10);
+  for (int C : {6, 300}) {
+    auto q = problem<float>(6, 20, C, 0, 4);
+    fill(q, random, 4, 2);
+    const Decoded<float> whole = decode(q, false);
+    q.lengths = {20, 20, 20, 21, -1, 10};
+    q.x[(1 * 20 + 13) * C + 5] = std::nanf("");
+    q.x[(2 * 20 + 19) * C + 3] = 0.5f;
+    for (int c = 0; c < C; ++c) q.x[(5 * 20 + 10) * C + c] = std::nanf("");  // beyond its length
+    for (bool on_cuda : {false, true}) {
+      const Decoded<float> got = decode(q, on_cuda);
+      for (int h = 0; h < q.N * q.beam; ++h) {
+        const int n = h / q.beam;
+        if (n == 0) CHECK(got.scores[h] == whole.scores[h] && got.lengths[h] == whole.lengths[h]);
+        if (n == 5) CHECK(got.scores[h] > kNever);
+        if (n == 0 || n == 5) continue;
+        CHECK(std::isnan(got.scores[h]) && got.lengths[h] == 0);
+        for (int i = 0; i < q.T; ++i) CHECK(got.tokens[h * q.T + i] == -1 && got.confidences[h * q.T + i] == 0);
+      }
+    }
+    CHECK(decode(q, false).tokens == decode(q, true).tokens);
+    q.lengths = std::vector<int64_t>(6, 20);
+    q.from_logits = true;
+    q.x[0] = INFINITY;
+    for (bool on_cuda : {false, true}) {
+      const Decoded<float> got = decode(q, on_cuda);
+      CHECK(std::isnan(got.scores[0]) && std::isnan(got.scores[q.beam]) && !std::isnan(got.scores[2 * q.beam]));
+    }
+    q.x[0] = 0;
+    for (bool on_cuda : {false, true}) CHECK(std::isnan(decode(q, on_cuda, {}, 79).scores[0]));  // arena
+  }
+}
+
+TEST(a_dead_beam_reads_no_more) {
+  auto q = problem<float>(1, 5, 3, 0, 2);
+  q.x.assign(15, -1);
+  for (int c = 0; c < 3; ++c) q.x[2 * 3 + c] = -INFINITY, q.x[3 * 3 + c] = std::nanf("");
+  for (bool logits : {false, true}) {
+    q.from_logits = logits;
+    for (bool on_cuda : {false, true}) {
+      const Decoded<float> got = decode(q, on_cuda);
+      for (int k = 0; k < 2; ++k) CHECK(got.scores[k] == -INFINITY && got.lengths[k] == 0 && got.tokens[k * 5] == -1);
+    }
+  }
+}
+
+TEST(no_frames_no_samples) {
+  for (bool on_cuda : {false, true}) {
+    auto q = problem<float>(2, 0, 3, 0, 2);
+    Decoded<float> got = decode(q, on_cuda);
+    CHECK(got.scores[0] == 0 && got.scores[1] == -INFINITY && got.lengths[0] == 0 && got.lengths[1] == 0);
+    q = problem<float>(0, 4, 3, 0, 2);
+    got = decode(q, on_cuda);
+    CHECK(got.scores.empty());
+  }
+}
+
+TEST(a_result_before_the_first_frame) {
+  const int beam = 3;
+  Memory state(BeamState::bytes(beam));
+  for (bool on_cuda : {false, true}) {
+    std::vector<int64_t> tokens(6, 7), lengths(3, 7), timesteps(6, 7);
+    std::vector<float> scores(3, 7), confidences(6, 7);
+    BeamResultParams r{};
+    r.state = state.aligned(), r.batch = 1, r.beam_size = beam, r.nbest = 3, r.max_length = 2;
+    r.dtype = DType::kFloat32;
+    r.tokens = tokens.data(), r.lengths = lengths.data(), r.scores = scores.data();
+    r.timesteps = timesteps.data(), r.confidences = confidences.data();
+    if (on_cuda) CHECK(cuda::beam_search_result(r, nullptr) == 0);
+    if (!on_cuda) cpu::beam_search_result(r, 0, 1);
+    CHECK(scores[0] == 0 && scores[1] == -INFINITY && lengths == std::vector<int64_t>(3, 0));
+    CHECK(tokens == std::vector<int64_t>(6, -1) && timesteps == tokens && confidences == std::vector<float>(6, 0));
+  }
+}
+
+TEST(too_wide_a_beam_is_refused) {
+  BeamSearchParams p{};
+  p.beam_size = 1025, p.classes = 2, p.dtype = DType::kFloat32;
+  CHECK(cuda::beam_search(p, nullptr, nullptr) == cudaErrorInvalidValue);
+}
+
+TEST_MAIN()
