@@ -47,8 +47,8 @@ struct BeamScores {
   double *total, *blank, *nothing;           // Prefixes, and -inf
   double *best, *best_blank, *best_nothing;  // the better of best_blank and best_label; and -inf
   double *label, *best_label;
-  double *peak_blank, *peak_label;    // of the best path of each kind: the highest log-probability in its last run
-  int64_t *path_blank, *path_label;   //   and its last node
+  double *peak_blank, *peak_label;   // of the best path of each kind: the highest log-probability in its last run
+  int64_t *path_blank, *path_label;  //   and its last node
 
   FASTCTC_HD BeamScores(Workspace& w, int64_t stride) {
     total = w.take<double>(stride);
