@@ -3,6 +3,9 @@
 #include "../kernels/beam_search.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <random>
 
@@ -38,7 +41,7 @@ struct Decoded {
 
   bool operator==(const Decoded& other) const {
     const auto same = [](const std::vector<Scalar>& a, const std::vector<Scalar>& b) {
-      return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(Scalar)) == 0;
+      return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(Scalar)) == 0);
     };
     return tokens == other.tokens && lengths == other.lengths && timesteps == other.timesteps &&
            same(scores, other.scores) && same(confidences, other.confidences);
@@ -548,6 +551,55 @@ TEST(too_wide_a_beam_is_refused) {
   BeamSearchParams p{};
   p.beam_size = 1025, p.classes = 2, p.dtype = DType::kFloat32;
   CHECK(cuda::beam_search(p, nullptr, nullptr) == cudaErrorInvalidValue);
+}
+
+// Whatever is in the memory: shapes, lengths and values of any kind, in chunks; FASTCTC_FUZZ_SECONDS for longer.
+template <class Scalar>
+void fuzz(unsigned seed) {
+  Random random(seed);
+  const auto below = [&](int n) { return int(random() % unsigned(n)); };
+  auto q = problem<Scalar>(1 + below(4), below(40), 1 + (below(4) ? below(40) : below(3000)), 0, 1);
+  q.blank = below(q.C), q.beam = 1 + (below(4) ? below(12) : below(300));
+  q.from_logits = below(2);
+  if (below(4) == 0) q.beam_threshold = 8 * uniform(random);
+  if (below(4) == 0) q.token_threshold = 8 * uniform(random);
+  if (below(4) == 0) q.blank_skip = std::log(uniform(random));
+  for (int n = 0; n < q.N; ++n) q.lengths.push_back(below(12) ? below(q.T + 1) : below(3 * q.T + 9) - q.T);
+  if (below(3)) fill(q, random, 10 * uniform(random), 6 * uniform(random), below(2) ? 5 : 0);
+  q.x.resize(size_t(q.N) * q.T * q.C);
+  const Scalar odd[] = {Scalar(0),      Scalar(-0.0),  Scalar(kNever), Scalar(-1e30), Scalar(-3e38),
+                        Scalar(-1e-40), Scalar(-1e-3), Scalar(-745),   Scalar(-5000), Scalar(-1.5)};
+  const Scalar faults[] = {Scalar(NAN), Scalar(INFINITY), Scalar(2)};
+  const int odd_ones = below(20), faulty = below(6) ? 0 : 1 + below(200);
+  for (Scalar& x : q.x) {
+    if (odd_ones && below(20) < odd_ones) x = odd[below(10)];
+    if (faulty && below(200 * q.C) < faulty) x = faults[below(3)];
+  }
+  std::vector<int> chunks = {q.T};
+  const bool lengths_fit = *std::min_element(q.lengths.begin(), q.lengths.end()) >= 0 &&
+                           *std::max_element(q.lengths.begin(), q.lengths.end()) <= q.T;
+  const Decoded<Scalar> whole = decode(q, false);
+  if (lengths_fit) {
+    for (int cut = below(4); cut > 0; --cut) {
+      const int first = below(chunks.back() + 1);
+      chunks.push_back(chunks.back() - first);
+      chunks[chunks.size() - 2] = first;
+    }
+    CHECK(decode(q, false, chunks) == whole);
+  }
+  if (q.beam <= 40 && q.C <= 100) CHECK(decode(q, true, chunks) == whole);
+}
+TEST(fuzz) {
+  const char* const given = std::getenv("FASTCTC_FUZZ_SECONDS");
+  const double seconds = given ? std::atof(given) : 2;
+  const auto start = std::chrono::steady_clock::now();
+  const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  unsigned seed = given ? std::random_device()() : 1, count = 0;
+  for (; elapsed() < seconds; ++seed, ++count) {
+    fuzz<float>(seed);
+    fuzz<double>(seed);
+  }
+  std::printf("%u cases, the last of seed %u\n", 2 * count, seed - 1);
 }
 
 TEST_MAIN()
