@@ -6,7 +6,7 @@ What can be told from types and shapes is checked here, in Python; values are ch
 import math
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,9 +24,10 @@ _debug = os.environ.get("FASTCTC_DEBUG", "0") not in ("", "0")
 def debug(enabled: bool) -> None:
     """Turns the checking of values on CUDA on or off (as ``FASTCTC_DEBUG=1`` does from the start).
 
-    On the CPU a label or length out of range always raises an exception. On CUDA looking at values would make
-    the host wait for the device, so such a sample gets the loss NaN and a zero gradient instead; with debugging
-    on it raises the same exception as on the CPU.
+    On the CPU a label or length out of range always raises an exception, and in a beam search so do
+    log-probabilities above 0. On CUDA looking at values would make the host wait for the device, so such a sample
+    gets the loss NaN and a zero gradient, or the score NaN, instead; with debugging on it raises the same exception
+    as on the CPU.
     """
     global _debug
     _debug = enabled
@@ -79,6 +80,68 @@ def lengths_tensor(lengths: Lengths, name: str, batch: int, device: torch.device
     if tensor.shape[0] != batch:
         raise ValueError(f"{name} has {tensor.shape[0]} values, but log_probs has a batch of {batch}")
     return tensor
+
+
+def check_count(value: int, name: str) -> None:
+    """Checks an option that counts something, of which there is at least one."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} is {value}, but must be at least 1")
+
+
+class SearchOptions(NamedTuple):
+    """What the ops of the beam search take beside tensors, nbest and beam_size; infinity stands for no cut."""
+
+    blank: int
+    from_logits: bool
+    beam_threshold: float
+    token_threshold: float
+    blank_skip: float  # a natural logarithm
+
+
+def search_options(
+    blank: int,
+    from_logits: bool,
+    beam_threshold: float | None,
+    token_threshold: float | None,
+    blank_skip: float | None,
+) -> SearchOptions:
+    """The options of a beam search, checked and in the form that the ops take."""
+    log_skip = math.inf
+    if blank_skip is not None:
+        _check_real(blank_skip, "blank_skip")
+        if not 0 < blank_skip <= 1:
+            raise ValueError(
+                f"blank_skip is {blank_skip}, but must be a probability above 0 and at most 1, or None"
+            )
+        log_skip = math.log(blank_skip)
+    return SearchOptions(
+        blank,
+        from_logits,
+        _distance(beam_threshold, "beam_threshold"),
+        _distance(token_threshold, "token_threshold"),
+        log_skip,
+    )
+
+
+def _distance(value: float | None, name: str) -> float:
+    """Between natural logarithms; None is an infinite one."""
+    if value is None:
+        return math.inf
+    _check_real(value, name)
+    if not value >= 0:
+        raise ValueError(
+            f"{name} is {value}, but must be a distance of natural logarithms, at least 0, or None"
+        )
+    return float(value)
+
+
+def check_nbest(nbest: int, beam_size: int) -> None:
+    """Checks how many hypotheses are wanted of a beam."""
+    check_count(nbest, "nbest")
+    if nbest > beam_size:
+        raise ValueError(f"nbest is {nbest}, but beam_size is only {beam_size}")
 
 
 class LossArguments(NamedTuple):
@@ -149,10 +212,14 @@ def loss_arguments(
 
 def check_number(value: float, name: str) -> None:
     """Checks an option that is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    _check_real(value, name)
     if not -math.inf < value < math.inf:
         raise ValueError(f"{name} must be finite, got {value}")
+
+
+def _check_real(value: float, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
 
 
 def check_star(star: int, blank: int) -> None:
@@ -218,3 +285,19 @@ def check_status(status: Tensor, arguments: LossArguments) -> None:
     on_cpu = [a.cpu() if isinstance(a, Tensor) else a for a in others]
     no_scores = torch.zeros(1, dtype=input.dtype).expand(input.shape)
     ops.ctc_loss(no_scores, *on_cpu, False)
+
+
+def check_search(scores: Tensor, *arguments: Any) -> None:
+    """With debugging on, raises what the CPU would say of a beam search that gave NaN on a GPU.
+
+    `arguments` are those of torch.ops.fastctc.beam_search; a NaN in the input is no error.
+    """
+    if not _debug or torch.compiler.is_compiling():
+        return
+    if scores.is_cuda and scores.isnan().any():
+        ops.beam_search(*(a.cpu() if isinstance(a, Tensor) else a for a in arguments))
+
+
+def debugging() -> bool:
+    """Is the checking of values on CUDA on?"""
+    return _debug

@@ -21,6 +21,9 @@ __all__ = [
     "NAMES",
     "_C",
     "SecondDerivative",
+    "beam_search",
+    "beam_search_advance",
+    "beam_search_result",
     "ctc_loss",
     "ctc_loss_backward",
     "ctc_loss_tangent",
@@ -28,16 +31,28 @@ __all__ = [
     "second_derivative",
 ]
 
-NAMES = ("ctc_loss", "ctc_loss_backward", "ctc_loss_tangent", "greedy_decode")
+NAMES = (
+    "beam_search",
+    "beam_search_advance",
+    "beam_search_result",
+    "ctc_loss",
+    "ctc_loss_backward",
+    "ctc_loss_tangent",
+    "greedy_decode",
+)
 
 OK, NOT_A_NUMBER, INVALID = 0, 2, 3  # of enum Status in csrc/math/lattice.h
 
 Tensors4 = tuple[Tensor, Tensor, Tensor, Tensor]
+Tensors5 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 ctc_loss: Callable[..., Tensors4] = torch.ops.fastctc.ctc_loss.default
 ctc_loss_backward: Callable[..., Tensor] = torch.ops.fastctc.ctc_loss_backward.default
 ctc_loss_tangent: Callable[..., Tensor] = torch.ops.fastctc.ctc_loss_tangent.default
-greedy_decode: Callable[..., Tensors4] = torch.ops.fastctc.greedy_decode.default
+greedy_decode: Callable[..., Tensors5] = torch.ops.fastctc.greedy_decode.default
+beam_search: Callable[..., Tensors5] = torch.ops.fastctc.beam_search.default
+beam_search_advance: Callable[..., None] = torch.ops.fastctc.beam_search_advance.default
+beam_search_result: Callable[..., Tensors5] = torch.ops.fastctc.beam_search_result.default
 
 
 def _scalar_type(dtype: torch.dtype) -> torch.dtype:
@@ -45,7 +60,8 @@ def _scalar_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-# ---- ctc_loss: (input (T, N, C), ...) -> loss (N), occupancy (N, T, S), row_statistics (3 or 1, N, T), status (N)
+# ---- ctc_loss: (input (T, N, C), ...) -> loss (N), occupancy (N, T, S), row_statistics (3 or 1, N, T), status
+# (N)
 
 
 @torch.library.register_fake("fastctc::ctc_loss")
@@ -230,15 +246,61 @@ torch.library.register_autograd(
 torch.library.register_autograd("fastctc::ctc_loss_tangent", _no_third_derivative)
 
 
-# ---- greedy_decode: (input (N, T, C), ...) -> tokens (N, T), lengths (N), scores (N), timesteps (N, T)
+# ---- decoders: -> tokens (..., T), lengths (...), scores (...), timesteps (..., T), confidences (..., T)
+
+
+def _decoded(place: Tensor, leading: tuple[int, ...], frames: int, scalar: torch.dtype) -> Tensors5:
+    return (
+        place.new_empty((*leading, frames), dtype=torch.int64),
+        place.new_empty(leading, dtype=torch.int64),
+        place.new_empty(leading, dtype=scalar),
+        place.new_empty((*leading, frames), dtype=torch.int64),
+        place.new_empty((*leading, frames), dtype=scalar),
+    )
 
 
 @torch.library.register_fake("fastctc::greedy_decode")
-def _(input: Tensor, input_lengths: Tensor, blank: int, from_logits: bool) -> Tensors4:
+def _(input: Tensor, input_lengths: Tensor, blank: int, from_logits: bool) -> Tensors5:
     batch, frames, _ = input.shape
-    return (
-        input.new_empty((batch, frames), dtype=torch.int64),
-        input.new_empty(batch, dtype=torch.int64),
-        input.new_empty(batch, dtype=_scalar_type(input.dtype)),
-        input.new_empty((batch, frames), dtype=torch.int64),
-    )
+    return _decoded(input, (batch,), frames, _scalar_type(input.dtype))
+
+
+@torch.library.register_fake("fastctc::beam_search")
+def _(
+    input: Tensor,
+    input_lengths: Tensor,
+    beam_size: int,
+    nbest: int,
+    blank: int,
+    from_logits: bool,
+    beam_threshold: float,
+    token_threshold: float,
+    blank_skip: float,
+) -> Tensors5:
+    batch, frames, _ = input.shape
+    return _decoded(input, (batch, nbest), frames, _scalar_type(input.dtype))
+
+
+# input (N, T, C); state (N, _C.beam_state_bytes(beam_size)) uint8, zeros before the first frame; arena (N,
+# capacity, 4) int32 with capacity at least beam_size for each frame since. Both belong to the kernels that
+# wrote them.
+@torch.library.register_fake("fastctc::beam_search_advance")
+def _(
+    input: Tensor,
+    input_lengths: Tensor,
+    state: Tensor,
+    arena: Tensor,
+    beam_size: int,
+    blank: int,
+    from_logits: bool,
+    beam_threshold: float,
+    token_threshold: float,
+    blank_skip: float,
+) -> None:
+    return None
+
+
+@torch.library.register_fake("fastctc::beam_search_result")
+def _(state: Tensor, arena: Tensor, beam_size: int, nbest: int, max_length: int, float64: bool) -> Tensors5:
+    scalar = torch.float64 if float64 else torch.float32
+    return _decoded(state, (state.shape[0], nbest), max_length, scalar)

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 __all__ = [
-    "GreedyDecodeReference",
+    "DecodeReference",
+    "beam_search_reference",
     "brute_force",
     "collapse",
     "ctc_loss_reference",
     "ctc_posteriors_reference",
     "greedy_decode_reference",
+    "runs",
 ]
 
 Lengths = Tensor | Sequence[int] | int
@@ -210,13 +212,18 @@ def _log_sum_exp(*terms: Tensor) -> Tensor:
     return torch.where(dead, -torch.inf, torch.where(dead, 1.0, total).log() + peak)
 
 
-class GreedyDecodeReference(NamedTuple):
-    """tokens and timesteps, (N, T), padded with -1; lengths, (N,); scores, (N,), natural logarithms."""
+class DecodeReference(NamedTuple):
+    """What a decoder gives: tokens and timesteps padded with -1; natural-log scores; confidences padded with 0."""
 
-    tokens: Tensor
-    lengths: Tensor
+    tokens: Tensor  # (N, T), or (N, nbest, T) of the beam search
+    lengths: Tensor  # (N), (N, nbest)
     scores: Tensor
-    timesteps: Tensor
+    timesteps: Tensor  # like tokens
+    confidences: Tensor
+
+
+# Tokens, score, and for each token the first frame and the highest log-probability of its run on the best path.
+Hypothesis = tuple[tuple[int, ...], float, tuple[tuple[int, float], ...]]
 
 
 def greedy_decode_reference(
@@ -226,14 +233,150 @@ def greedy_decode_reference(
     blank: int = 0,
     time_major: bool = False,
     from_logits: bool = False,
-) -> GreedyDecodeReference:
+) -> DecodeReference:
     """What `fastctc.greedy_decode` computes: the best class per frame, repeats merged, then blanks dropped.
 
     The best class is the one of highest log-probability, the lowest index where several share it. The score
     is the sum of those log-probabilities over the frames in use: the probability of the path, not of the
-    labelling. A token's timestep is the first frame of its run. A NaN anywhere in a frame in use makes the
-    sample's score NaN.
+    labelling. A token's timestep is the first frame of its run, its confidence its highest probability there. A NaN
+    anywhere in a frame in use makes the sample's score NaN.
     """
+
+    def decode(rows: list[list[float]]) -> list[Hypothesis]:
+        path = [max(range(len(row)), key=lambda c: (row[c], -c)) for row in rows]
+        score = sum(row[c] for row, c in zip(rows, path))
+        return [(collapse(path, blank), score, runs(path, rows, blank))]
+
+    result = _decode_batch(log_probs, input_lengths, 1, time_major, from_logits, decode)
+    hypothesis = 0 if log_probs.dim() == 2 else 1
+    return DecodeReference(*(each.select(hypothesis, 0) for each in result))
+
+
+def beam_search_reference(
+    log_probs: Tensor,
+    input_lengths: Lengths | None = None,
+    *,
+    beam_size: int = 10,
+    nbest: int = 1,
+    blank: int = 0,
+    time_major: bool = False,
+    from_logits: bool = False,
+    beam_threshold: float = math.inf,
+    token_threshold: float = math.inf,
+    blank_skip: float = math.inf,
+) -> DecodeReference:
+    """What `fastctc.beam_search` computes, by dictionaries of prefixes in float64.
+
+    Scores of prefixes that are equal but for rounding may come in another order. A NaN anywhere in a frame in use
+    makes the sample's scores NaN.
+    """
+    log_skip = math.log(blank_skip) if blank_skip < math.inf else math.inf
+
+    def decode(rows: list[list[float]]) -> list[Hypothesis]:
+        beam: dict[tuple[int, ...], _Prefix] = {(): _Prefix(blank=0.0, best_blank=(0.0, ()))}
+        for t, row in enumerate(rows):
+            frame = _Frame(t, row, blank, row[blank] > log_skip, max(row) - token_threshold)
+            beam = _next_beam(beam, frame, beam_size, beam_threshold)
+        return [(prefix, p.total, p.best[1]) for prefix, p in list(beam.items())[:nbest]]
+
+    return _decode_batch(log_probs, input_lengths, nbest, time_major, from_logits, decode)
+
+
+# The score of a path, and of each of its tokens the first frame and the peak of its run.
+Path = tuple[float, tuple[tuple[int, float], ...]]
+NO_PATH: Path = (-math.inf, ())
+
+
+class _Prefix(NamedTuple):
+    """Log-probabilities of all paths that spell a prefix, and the best path, by whether they end in the blank."""
+
+    blank: float = -math.inf
+    label: float = -math.inf
+    best_blank: Path = NO_PATH
+    best_label: Path = NO_PATH
+
+    @property
+    def total(self) -> float:
+        return _log_add(self.blank, self.label)
+
+    @property
+    def best(self) -> Path:
+        return self.best_label if self.best_label[0] > self.best_blank[0] else self.best_blank
+
+
+class _Frame(NamedTuple):
+    t: int
+    row: list[float]
+    blank: int
+    is_blank: bool  # for certain
+    lowest: float  # token to extend by
+
+
+def _next_beam(
+    beam: dict[tuple[int, ...], _Prefix], frame: _Frame, beam_size: int, beam_threshold: float
+) -> dict[tuple[int, ...], _Prefix]:
+    """The beam, best prefix first, after one more frame."""
+    candidates = []
+    for rank, (prefix, p) in enumerate(beam.items()):
+        stays = _stay(prefix, p, beam.get(prefix[:-1]) if prefix else None, prefix[:-1], frame)
+        candidates.append(((-stays.total, 0, rank, 0.0, 0), prefix, stays))
+        for token, y in enumerate(frame.row):
+            longer = (*prefix, token)
+            if token == frame.blank or frame.is_blank or y < frame.lowest or longer in beam:
+                continue
+            reach, (score, path) = _leading_to(token, prefix, p)
+            extended = _Prefix(label=reach + y, best_label=(score + y, (*path, (frame.t, y))))
+            candidates.append(((-extended.total, 1, rank, -y, token), longer, extended))
+    candidates = [each for each in candidates if each[0][0] < math.inf]
+    candidates.sort(key=lambda each: each[0])
+    return {
+        prefix: p
+        for key, prefix, p in candidates[:beam_size]
+        if -key[0] >= -candidates[0][0][0] - beam_threshold
+    }
+
+
+def _leading_to(token: int, prefix: tuple[int, ...], p: _Prefix) -> tuple[float, Path]:
+    """What the next token can follow: after the same token, only what ends in the blank."""
+    repeats = prefix[-1:] == (token,)
+    return (p.blank, p.best_blank) if repeats else (p.total, p.best)
+
+
+def _stay(
+    prefix: tuple[int, ...], p: _Prefix, parent: _Prefix | None, parent_prefix: tuple[int, ...], frame: _Frame
+) -> _Prefix:
+    """A prefix after a frame that adds no token to it."""
+    y_blank, (score, path) = frame.row[frame.blank], p.best
+    blank, best_blank = p.total + y_blank, (score + y_blank, path)
+    if frame.is_blank or not prefix:
+        return _Prefix(blank=blank, best_blank=best_blank)
+    token = prefix[-1]
+    y = frame.row[token]
+    reach, best_reach = -math.inf, NO_PATH
+    if parent is not None:
+        reach, best_reach = _leading_to(token, parent_prefix, parent)
+    if best_reach[0] > p.best_label[0]:
+        best_label = best_reach[0] + y, (*best_reach[1], (frame.t, y))
+    else:
+        score, path = p.best_label
+        best_label = score + y, (*path[:-1], *((first, max(peak, y)) for first, peak in path[-1:]))
+    return _Prefix(blank, _log_add(p.label, reach) + y, best_blank, best_label)
+
+
+def _log_add(a: float, b: float) -> float:
+    larger = max(a, b)
+    return larger if larger == -math.inf else larger + math.log1p(math.exp(min(a, b) - larger))
+
+
+def _decode_batch(
+    log_probs: Tensor,
+    input_lengths: Lengths | None,
+    nbest: int,
+    time_major: bool,
+    from_logits: bool,
+    decode: Callable[[list[list[float]]], list[Hypothesis]],
+) -> DecodeReference:
+    """`decode` of the frames in use of each sample, in tensors; a NaN among them shows in all scores."""
     batched = log_probs.dim() == 3
     x = log_probs.detach().double()
     x = x.unsqueeze(0) if not batched else x.transpose(0, 1) if time_major else x
@@ -242,23 +385,32 @@ def greedy_decode_reference(
         input_lengths = [num_frames] * num_samples
     frames = _lengths(input_lengths, num_samples, x.device).tolist()
 
-    tokens = torch.full((num_samples, num_frames), -1, dtype=torch.int64)
-    timesteps = tokens.clone()
-    lengths = torch.zeros(num_samples, dtype=torch.int64)
-    scores = torch.zeros(num_samples, dtype=torch.float64)
+    tokens = torch.full((num_samples, nbest, num_frames), -1, dtype=torch.int64)
+    timesteps, confidences = tokens.clone(), torch.zeros(tokens.shape, dtype=torch.float64)
+    lengths = torch.zeros(num_samples, nbest, dtype=torch.int64)
+    scores = torch.full((num_samples, nbest), -math.inf, dtype=torch.float64)
     for n in range(num_samples):
         rows = x[n, : frames[n]].log_softmax(dim=1) if from_logits else x[n, : frames[n]]
-        previous = blank
-        for t, row in enumerate(rows.tolist()):
-            best = max(range(len(row)), key=lambda c: (-math.inf if math.isnan(row[c]) else row[c], -c))
-            scores[n] += math.nan if any(map(math.isnan, row)) else row[best]
-            if best not in (blank, previous):
-                tokens[n, lengths[n]] = best
-                timesteps[n, lengths[n]] = t
-                lengths[n] += 1
-            previous = best
-    result = [each.to(x.device) for each in (tokens, lengths, scores, timesteps)]
-    return GreedyDecodeReference(*(result if batched else [each[0] for each in result]))
+        if rows.isnan().any():
+            scores[n] = math.nan
+            continue
+        for k, (labels, score, runs_of_labels) in enumerate(decode(rows.tolist())):
+            scores[n, k], lengths[n, k] = score, len(labels)
+            for i, (label, (first, peak)) in enumerate(zip(labels, runs_of_labels)):
+                tokens[n, k, i], timesteps[n, k, i], confidences[n, k, i] = label, first, math.exp(peak)
+    result = [each.to(x.device) for each in (tokens, lengths, scores, timesteps, confidences)]
+    return DecodeReference(*(result if batched else [each[0] for each in result]))
+
+
+def runs(path: Sequence[int], rows: list[list[float]], blank: int = 0) -> tuple[tuple[int, float], ...]:
+    """Of each token that a path spells, the first frame of its run and the highest log-probability there."""
+    result: list[tuple[int, float]] = []
+    frame = 0
+    for label, run in itertools.groupby(path):
+        first, frame = frame, frame + len(list(run))
+        if label != blank:
+            result.append((first, max(rows[t][label] for t in range(first, frame))))
+    return tuple(result)
 
 
 def collapse(path: Sequence[int], blank: int = 0) -> tuple[int, ...]:

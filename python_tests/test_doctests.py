@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ["alignment", "build", "decode", "loss", "text"]
+MODULES = ["alignment", "build", "decode", "loss", "streaming", "text"]
 
 
 @pytest.mark.parametrize("name", MODULES)

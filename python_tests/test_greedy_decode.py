@@ -30,20 +30,19 @@ def check_against_reference(x: Tensor, *lengths: object, **options: object) -> N
     assert_same(result.lengths, expected.lengths)
     assert_same(result.timesteps, expected.timesteps)
     assert_loss_close(result.scores, expected.scores, x.dtype)
+    assert_loss_close(result.confidences, expected.confidences, x.dtype)
 
 
 def test_by_hand(device: Device) -> None:
     p = torch.tensor([[0.1, 0.9, 0], [0.2, 0.8, 0], [0.5, 0.3, 0.2], [0.4, 0.6, 0], [0.1, 0.45, 0.45]])
     result = fastctc.greedy_decode(p.log().unsqueeze(0).to(device.torch))
-    tokens, lengths, scores, timesteps = result
+    tokens, lengths, scores, timesteps, confidences = result
     assert tokens.tolist() == [[1, 1, -1, -1, -1]]
     assert timesteps.tolist() == [[0, 3, -1, -1, -1]]
     assert lengths.tolist() == [2]
     assert scores.exp().tolist() == pytest.approx([0.9 * 0.8 * 0.5 * 0.6 * 0.45])
-    assert result.tokens is tokens
-    assert result.lengths is lengths
-    assert result.scores is scores
-    assert result.timesteps is timesteps
+    assert confidences[0].tolist() == pytest.approx([0.9, 0.6, 0, 0, 0])
+    assert type(result) is fastctc.DecodeResult
     assert {each.dtype for each in (tokens, lengths, timesteps)} == {torch.int64}
     assert {each.device.type for each in result} == {device.torch.type}
 
@@ -105,6 +104,21 @@ def test_ties_go_to_the_lowest_class(device: Device) -> None:
     assert fastctc.greedy_decode(x).tokens.tolist() == [[5, 33, -1]]
 
 
+def test_confidences_of_long_runs(device: Device) -> None:
+    """Runs that go on over many frames, with their peak anywhere."""
+    x = torch.zeros(3, 150, 3, device=device.torch)
+    x[:, 3:70, 1] = x[:, 80:145, 2] = 1.0
+    for n, (first, second) in enumerate(((3, 80), (34, 111), (69, 144))):
+        x[n, first, 1] = 2.0
+        x[n, second, 2] = 3.0
+    result = fastctc.greedy_decode(x, from_logits=True)
+    assert result.to_list() == [[1, 2]] * 3
+    expected = [math.exp(2) / (math.exp(2) + 2), math.exp(3) / (math.exp(3) + 2)]
+    for n in range(3):
+        assert result.confidences[n, :2].tolist() == pytest.approx(expected, rel=1e-5)
+    check_against_reference(x, from_logits=True)
+
+
 def test_infinities(device: Device) -> None:
     x = random_logits(3, 4, 5).log_softmax(2).to(device.torch)
     x[0, :, 1:] = -INF
@@ -155,7 +169,7 @@ def test_unbatched(device: Device) -> None:
 
 def test_nothing_to_decode(device: Device) -> None:
     no_frames = fastctc.greedy_decode(torch.zeros(2, 0, 3, device=device.torch))
-    assert no_frames.tokens.shape == no_frames.timesteps.shape == (2, 0)
+    assert no_frames.tokens.shape == no_frames.timesteps.shape == no_frames.confidences.shape == (2, 0)
     assert no_frames.lengths.tolist() == [0, 0]
     assert no_frames.scores.tolist() == [0, 0]
     no_samples = fastctc.greedy_decode(torch.zeros(0, 4, 3, device=device.torch))
@@ -171,6 +185,7 @@ def test_same_alone_as_in_a_batch(device: Device) -> None:
         alone = fastctc.greedy_decode(x[n, :length], from_logits=True)
         assert_same(alone.tokens, batch.tokens[n, :length])
         assert_same(alone.timesteps, batch.timesteps[n, :length])
+        assert_same(alone.confidences, batch.confidences[n, :length])
         assert_same(alone.lengths, batch.lengths[n])
         assert_same(alone.scores, batch.scores[n])
         assert (batch.tokens[n, length:] == -1).all()
@@ -239,5 +254,6 @@ def test_wrong_lengths(device: Device, lengths: list[int], message: str) -> None
     assert result.scores[wrong].isnan()
     assert result.lengths[wrong] == 0
     assert (result.tokens[wrong] == -1).all()
+    assert (result.confidences[wrong] == 0).all()
     for one, other in zip(result, fastctc.greedy_decode(x, [8, 8]), strict=True):
         assert_same(one[right], other[right])

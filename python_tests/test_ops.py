@@ -11,6 +11,7 @@ from conftest import Device, operators
 from torch import Tensor
 
 import fastctc
+from fastctc import _C
 
 Arguments = tuple[Any, ...]
 
@@ -77,8 +78,45 @@ def greedy_decode_samples(device: Device) -> list[Arguments]:
     ]
 
 
+INFINITE = float("inf")
+
+
+def beam_search_samples(device: Device) -> list[Arguments]:
+    (lengths,) = indices(device, [6, 4])
+    samples: list[Arguments] = []
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        x = log_probs(device, dtype).transpose(0, 1)
+        samples.append((x, lengths, 10, 1, 0, False, INFINITE, INFINITE, INFINITE))
+        samples.append((x, lengths, 33, 20, 4, True, 5.0, 4.0, -0.1))
+    return samples
+
+
+def beam_states(device: Device, beam_size: int) -> tuple[Tensor, Tensor]:
+    state = torch.zeros(2, _C.beam_state_bytes(beam_size), dtype=torch.uint8, device=device.torch)
+    return state, torch.zeros(2, 20 * beam_size, 4, dtype=torch.int32, device=device.torch)
+
+
+def beam_search_advance_samples(device: Device) -> list[Arguments]:
+    return [
+        (x, lengths, *beam_states(device, beam_size), beam_size, *options)
+        for x, lengths, beam_size, _, *options in beam_search_samples(device)
+    ]
+
+
+def beam_search_result_samples(device: Device) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for arguments in beam_search_advance_samples(device):
+        _, _, state, arena, beam_size, *_ = arguments
+        torch.ops.fastctc.beam_search_advance(*arguments)
+        samples += [(state, arena, beam_size, nbest, 6, nbest == 1) for nbest in (1, beam_size)]
+    return samples
+
+
 # Every operator has its samples here.
 SAMPLES: dict[str, Callable[[Device], list[Arguments]]] = {
+    "beam_search": beam_search_samples,
+    "beam_search_advance": beam_search_advance_samples,
+    "beam_search_result": beam_search_result_samples,
     "ctc_loss": ctc_loss_samples,
     "ctc_loss_backward": ctc_loss_backward_samples,
     "ctc_loss_tangent": ctc_loss_tangent_samples,
@@ -114,4 +152,35 @@ def test_greedy_decode_compiles(device: Device) -> None:
     compiled = torch.compile(fastctc.greedy_decode, fullgraph=True, backend="aot_eager")
     x = log_probs(device).transpose(0, 1)
     for one, other in zip(compiled(x), fastctc.greedy_decode(x), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("exact_scores", [False, True], ids=["", "exact_scores"])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_beam_search_compiles(device: Device, exact_scores: bool, dynamic: bool) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(fastctc.beam_search, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    options = {"beam_size": 8, "nbest": 3, "exact_scores": exact_scores, "blank_skip": 0.9}
+    for frames in (6, 5):
+        x = log_probs(device)[:frames].transpose(0, 1)
+        result = compiled(x, **options)
+        assert type(result) is fastctc.NBestResult
+        for one, other in zip(result, fastctc.beam_search(x, **options), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_operators_of_streams_compile(device: Device) -> None:
+    """The state is changed in place, and seen to be."""
+    torch._dynamo.reset()
+    x, lengths, state, arena, beam_size, *options = beam_search_advance_samples(device)[0]
+    lengths = torch.full_like(lengths, 2)
+
+    def search(x: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+        for chunk in x.split(2, dim=1):
+            torch.ops.fastctc.beam_search_advance(chunk, lengths, state, arena, beam_size, *options)
+        return torch.ops.fastctc.beam_search_result(state, arena, beam_size, 2, 6, False)
+
+    result = torch.compile(search, fullgraph=True, backend="aot_eager")(x, state)
+    assert state.any()
+    for one, other in zip(result, fastctc.beam_search(x, nbest=2), strict=True):
         assert torch.equal(one, other)

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from fastctc.reference import (
+    beam_search_reference,
     brute_force,
     collapse,
     ctc_loss_reference,
@@ -166,3 +167,46 @@ def test_greedy_reads_only_the_frames_in_use() -> None:
     swapped = greedy_decode_reference(x.transpose(0, 1), [2, 4], time_major=True)
     for one, other in zip(result, swapped, strict=True):
         torch.testing.assert_close(one, other, equal_nan=True)
+
+
+def test_greedy_confidences() -> None:
+    p = torch.tensor([[0.1, 0.9, 0], [0.2, 0.8, 0], [0.5, 0.3, 0.2], [0.4, 0.6, 0], [0.1, 0.45, 0.45]])
+    result = greedy_decode_reference(p.log())
+    assert result.confidences.tolist() == pytest.approx([0.9, 0.6, 0, 0, 0])
+
+
+@pytest.mark.parametrize(("frames", "classes", "blank"), [(1, 4, 0), (4, 3, 1), (5, 2, 1), (3, 5, 4)])
+def test_beam_search_is_brute_force_with_room_for_all(frames: int, classes: int, blank: int) -> None:
+    for seed in range(20):
+        x = random_log_probs(frames, classes, seed=seed, std=2.0)
+        listed = {labels: float(log_p) for labels, (log_p, _) in brute_force(x, blank).items()}
+        result = beam_search_reference(x, beam_size=200, nbest=200, blank=blank)
+        found = {
+            tuple(tokens[:length]): score
+            for tokens, length, score in zip(
+                result.tokens.tolist(), result.lengths.tolist(), result.scores.tolist()
+            )
+            if score > -INF
+        }
+        assert found == pytest.approx(listed)
+        assert list(found) == sorted(found, key=lambda labels: -listed[labels])
+
+
+def test_beam_search_by_hand() -> None:
+    """With one prefix in the beam "a" loses the path that went through "": a, blank is 0.24, not 0.64."""
+    p = torch.tensor([[0.6, 0.4], [0.6, 0.4]])
+    result = beam_search_reference(p.log(), beam_size=1)
+    assert (result.lengths.tolist(), float(result.scores.exp())) == ([0], pytest.approx(0.36))
+    result = beam_search_reference(p.log(), beam_size=2, nbest=2)
+    assert result.lengths.tolist() == [1, 0]
+    assert result.scores.exp().tolist() == pytest.approx([0.64, 0.36])
+    assert result.timesteps.tolist() == [[0, -1], [-1, -1]]
+    skipped = beam_search_reference(p.log(), beam_size=2, nbest=2, blank_skip=0.5)
+    assert skipped.scores.exp().tolist() == pytest.approx([0.36, 0])
+
+
+def test_beam_search_ties_by_rule() -> None:
+    """Equal scores: what stays, then new prefixes by the rank they come from and the token."""
+    p = torch.full((1, 4), 0.25)
+    result = beam_search_reference(p.log(), beam_size=4, nbest=4, blank=1)
+    assert result.tokens.flatten().tolist() == [-1, 0, 2, 3]

@@ -23,6 +23,7 @@ struct GreedyDecodeParams {
   int64_t* lengths;    // (N)
   void* scores;        // (N) float, or double for kFloat64: natural-log probability of the best path
   int64_t* timesteps;  // (N, T) the first frame of each token's run, padded with -1
+  void* confidences;   // (N, T) like scores: the highest probability of the token in its run, padded with 0
 };
 
 namespace cpu {

@@ -13,7 +13,7 @@ namespace {
 
 struct Decoded {
   std::vector<int64_t> tokens, lengths, timesteps;
-  std::vector<float> scores;
+  std::vector<float> scores, confidences;
 };
 
 Decoded decode(const std::vector<float>& x, int N, int T, int C, int blank, const std::vector<int64_t>& frames,
@@ -23,6 +23,7 @@ Decoded decode(const std::vector<float>& x, int N, int T, int C, int blank, cons
   out.timesteps.assign(size_t(N) * T, 7);
   out.lengths.assign(N, 7);
   out.scores.assign(N, 7);
+  out.confidences.assign(size_t(N) * T, 7);
   GreedyDecodeParams p{};
   p.input = x.data();
   p.dtype = DType::kFloat32;
@@ -34,6 +35,7 @@ Decoded decode(const std::vector<float>& x, int N, int T, int C, int blank, cons
   p.lengths = out.lengths.data();
   p.scores = out.scores.data();
   p.timesteps = out.timesteps.data();
+  p.confidences = out.confidences.data();
   if (cuda) {
     std::vector<char> memory(cuda::greedy_decode_workspace(p) + 64);
     void* aligned = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
@@ -64,9 +66,14 @@ TEST(equals_the_definition) {
           const bool padding = i >= got.lengths[n];
           CHECK(got.tokens[n * T + i] == (padding ? -1 : expected.labels[i]));
           if (padding) {
-            CHECK(got.timesteps[n * T + i] == -1);
+            CHECK(got.timesteps[n * T + i] == -1 && got.confidences[n * T + i] == 0);
           } else {
             const int64_t t = got.timesteps[n * T + i];
+            double peak = -INFINITY;
+            for (int64_t s = t; s < frames[n] && expected.path[s] == expected.labels[i]; ++s) {
+              peak = std::max(peak, rows[s * C + expected.labels[i]]);
+            }
+            CHECK_NEAR(got.confidences[n * T + i], std::exp(peak), 1e-6);
             CHECK(expected.path[t] == expected.labels[i] && (t == 0 || expected.path[t - 1] != expected.path[t]));
           }
         }
@@ -84,7 +91,9 @@ TEST(a_nan_or_a_wrong_length_gives_no_tokens) {
     CHECK(got.lengths[0] == 40 && got.scores[0] == 0);
     for (int n : {1, 2}) {
       CHECK(got.lengths[n] == 0 && std::isnan(got.scores[n]));
-      for (int i = 0; i < 40; ++i) CHECK(got.tokens[n * 40 + i] == -1 && got.timesteps[n * 40 + i] == -1);
+      for (int i = n * 40; i < n * 40 + 40; ++i) {
+        CHECK(got.tokens[i] == -1 && got.timesteps[i] == -1 && got.confidences[i] == 0);
+      }
     }
   }
 }

@@ -8,8 +8,8 @@
 namespace fastctc {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor input_lengths, int64_t blank,
-                                                         bool from_logits) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor input_lengths, int64_t blank,
+                                                                 bool from_logits) {
   if (input.dim() != 3) value_error("input must have 3 dimensions (N, T, C), got ", input.dim());
   GreedyDecodeParams p{};
   p.input = input.const_data_ptr();
@@ -29,10 +29,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor in
   Tensor lengths = torch::stable::new_empty(input, {p.batch}, ScalarType::Long);
   Tensor scores = torch::stable::new_empty(input, {p.batch}, scalar_type_of(input));
   Tensor timesteps = torch::stable::new_empty(input, {p.batch, p.frames}, ScalarType::Long);
+  Tensor confidences = torch::stable::new_empty(input, {p.batch, p.frames}, scalar_type_of(input));
   p.tokens = static_cast<int64_t*>(tokens.mutable_data_ptr());
   p.lengths = static_cast<int64_t*>(lengths.mutable_data_ptr());
   p.scores = scores.mutable_data_ptr();
   p.timesteps = static_cast<int64_t*>(timesteps.mutable_data_ptr());
+  p.confidences = confidences.mutable_data_ptr();
   if (on_cuda(input)) {
     const DeviceGuard guard(input);
     Tensor workspace = device_workspace(input, cuda::greedy_decode_workspace(p));
@@ -41,7 +43,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor in
     for (int64_t n = 0; n < p.batch; ++n) check_input_length(p.input_lengths, n, p.frames);
     torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) { cpu::greedy_decode(p, begin, end); });
   }
-  return {tokens, lengths, scores, timesteps};
+  return {tokens, lengths, scores, timesteps, confidences};
 }
 
 }  // namespace
@@ -49,7 +51,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor in
 FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
   m.def(
       "greedy_decode(Tensor input, Tensor input_lengths, int blank, bool from_logits) "
-      "-> (Tensor tokens, Tensor lengths, Tensor scores, Tensor timesteps)");
+      "-> (Tensor tokens, Tensor lengths, Tensor scores, Tensor timesteps, Tensor confidences)");
 }
 FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) { m.impl("greedy_decode", TORCH_BOX(&greedy_decode)); }
 #ifdef FASTCTC_CUDA

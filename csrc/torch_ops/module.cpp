@@ -1,6 +1,7 @@
 // The extension module fastctc._C. The ops register themselves when it is loaded; what is bound here is no tensor op.
 #include <pybind11/pybind11.h>
 
+#include "../kernels/beam_search.h"
 #include "../kernels/ctc_loss.h"
 
 #ifndef FASTCTC_CUDA_ARCHS
@@ -23,4 +24,7 @@ PYBIND11_MODULE(_C, m) {
     info["cpu_instruction_set"] = fastctc::cpu::instruction_set();
     return info;
   });
+  m.def(
+      "beam_state_bytes", [](int64_t beam_size) { return fastctc::BeamState::bytes(beam_size); },
+      pybind11::arg("beam_size"));
 }

@@ -22,6 +22,7 @@ template <class Element>
 void decode(const GreedyDecodeParams& p, int64_t n) {
   using Scalar = typename ScalarOf<Element>::type;
   int64_t *const tokens = p.tokens + n * p.frames, *const timesteps = p.timesteps + n * p.frames;
+  Scalar* const confidences = static_cast<Scalar*>(p.confidences) + n * p.frames;
   const int64_t frames = p.input_lengths[n];
   bool valid = frames >= 0 && frames <= p.frames;
   int64_t length = 0, previous = p.blank;
@@ -40,17 +41,27 @@ void decode(const GreedyDecodeParams& p, int64_t n) {
       }
     }
     valid = !nan;
-    score += p.from_logits ? -double(log_normalizer(x, p.classes, p.stride_c, top)) : double(top);
-    if (best != p.blank && best != previous) {
-      tokens[length] = best;
-      timesteps[length++] = t;
+    const Scalar log_prob = p.from_logits ? -log_normalizer(x, p.classes, p.stride_c, top) : top;
+    score += double(log_prob);
+    if (best != p.blank) {
+      const Scalar confidence = std::exp(log_prob);
+      if (best != previous) {
+        tokens[length] = best;
+        timesteps[length] = t;
+        confidences[length++] = confidence;
+      } else if (confidence > confidences[length - 1]) {
+        confidences[length - 1] = confidence;
+      }
     }
     previous = best;
   }
   if (!valid) length = 0;
   p.lengths[n] = length;
   static_cast<Scalar*>(p.scores)[n] = valid ? Scalar(score) : Scalar(NAN);
-  for (int64_t i = length; i < p.frames; ++i) tokens[i] = timesteps[i] = -1;
+  for (int64_t i = length; i < p.frames; ++i) {
+    tokens[i] = timesteps[i] = -1;
+    confidences[i] = 0;
+  }
 }
 
 }  // namespace

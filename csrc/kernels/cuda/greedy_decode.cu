@@ -75,7 +75,9 @@ template <class Scalar>
 __global__ void __launch_bounds__(kWarp) merge_frames(GreedyDecodeParams p, GreedyWorkspace<Scalar> w) {
   const int64_t n = blockIdx.x, frames = p.input_lengths[n];
   const int64_t* const best = w.best + n * p.frames;
+  const Scalar* const frame_score = w.score + n * p.frames;
   int64_t *const tokens = p.tokens + n * p.frames, *const timesteps = p.timesteps + n * p.frames;
+  Scalar* const confidences = static_cast<Scalar*>(p.confidences) + n * p.frames;
   const bool in_range = frames >= 0 && frames <= p.frames;
   double score = in_range ? 0.0 : double(NAN);
   int64_t length = 0;
@@ -87,14 +89,22 @@ __global__ void __launch_bounds__(kWarp) merge_frames(GreedyDecodeParams p, Gree
       const int64_t place = length + __popc(mask & ((1u << lane_id()) - 1u));
       tokens[place] = best[t];
       timesteps[place] = t;
+      Scalar peak = frame_score[t];
+      for (int64_t next = t + 1; next < frames && best[next] == best[t]; ++next) {
+        peak = frame_score[next] > peak ? frame_score[next] : peak;
+      }
+      confidences[place] = std::exp(peak);
     }
     length += __popc(mask);
     const int64_t count = frames - t0 < kWarp ? frames - t0 : int64_t(kWarp);
-    for (int64_t k = 0; k < count; ++k) score += double(w.score[n * p.frames + t0 + k]);  // in order, as on the CPU
+    for (int64_t k = 0; k < count; ++k) score += double(frame_score[t0 + k]);  // in order, as on the CPU
   }
   if (score != score) length = 0;
   __syncwarp();
-  for (int64_t i = length + lane_id(); i < p.frames; i += kWarp) tokens[i] = timesteps[i] = -1;
+  for (int64_t i = length + lane_id(); i < p.frames; i += kWarp) {
+    tokens[i] = timesteps[i] = -1;
+    confidences[i] = 0;
+  }
   if (lane_id() == 0) {
     p.lengths[n] = length;
     static_cast<Scalar*>(p.scores)[n] = Scalar(score);

@@ -1,0 +1,242 @@
+"""Decoding while the frames are still coming in."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastctc import ops
+from fastctc.arguments import (
+    Lengths,
+    check_count,
+    check_nbest,
+    check_scores,
+    check_search,
+    debugging,
+    lengths_tensor,
+    search_options,
+)
+from fastctc.decode import NBestResult
+
+__all__ = ["BeamSearchDecoder"]
+
+LARGEST_ARENA = 2**31 - 1  # nodes
+
+
+class BeamSearchDecoder:
+    """:func:`fastctc.beam_search` of streams: frames come in chunks, and results can be had after each.
+
+    However the frames of a stream are cut into chunks, the result is that of :func:`fastctc.beam_search` on all
+    of them at once, to the bit. Streams go side by side in one batch and can be out of step: each may get any
+    number of frames of a chunk, and be reset on its own. The state lies in tensors on ``device``, and nothing
+    waits for the device. ``copy.deepcopy`` makes a decoder that goes on from the same point.
+
+    Args:
+        num_streams: streams, N.
+        beam_size: prefixes in the beam of each stream, at most 1024 on CUDA.
+        nbest: hypotheses that :meth:`result` returns unless told otherwise, at most ``beam_size``.
+        blank: the index of the blank class.
+        time_major: chunks are (T, N, C).
+        from_logits: search under the log-softmax of the chunks.
+        beam_threshold: as for :func:`fastctc.beam_search`, like the next two.
+        token_threshold: see there.
+        blank_skip: see there.
+        device: where the chunks are and the results will be.
+
+    Raises:
+        TypeError: an option of another type.
+        ValueError: an option out of range.
+
+    >>> import torch, fastctc
+    >>> log_probs = torch.randn(1, 30, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    >>> decoder = fastctc.BeamSearchDecoder(nbest=3)
+    >>> for chunk in log_probs.split(8, dim=1):
+    ...     decoder.push(chunk)
+    >>> decoder.result().to_list() == fastctc.beam_search(log_probs, nbest=3).to_list()
+    True
+    """
+
+    def __init__(
+        self,
+        num_streams: int = 1,
+        *,
+        beam_size: int = 10,
+        nbest: int = 1,
+        blank: int = 0,
+        time_major: bool = False,
+        from_logits: bool = False,
+        beam_threshold: float | None = None,
+        token_threshold: float | None = None,
+        blank_skip: float | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        check_count(num_streams, "num_streams")
+        check_count(beam_size, "beam_size")
+        check_nbest(nbest, beam_size)
+        if isinstance(blank, bool) or not isinstance(blank, int):
+            raise TypeError(f"blank must be an int, got {type(blank).__name__}")
+        if blank < 0:
+            raise ValueError(f"blank is {blank}, but must not be negative")
+        self.num_streams = num_streams
+        self.beam_size = beam_size
+        self.nbest = nbest
+        self.time_major = time_major
+        self._options = search_options(blank, from_logits, beam_threshold, token_threshold, blank_skip)
+        with torch.inference_mode(False):  # or they could be advanced in that mode only
+            state_bytes = ops._C.beam_state_bytes(beam_size)
+            self._state = torch.zeros(num_streams, state_bytes, dtype=torch.uint8, device=device)
+            self._arena = torch.empty(num_streams, 0, 4, dtype=torch.int32, device=device)
+            self._frames = torch.zeros(num_streams, dtype=torch.int64, device=device)
+        self._bounds = [0] * num_streams  # the most frames that each stream can have, known without looking
+        self._classes: int | None = None
+        self._dtype: torch.dtype | None = None
+
+    @property
+    def frames(self) -> Tensor:
+        """(num_streams) int64: the frames that each stream has been given since it was reset."""
+        return self._frames.clone()
+
+    def push(self, log_probs: Tensor, input_lengths: Lengths | None = None) -> None:
+        """The next frames of every stream.
+
+        Args:
+            log_probs: (N, T, C) with any T, or (T, N, C) if ``time_major``, or (T, C) if there is one stream
+                only; natural-log probabilities, or logits if ``from_logits``. C and dtype are the same in every
+                chunk.
+            input_lengths: (N) how many of the T frames each stream gets, from 0 on; all T if None.
+
+        Raises:
+            TypeError: log_probs is not floating-point or of another dtype than before, or input_lengths are not
+                integers.
+            ValueError: as :func:`fastctc.beam_search`; or a chunk of another number of streams or classes than
+                before, or on another device. All streams are then as they were before.
+        """
+        check_scores(log_probs, self._options.blank)
+        chunk = self._chunk(log_probs)
+        batch, frames, classes = chunk.shape
+        if input_lengths is None:
+            lengths = torch.full((batch,), frames, dtype=torch.int64, device=chunk.device)
+            heard = [frames] * batch
+        else:
+            lengths = lengths_tensor(input_lengths, "input_lengths", batch, chunk.device)
+            heard = _known_lengths(input_lengths, batch, frames)
+        bounds = [before + more for before, more in zip(self._bounds, heard)]
+        self._make_room(max(bounds))
+        checked = chunk.device.type == "cpu" or debugging()
+        before = self._state.clone() if checked else None
+        try:
+            ops.beam_search_advance(chunk, lengths, self._state, self._arena, self.beam_size, *self._options)
+            if debugging():
+                arguments = (chunk, lengths, self.beam_size, 1, *self._options)
+                check_search(self._result(1, max(bounds), torch.float32).scores, *arguments)
+        except ValueError:
+            if before is not None:  # the arena only grows, so the old state still fits it
+                self._state.copy_(before)
+            raise
+        self._bounds = bounds
+        self._frames += lengths
+        self._classes, self._dtype = classes, chunk.dtype
+
+    def result(self, nbest: int | None = None) -> NBestResult:
+        """The hypotheses so far; the streams can go on afterwards.
+
+        Args:
+            nbest: how many of each stream, at most ``beam_size``; as told at the start if None.
+
+        Returns:
+            What :func:`fastctc.beam_search` returns for the frames so far, with the N dimension always: T is
+            the number of frames pushed, of the stream that was given most. A stream without a frame has one
+            hypothesis, of no tokens and the score 0.
+        """
+        nbest = self.nbest if nbest is None else nbest
+        check_nbest(nbest, self.beam_size)
+        return self._result(nbest, max(self._bounds), self._dtype)
+
+    def reset(self, streams: int | Sequence[int] | Tensor | None = None) -> None:
+        """Forgets all frames of some streams: the utterance is over, the next one begins.
+
+        Args:
+            streams: all if None, which also lets the next chunk have another dtype and number of classes; or an
+                index, several, or a tensor of them; or a bool tensor (N) that tells which.
+        """
+        if streams is None:
+            self._state.zero_()
+            self._frames.zero_()
+            self._bounds = [0] * self.num_streams
+            self._classes = self._dtype = None
+            return
+        chosen = self._mask(streams)
+        self._state.masked_fill_(chosen.to(self._state.device)[:, None], 0)
+        self._frames.masked_fill_(chosen.to(self._state.device), 0)
+        if chosen.device.type == "cpu":  # otherwise the bounds are larger than they need to be
+            self._bounds = [0 if gone else bound for gone, bound in zip(chosen.tolist(), self._bounds)]
+
+    def _chunk(self, log_probs: Tensor) -> Tensor:
+        """As (N, T, C)."""
+        if log_probs.dim() == 2:
+            chunk = log_probs.unsqueeze(0)
+        else:
+            chunk = log_probs.transpose(0, 1) if self.time_major else log_probs
+        if chunk.shape[0] != self.num_streams:
+            raise ValueError(
+                f"log_probs has a batch of {chunk.shape[0]}, but there are {self.num_streams} streams"
+            )
+        if chunk.device != self._state.device:
+            raise ValueError(f"log_probs is on {chunk.device}, but the decoder is on {self._state.device}")
+        if self._classes not in (None, chunk.shape[2]):
+            raise ValueError(f"log_probs has {chunk.shape[2]} classes, but had {self._classes} before")
+        if self._dtype not in (None, chunk.dtype):
+            raise TypeError(f"log_probs is of type {chunk.dtype}, but was of {self._dtype} before")
+        return chunk.detach()
+
+    def _make_room(self, frames: int) -> None:
+        """An arena for so many frames of each stream."""
+        capacity, needed = self._arena.shape[1], frames * self.beam_size
+        if needed > LARGEST_ARENA:
+            raise ValueError(
+                f"a stream has {frames} frames and beam_size is {self.beam_size}, but frames * beam_size must be "
+                "less than 2^31: reset it"
+            )
+        if needed > capacity:
+            with torch.inference_mode(False):
+                shape = (self.num_streams, min(max(needed, 2 * capacity), LARGEST_ARENA), 4)
+                arena = torch.empty(shape, dtype=torch.int32, device=self._arena.device)
+                arena[:, :capacity] = self._arena
+                self._arena = arena
+
+    def _result(self, nbest: int, frames: int, dtype: torch.dtype | None) -> NBestResult:
+        float64 = dtype == torch.float64
+        return NBestResult(
+            *ops.beam_search_result(self._state, self._arena, self.beam_size, nbest, frames, float64)
+        )
+
+    def _mask(self, streams: int | Sequence[int] | Tensor) -> Tensor:
+        """(N) bool, on the device of `streams`."""
+        if isinstance(streams, Tensor):
+            index = streams
+        else:
+            index = torch.tensor([streams] if isinstance(streams, int) else list(streams))
+            index = index.long() if index.numel() == 0 else index
+        if index.dtype == torch.bool:
+            if tuple(index.shape) != (self.num_streams,):
+                raise ValueError(f"streams has shape {tuple(index.shape)}, but there are {self.num_streams}")
+            return index
+        if index.is_floating_point() or index.is_complex():
+            raise TypeError(f"streams must be indices, got {index.dtype}")
+        index = index.reshape(-1)
+        if index.device.type == "cpu":
+            for stream in index.tolist():
+                if not 0 <= stream < self.num_streams:
+                    raise ValueError(f"streams has {stream}, but there are {self.num_streams}")
+        return (torch.arange(self.num_streams, device=index.device)[:, None] == index).any(1)
+
+
+def _known_lengths(lengths: Lengths, batch: int, frames: int) -> list[int]:
+    """Bounds of the lengths of a chunk, exact where they are on the host."""
+    if isinstance(lengths, Tensor):
+        if lengths.device.type != "cpu":
+            return [frames] * batch
+        values = lengths.reshape(-1).tolist()
+    else:
+        values = [lengths] if isinstance(lengths, int) else list(lengths)
+    return [min(max(value, 0), frames) for value in values]

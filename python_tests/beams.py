@@ -1,0 +1,133 @@
+"""What the tests of the beam search share: inputs, comparisons, the best path of a prefix by other means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from tolerances import TOLERANCES
+from torch import Tensor
+
+from fastctc import NBestResult
+from fastctc.reference import DecodeReference
+
+INF = math.inf
+NAN = math.nan
+
+
+def random_log_probs(
+    *shape: int, seed: int = 0, std: float = 1.0, masked: float = 0.0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """Log-softmax of normal logits; a fraction of them is -inf."""
+    generator = torch.Generator().manual_seed(seed)
+    x = (std * torch.randn(*shape, generator=generator, dtype=torch.float64)).log_softmax(-1)
+    gone = torch.rand(x.shape, generator=generator, dtype=torch.float64) < masked
+    return x.masked_fill(gone, -INF).to(dtype)
+
+
+def speech_like(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Log-probabilities as trained models give them: mostly blank (0), short peaks, few rivals."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(*shape, generator=generator)
+    winner = torch.randint(0, shape[-1], shape[:-1], generator=generator)
+    winner[torch.rand(shape[:-1], generator=generator) < 0.6] = 0
+    return (
+        logits.scatter_add(-1, winner.unsqueeze(-1), torch.full((*shape[:-1], 1), 5.0))
+        .log_softmax(-1)
+        .to(dtype)
+    )
+
+
+def assert_equal(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """To the bit, all five."""
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one.cpu(), other.cpu(), rtol=0.0, atol=0.0, equal_nan=True)
+
+
+def assert_close(
+    actual: NBestResult, expected: DecodeReference | NBestResult, dtype: torch.dtype = torch.float64
+) -> None:
+    """The same hypotheses and timesteps, and nearly the same numbers."""
+    for name in ("tokens", "lengths", "timesteps"):
+        assert torch.equal(getattr(actual, name).cpu(), getattr(expected, name).cpu()), name
+    tolerance = TOLERANCES[dtype].loss
+    for name in ("scores", "confidences"):
+        one, other = (getattr(each, name).double().cpu() for each in (actual, expected))
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=max(tolerance, 1e-6), equal_nan=True)
+
+
+def of_sample(result: NBestResult, n: int, frames: int | None = None) -> list[Tensor]:
+    """The results of one sample, padded to `frames`."""
+    return [t[n][..., :frames] if t.dim() == 3 else t[n] for t in result]
+
+
+def hypotheses(result: NBestResult, n: int = 0) -> list[tuple[tuple[int, ...], float]]:
+    """Tokens and score of the hypotheses that there are."""
+    return [
+        (tuple(tokens[:length]), score)
+        for tokens, length, score in zip(
+            result.tokens[n].tolist(), result.lengths[n].tolist(), result.scores[n].tolist()
+        )
+        if score > -INF
+    ]
+
+
+def assert_well_formed(result: NBestResult) -> None:
+    """What holds of every result."""
+    for n in range(result.lengths.shape[0]):
+        found = hypotheses(result, n)
+        scores = result.scores[n].tolist()
+        if any(map(math.isnan, scores)):
+            assert all(map(math.isnan, scores))
+        else:
+            assert scores == sorted(scores, reverse=True)
+        assert len({tokens for tokens, _ in found}) == len(found), "a hypothesis twice"
+    frames = torch.arange(result.tokens.shape[2], device=result.tokens.device)
+    padding = frames >= result.lengths.unsqueeze(2)
+    assert (result.lengths[~(result.scores > -INF)] == 0).all()
+    assert (result.tokens[padding] == -1).all()
+    assert (result.timesteps[padding] == -1).all()
+    assert (result.confidences[padding] == 0).all()
+    assert (result.tokens[~padding] >= 0).all()
+    assert (result.confidences[~padding] >= 0).all()
+    assert (result.confidences[~padding] <= 1).all()
+    later = result.timesteps.diff(dim=2)[~padding[:, :, 1:]]
+    assert (later > 0).all(), "timesteps do not increase"
+
+
+def best_path_score(rows: Tensor, tokens: Sequence[int], blank: int = 0) -> float:
+    """The log-probability of the best path that spells `tokens`: Viterbi over the extended label, (T, C) rows."""
+    states = [blank]
+    for token in tokens:
+        states += [token, blank]
+    score = [0.0] + [-INF] * (len(states) - 1)
+    for row in rows.tolist():
+        moved = []
+        for s, label in enumerate(states):
+            best = score[s] if s == 0 else max(score[s], score[s - 1])
+            if s >= 2 and label != blank and label != states[s - 2]:
+                best = max(best, score[s - 2])
+            moved.append(best + row[label])
+        score = moved
+    return max(score[-2:])
+
+
+def best_path_through(
+    rows: Tensor, tokens: Sequence[int], starts: Sequence[int], blank: int = 0
+) -> tuple[float, list[float]]:
+    """The best path whose tokens begin at `starts`: its log-probability, and the peak of each token on it."""
+    x, peaks = rows.tolist(), []
+    total = sum(row[blank] for row in x[: starts[0] if starts else len(x)])
+    for i, (token, start) in enumerate(zip(tokens, starts)):
+        end = starts[i + 1] if i + 1 < len(starts) else len(x)
+        repeated = i + 1 < len(tokens) and tokens[i + 1] == token
+        # The run of the token is [start, stop), what follows is blank.
+        options = [
+            (sum(row[token] for row in x[start:stop]) + sum(row[blank] for row in x[stop:end]), stop)
+            for stop in range(start + 1, end + (not repeated))
+        ]
+        score, stop = max(options)
+        total += score
+        peaks.append(max(row[token] for row in x[start:stop]))
+    return total, peaks
