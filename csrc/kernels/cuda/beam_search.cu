@@ -154,6 +154,8 @@ __global__ void __launch_bounds__(kRowThreads, 1) results(BeamResultParams p) {
       score = double(NAN);
     } else if (!header.started) {  // the empty prefix
       if (rank == 0) score = 0;
+    } else if (rank < header.size && s.length[s.order[rank]] > p.max_length) {
+      score = double(NAN);
     } else if (rank < header.size) {
       const int32_t slot = s.order[rank];
       length = s.length[slot];
