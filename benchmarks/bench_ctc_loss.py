@@ -13,9 +13,7 @@ Beside the table of shapes there are sweeps of one size at a time (--sweep), the
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
@@ -31,9 +29,9 @@ import accuracy
 import memory
 import peers
 import report
-from cases import INPUTS, LENGTHS, LONG, SHAPES, SWEEPS, Case, Shape, draw, reference, scores_of, sweep
+from cases import BASE, INPUTS, LENGTHS, LONG, SHAPES, SWEEPS, Case, Shape, draw, reference, scores_of, sweep
 from peers import Peer
-from timing import Side, measure
+from timing import Side, buffers, graph_side, measure
 
 EXAMPLES = """examples:
   python benchmarks/bench_ctc_loss.py --quick                                    does it run?
@@ -47,7 +45,6 @@ EXAMPLES = """examples:
 # Of the summed loss, relatively; of the gradient of the logits, relatively to its largest entry.
 TOLERANCES = 1e-5, 1e-5  # fastctc beyond them is refused
 PEER_TOLERANCES = 1e-3, 0.5  # a peer beyond them is left out; float32 in log-space is that inexact
-L2_SHARE = 2  # the inputs together are so many times the L2 cache
 
 Row = dict[str, Any]  # of the result
 
@@ -82,19 +79,6 @@ def check(row: Row, sides: dict[str, Peer], scores: Tensor, expected: tuple[floa
             del sides[side]
 
 
-def graph_side(peer: Peer, inputs: list[Tensor]) -> Side:
-    """A CUDA graph of one call on every input; its last gradient must be the one that a plain call gives."""
-    expected = peer(inputs[-1])[1]
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for each in inputs:
-            last = peer(each)[1]
-    graph.replay()
-    if not torch.equal(last, expected):
-        raise RuntimeError("the replayed gradient differs")
-    return Side(lambda _: graph.replay(), len(inputs))
-
-
 def sides_to_time(row: Row, sides: dict[str, Peer], inputs: list[Tensor]) -> dict[str, Side]:
     """A call of each peer on input after input; on CUDA a graph of fastctc's as well."""
 
@@ -105,7 +89,7 @@ def sides_to_time(row: Row, sides: dict[str, Peer], inputs: list[Tensor]) -> dic
     result = {name: side(peer) for name, peer in sides.items()}
     if inputs[0].is_cuda:
         try:
-            result["fastctc_graph"] = graph_side(sides["fastctc"], inputs)
+            result["fastctc_graph"] = graph_side(lambda each: sides["fastctc"](each)[1], inputs)
         except RuntimeError as error:
             row["notes"].append(f"no CUDA graph: {str(error).splitlines()[0]}")
     return result
@@ -155,7 +139,7 @@ def bench(
         row: Row = {"shape": name, **asdict(shape), "lengths": lengths, "input": kind}
         row |= {"sides": {}, "notes": [], "refused": False}
         scores = scores_of(logits, kind).to(device)
-        row["buffers"] = min(64, math.ceil(L2_SHARE * cache / (scores.numel() * 4)) + 1)
+        row["buffers"] = buffers(scores.numel() * 4, cache)
         inputs = [scores.clone().requires_grad_() for _ in range(row["buffers"])]
         sides = sides_of(case, inputs[0], kind, result, options)
         check(row, sides, inputs[0], expected)
@@ -197,7 +181,7 @@ def choose_peers(options: argparse.Namespace) -> dict[str, Any]:
 def run(result: dict[str, Any], options: argparse.Namespace) -> None:
     """Fills `result`, showing progress on stderr."""
     shapes = [] if "none" in options.shapes else options.shapes
-    swept = {variable: sweep(variable, options.quick) for variable in options.sweep}
+    swept = {variable: sweep(BASE, SWEEPS, variable, options.quick) for variable in options.sweep}
     long = [Shape(200, 2, 32, 40)] if options.quick else LONG
     total = len(shapes) * len(options.lengths) * len(options.input) + sum(map(len, swept.values()))
     total += len(long) * options.accuracy
@@ -273,41 +257,16 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
-    result: dict[str, Any] = {
-        "benchmark": "ctc_loss",
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": report.describe_machine(torch.device(options.device)),
-        "versions": report.describe_versions(),
-        **choose_peers(options),
-        "device": options.device,
-        "threads": torch.get_num_threads(),
-        "quick": options.quick,
-        "note": options.note,
-        "results": [],
-        "sweeps": {},
-        "accuracy": [],
-    }
+    result = report.begin("ctc_loss", options) | choose_peers(options) | {"accuracy": []}
     if result["peers"]:
         peers.limit_threads(result["threads"])
     run(result, options)
-    print(report.markdown(result), end="")
+    text = report.markdown(result)
+    print(text, end="")
     if options.out:
-        path = report.write(options.out, result)
-        print(path)
-        write_plots(path, result)
+        report.save(options.out, result, text)
     timed = itertools.chain(result["results"], *result["sweeps"].values())
     return 1 if any(row["refused"] for row in timed) else 0
-
-
-def write_plots(path: Path, result: dict[str, Any]) -> None:
-    """Beside `path`; matplotlib may be missing."""
-    try:
-        import plots
-    except ModuleNotFoundError as error:
-        print(f"no plots: {error}", file=sys.stderr)
-        return
-    for each in plots.write(path, result):
-        print(each)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,10 +57,12 @@ class Case:
         return torch.cat([row[:length] for row, length in zip(self.targets, self.target_lengths)])
 
 
-def sweep(variable: str, quick: bool = False) -> list[Shape]:
-    base = BASE.quick() if quick else BASE
-    sizes = [getattr(base, variable) * factor for factor in (1, 2)] if quick else SWEEPS[variable]
-    return [replace(base, **{variable: size}) for size in sizes]
+def sweep(base: Any, sizes: dict[str, list[int]], variable: str, quick: bool = False) -> list[Any]:
+    """The shape `base` with each size of one variable; quick: a small base, two sizes."""
+    if quick:
+        base = base.quick()
+    tried = [getattr(base, variable) * factor for factor in (1, 2)] if quick else sizes[variable]
+    return [replace(base, **{variable: size}) for size in tried]
 
 
 def draw(shape: Shape, lengths: str = "fixed", seed: int = 0, deviation: float = 1.0) -> tuple[Case, Tensor]:

@@ -25,6 +25,7 @@ steps=(
   "synccheck   45  step_sanitize synccheck"
   "ctc_loss   120  step_bench bench_ctc_loss.py"
   "align       60  step_bench bench_forced_align.py"
+  "beam_search 90  step_bench bench_beam_search.py"
 )
 
 # The tests that run under compute-sanitizer: a few of each kernel, none of them long.

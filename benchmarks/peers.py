@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -128,12 +128,17 @@ def in_torch(case: Case, scores: Tensor, from_logits: bool) -> dict[str, Peer]:
     return {name: Peer(loss) for name, loss in sides.items()}
 
 
-def version(name: str) -> str | None:
-    """Of the packages behind a peer; None if it is not installed."""
+def versions(packages: Iterable[str]) -> str | None:
+    """Of all these packages; None if one is not installed."""
     try:
-        return ", ".join(f"{each} {importlib.metadata.version(each)}" for each in PACKAGES[name])
+        return ", ".join(f"{each} {importlib.metadata.version(each)}" for each in packages)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def version(name: str) -> str | None:
+    """Of the packages behind a peer; None if it is not installed."""
+    return versions(PACKAGES[name])
 
 
 def others(case: Case, names: list[str]) -> dict[str, Peer]:

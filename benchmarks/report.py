@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
 import math
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,26 @@ from memory import RESOLUTION
 from timing import copy_bandwidth
 
 Row = dict[str, Any]
-TITLES = {"fastctc_graph": "fastctc graph", "cudnn": "cuDNN", "paddle": "Paddle"}
-ORDER = ["fastctc", "fastctc_graph", "torch", "cudnn", "optax", "paddle"]
+TITLES = {  # of sides
+    "fastctc_graph": "fastctc graph",
+    "fastctc_device": "fastctc, result left on the GPU",
+    "fastctc_threads": "fastctc, more threads",
+    "fastctc_nbest": "fastctc, n-best",
+    "fastctc_exact": "fastctc, n-best with exact scores",
+    "fastctc_cut": "fastctc with cuts",
+    "cudnn": "cuDNN",
+    "paddle": "Paddle",
+    "flashlight_max": "flashlight, best path",
+    "flashlight_fast": "flashlight with cuts",
+    "fast_ctc_decode": "fast-ctc-decode",
+    "cuda_ctc_decoder_skip": "cuda_ctc_decoder, frames skipped",
+}
+ORDER = [  # of sides, in tables and plots
+    *["fastctc", "fastctc_graph", "fastctc_device", "fastctc_threads", "fastctc_nbest", "fastctc_exact"],
+    *["fastctc_cut", "torch", "cudnn", "optax", "paddle", "cuda_ctc_decoder", "cuda_ctc_decoder_skip"],
+    *["flashlight", "flashlight_max", "flashlight_fast", "torchaudio", "fast_ctc_decode", "pyctcdecode"],
+    "ctcdecode",
+]
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -45,6 +66,22 @@ def describe_versions() -> dict[str, Any]:
     del info["cpu_instruction_set"]
     cudnn = torch.backends.cudnn.version()
     return {"python": platform.python_version(), "fastctc": info.pop("version"), "cudnn": cudnn, **info}
+
+
+def begin(benchmark: str, options: argparse.Namespace) -> Row:
+    """A result without figures yet."""
+    return {
+        "benchmark": benchmark,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(torch.device(options.device)),
+        "versions": describe_versions(),
+        "device": options.device,
+        "threads": torch.get_num_threads(),
+        "quick": options.quick,
+        "note": options.note,
+        "results": [],
+        "sweeps": {},
+    }
 
 
 def table(columns: list[str], rows: list[list[str]]) -> list[str]:
@@ -111,18 +148,24 @@ def accuracy_table(rows: list[Row]) -> list[str]:
     return table(columns, lines)
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The result as tables, with what it depends on above them."""
+def heading(what: str, result: dict[str, Any]) -> str:
+    """What was measured, where, with which versions."""
     machine, versions = result["machine"], result["versions"]
     where = machine.get("gpu", f"{machine['cpu']} ({machine['instruction_set']})")
-    peers = "".join(f"; {version}" for version in result["peers"].values())
+    packages = dict.fromkeys(each for version in result["peers"].values() for each in version.split(", "))
+    peers = "".join(f"; {package}" for package in packages)
     left_out = f" Not installed: {', '.join(result['not_installed'])}." if result["not_installed"] else ""
-    lines = [
-        f"`ctc_loss`, loss and gradient, float32. {where}; {result['threads']} CPU thread(s), load average "
+    return (
+        f"{what}. {where}; {result['threads']} CPU thread(s), load average "
         f"{machine['load_average'][0]:.1f} on {machine['cores']} core(s); PyTorch {versions['torch']}, "
         f"fastctc {versions['fastctc']}{peers}; {result['date']}.{left_out} "
-        f"{result['note']}".rstrip()
-    ]
+        f"{result['note']}"
+    ).rstrip()
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The losses as tables, with what they depend on above them."""
+    lines = [heading("`ctc_loss`, loss and gradient, float32", result)]
     if result["results"]:
         lines += ["", *timing_table(result["results"])]
         lines += [
@@ -148,8 +191,21 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write(folder: Path, result: dict[str, Any]) -> Path:
-    """DIR/ctc_loss-DATE-MACHINE.json and .md, each complete or not there at all."""
+def save(folder: Path, result: dict[str, Any], text: str) -> None:
+    """The files of `write` and plots beside them, unless matplotlib is missing; says where they are."""
+    path = write(folder, result, text)
+    print(path)
+    try:
+        import plots
+    except ModuleNotFoundError as error:
+        print(f"no plots: {error}", file=sys.stderr)
+        return
+    for each in plots.write(path, result):
+        print(each)
+
+
+def write(folder: Path, result: dict[str, Any], text: str) -> Path:
+    """DIR/BENCHMARK-DATE-MACHINE.json and .md (`text`), each complete or not there at all."""
     machine = result["machine"]
     kind = "cuda-" + machine["gpu"] if "gpu" in machine else "cpu-" + machine["instruction_set"]
     kind = kind.lower().replace(" ", "-").replace("/", "-") + ("-quick" if result["quick"] else "")
@@ -157,7 +213,7 @@ def write(folder: Path, result: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         path: json.dumps(without_nan(result), indent=1, allow_nan=False) + "\n",
-        path.with_suffix(".md"): markdown(result),
+        path.with_suffix(".md"): text,
     }
     for final, text in texts.items():
         temporary = final.with_name(f"{final.name}.{os.getpid()}")

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+
+L2_SHARE = 2  # the inputs together are so many times the L2 cache
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def milliseconds(side: Side, first: int, runs: int, device: torch.device) -> flo
 
 
 def measure(sides: dict[str, Side], device: torch.device, seconds: float, quick: bool) -> dict[str, Any]:
-    """The sides take turns for about `seconds`: the quartiles of the milliseconds that a call takes."""
+    """The sides take turns for about `seconds`: the milliseconds that a call takes, their quartiles and minimum."""
     runs, total = {}, 0.0
     for name, side in sides.items():
         milliseconds(side, 0, 1 if quick else 2, device)  # warm-up
@@ -52,8 +55,27 @@ def measure(sides: dict[str, Side], device: torch.device, seconds: float, quick:
     result = {}
     for name, each in samples.items():
         low, median, high = statistics.quantiles(each, n=4)
-        result[name] = {"median_ms": median, "quartiles_ms": [low, high], "samples": rounds}
+        times = {"median_ms": median, "min_ms": min(each), "quartiles_ms": [low, high]}
+        result[name] = {**times, "samples": rounds}
     return result
+
+
+def buffers(size: int, cache: int) -> int:
+    """How many inputs of so many bytes take turns, so that a cache does not hold them."""
+    return min(64, math.ceil(L2_SHARE * cache / size) + 1)
+
+
+def graph_side(call: Callable[[Any], Tensor], inputs: list[Any]) -> Side:
+    """A CUDA graph of one call on every input; its last result must be the one that a plain call gives."""
+    expected = call(inputs[-1])
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for each in inputs:
+            last = call(each)
+    graph.replay()
+    if not torch.equal(last, expected):
+        raise RuntimeError("what was replayed differs")
+    return Side(lambda _: graph.replay(), len(inputs))
 
 
 def copy_bandwidth(device: torch.device) -> float:

@@ -109,7 +109,7 @@ struct BeamResultParams {
   int64_t* tokens;     // (N, nbest, max_length), padded with -1
   int64_t* lengths;    // (N, nbest); 0 where there is no such hypothesis
   void* scores;        // (N, nbest) natural-log probability of the prefix; -inf where there is no such hypothesis;
-                       // NaN for a sample of status kNotANumber or kInvalid
+                       // NaN for a sample of status kNotANumber or kInvalid, or longer than max_length
   int64_t* timesteps;  // (N, nbest, max_length) the first frame of each token's run on the best path, padded with -1
   void* confidences;   // (N, nbest, max_length) the highest probability in that run, padded with 0
 };

@@ -3,6 +3,9 @@
 #include "../kernels/beam_search.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <random>
 
@@ -38,7 +41,7 @@ struct Decoded {
 
   bool operator==(const Decoded& other) const {
     const auto same = [](const std::vector<Scalar>& a, const std::vector<Scalar>& b) {
-      return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(Scalar)) == 0;
+      return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(Scalar)) == 0);
     };
     return tokens == other.tokens && lengths == other.lengths && timesteps == other.timesteps &&
            same(scores, other.scores) && same(confidences, other.confidences);
@@ -226,15 +229,12 @@ void check_sample(const Problem<Scalar>& q, int n, const Decoded<Scalar>& got) {
   }
 }
 
-// Both kernels against the plain search, and against each other.
+// The CPU kernel against the plain search, and the CUDA kernel against that to the bit.
 template <class Scalar>
 void check(const Problem<Scalar>& q) {
-  const Decoded<Scalar> on_cpu = decode(q, false), on_cuda = decode(q, true);
-  for (int n = 0; n < q.N; ++n) {
-    check_sample(q, n, on_cpu);
-    check_sample(q, n, on_cuda);
-  }
-  CHECK(on_cpu == on_cuda);
+  const Decoded<Scalar> on_cpu = decode(q, false);
+  for (int n = 0; n < q.N; ++n) check_sample(q, n, on_cpu);
+  CHECK(decode(q, true) == on_cpu);
 }
 
 // ---- problems -------------------------------------------------------------------------------------------------------
@@ -262,11 +262,11 @@ void fill(Problem<Scalar>& q, Random& random, double scale, double bias, int hol
   }
 }
 
-// Whole numbers, so that many sums are the same.
+// Whole numbers, so that many sums are the same; among them zeros of both signs.
 template <class Scalar>
 void fill_with_ties(Problem<Scalar>& q, Random& random, int values) {
   q.x.resize(size_t(q.N) * q.T * q.C);
-  for (Scalar& x : q.x) x = -Scalar(random() % values);
+  for (Scalar& x : q.x) x = random() % 2 ? -Scalar(random() % values) : 0 - Scalar(random() % values);
 }
 
 template <class Scalar>
@@ -309,9 +309,9 @@ TEST(a_wide_beam_finds_every_labelling) {
 TEST(equals_the_plain_search) {
   Random random(2);
   for (int beam : {1, 2, 3, 10, 31, 32, 33, 70}) {
-    for (int round = 0; round < (beam < 33 ? 24 : 6); ++round) {
+    for (int round = 0; round < (beam < 31 ? 20 : 6); ++round) {
       const int C = 2 + int(random() % (round % 2 ? 40 : 5));
-      auto q = problem<float>(2, 1 + int(random() % 30), C, int(random() % C), beam);
+      auto q = problem<float>(2, 1 + int(random() % 20), C, int(random() % C), beam);
       q.lengths = {q.T, int64_t(random() % (q.T + 1))};
       q.from_logits = round % 4 == 3;
       fill(q, random, round % 3 == 0 ? 2 : 8, round % 5 ? 4 : 0, round % 7 == 0 ? 5 : 0);
@@ -327,9 +327,6 @@ TEST(ties_are_broken_as_documented) {
       const int C = 2 + int(random() % 7);
       auto q = problem<double>(1, 1 + int(random() % 15), C, int(random() % C), beam);
       fill_with_ties(q, random, 1 + int(random() % 3));
-      for (double& x : q.x) {
-        if (x == 0 && random() % 2) x = -0.0;
-      }
       check(q);
     }
   }
@@ -352,10 +349,11 @@ TEST(thresholds_cut_as_documented) {
 
 TEST(long_rows) {
   Random random(5);
-  for (int C : {255, 256, 257, 600, 5000}) {
+  for (int C : {255, 256, 257, 600, 3000}) {
     for (int beam : {1, 5, 40}) {
+      if (C == 3000 && beam == 40) continue;
       for (bool ties : {false, true}) {
-        auto q = problem<float>(1, 4, C, int(random() % C), beam);
+        auto q = problem<float>(1, 2, C, int(random() % C), beam);
         q.from_logits = !ties && beam == 5;
         if (ties) fill_with_ties(q, random, 4);
         if (!ties) fill(q, random, 10, 8, beam == 1 ? 2 : 0);
@@ -363,27 +361,29 @@ TEST(long_rows) {
       }
     }
   }
-  auto q = problem<double>(1, 3, 700, 699, 20);
+  auto q = problem<double>(1, 3, 700, 699, 10);
   fill(q, random, 10, 5);
   check(q);
 }
 
+// Candidates in global memory, beams in global memory, and rows where most tokens matter.
 TEST(very_wide_beams) {
   Random random(6);
-  for (int beam : {200, 300, 1024}) {
-    auto q = problem<float>(1, 6, 50, 3, beam);
-    fill(q, random, 5, 0);
-    check(q);
-    auto tied = problem<double>(1, 4, 400, 3, beam);
-    fill_with_ties(tied, random, 3);
-    check(tied);
-  }
+  auto q = problem<float>(1, 5, 12, 3, 260);
+  fill(q, random, 5, 0);
+  check(q);
+  auto widest = problem<float>(1, 4, 9, 0, 1024);
+  fill(widest, random, 5, 0);
+  check(widest);
+  auto tied = problem<double>(1, 2, 330, 3, 400);  // in the second frame there are 3000 candidates
+  fill_with_ties(tied, random, 3);
+  check(tied);
 }
 
 // With a beam of two, "a" is dropped while "ab" stays, and comes back: it must be the parent of that again.
 TEST(a_prefix_that_comes_back_is_no_duplicate) {
   int returned = 0;
-  for (unsigned seed = 0; seed < 60; ++seed) {
+  for (unsigned seed = 0; seed < 40; ++seed) {
     Random random(seed);
     auto q = problem<double>(1, 40, 3, 0, 2 + int(seed % 5));
     fill(q, random, 6, 1);
@@ -407,7 +407,7 @@ TEST(a_prefix_that_comes_back_is_no_duplicate) {
       }
     }
   }
-  CHECK(returned > 50);
+  CHECK(returned > 30);
 }
 
 TEST(chunks_give_the_same_bits) {
@@ -428,8 +428,8 @@ TEST(chunks_give_the_same_bits) {
 // More frames than have their tokens in the workspace at the same time.
 TEST(many_frames) {
   Random random(8);
-  auto q = problem<float>(2, 2100, 4, 1, 2);
-  q.lengths = {2100, 1024};
+  auto q = problem<float>(2, 1100, 4, 1, 2);
+  q.lengths = {1100, 1024};
   fill(q, random, 8, 6);
   CHECK(decode(q, false) == decode(q, true));
   check_sample(q, 1, decode(q, true));
@@ -548,6 +548,55 @@ TEST(too_wide_a_beam_is_refused) {
   BeamSearchParams p{};
   p.beam_size = 1025, p.classes = 2, p.dtype = DType::kFloat32;
   CHECK(cuda::beam_search(p, nullptr, nullptr) == cudaErrorInvalidValue);
+}
+
+// Whatever is in the memory: shapes, lengths and values of any kind, in chunks; FASTCTC_FUZZ_SECONDS for longer.
+template <class Scalar>
+void fuzz(unsigned seed) {
+  Random random(seed);
+  const auto below = [&](int n) { return int(random() % unsigned(n)); };
+  auto q = problem<Scalar>(1 + below(4), below(40), 1 + (below(4) ? below(40) : below(3000)), 0, 1);
+  q.blank = below(q.C), q.beam = 1 + (below(4) ? below(12) : below(300));
+  q.from_logits = below(2);
+  if (below(4) == 0) q.beam_threshold = 8 * uniform(random);
+  if (below(4) == 0) q.token_threshold = 8 * uniform(random);
+  if (below(4) == 0) q.blank_skip = std::log(uniform(random));
+  for (int n = 0; n < q.N; ++n) q.lengths.push_back(below(12) ? below(q.T + 1) : below(3 * q.T + 9) - q.T);
+  if (below(3)) fill(q, random, 10 * uniform(random), 6 * uniform(random), below(2) ? 5 : 0);
+  q.x.resize(size_t(q.N) * q.T * q.C);
+  const Scalar odd[] = {Scalar(0),      Scalar(-0.0),  Scalar(kNever), Scalar(-1e30), Scalar(-3e38),
+                        Scalar(-1e-40), Scalar(-1e-3), Scalar(-745),   Scalar(-5000), Scalar(-1.5)};
+  const Scalar faults[] = {Scalar(NAN), Scalar(INFINITY), Scalar(2)};
+  const int odd_ones = below(20), faulty = below(6) ? 0 : 1 + below(200);
+  for (Scalar& x : q.x) {
+    if (odd_ones && below(20) < odd_ones) x = odd[below(10)];
+    if (faulty && below(200 * q.C) < faulty) x = faults[below(3)];
+  }
+  std::vector<int> chunks = {q.T};
+  const bool lengths_fit = *std::min_element(q.lengths.begin(), q.lengths.end()) >= 0 &&
+                           *std::max_element(q.lengths.begin(), q.lengths.end()) <= q.T;
+  const Decoded<Scalar> whole = decode(q, false);
+  if (lengths_fit) {
+    for (int cut = below(4); cut > 0; --cut) {
+      const int first = below(chunks.back() + 1);
+      chunks.push_back(chunks.back() - first);
+      chunks[chunks.size() - 2] = first;
+    }
+    CHECK(decode(q, false, chunks) == whole);
+  }
+  if (q.beam <= 40 && q.C <= 100) CHECK(decode(q, true, chunks) == whole);
+}
+TEST(fuzz) {
+  const char* const given = std::getenv("FASTCTC_FUZZ_SECONDS");
+  const double seconds = given ? std::atof(given) : 2;
+  const auto start = std::chrono::steady_clock::now();
+  const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  unsigned seed = given ? std::random_device()() : 1, count = 0;
+  for (; elapsed() < seconds; ++seed, ++count) {
+    fuzz<float>(seed);
+    fuzz<double>(seed);
+  }
+  std::printf("%u cases, the last of seed %u\n", 2 * count, seed - 1);
 }
 
 TEST_MAIN()

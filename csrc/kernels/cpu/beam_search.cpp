@@ -48,8 +48,10 @@ void write_result(const BeamResultParams& p, int64_t n, int64_t rank) {
   int64_t length = 0;
   double score = empty && rank == 0 ? 0 : -INFINITY;
   if (!empty && s.header->status != kOk) score = NAN;
-  if (!empty && s.header->status == kOk && rank < s.header->size) {
-    const int32_t slot = s.order[rank];
+  const int32_t slot = !empty && s.header->status == kOk && rank < s.header->size ? s.order[rank] : -1;
+  if (slot >= 0 && s.length[slot] > p.max_length) {
+    score = NAN;
+  } else if (slot >= 0) {
     length = s.length[slot];
     score = s.scores.total[slot];
     float peak = float(s.scores.peak(slot));

@@ -1,0 +1,513 @@
+// The beam of one sample on its way through the frames, in the hands of one block: a warp for up to 32 prefixes, else a
+// thread for each.
+//
+// A frame, thread by thread; in most of them nothing is left to do after the second line:
+//
+//   stays        each slot: its prefix one frame later                       -> scores[rank]
+//   cut          can the best token bring any prefix above the worst stay? are the ranks still in order?
+//   extensions   each rank: how many tokens can; then each pair of the two   -> scores[size + number of the pair]
+//                each slot: strikes itself out among the extensions of its parent
+//   ranking      each candidate: how many are before it                      -> winner[rank]
+//   places       each rank: the slot of its prefix, a new one goes where one was dropped
+//   next beam    each slot, and each new prefix: what has changed
+//   adoption     each slot without a parent: is one of the new prefixes it?
+//
+// Between two lines stands a barrier. Of equal candidates the one with the lower number is before the other: stays by
+// rank, then extensions by rank and token.
+#pragma once
+
+#include "../beam_search.h"
+#include "rows.h"
+#include "team.h"
+#include "top_tokens.h"
+
+namespace fastctc {
+namespace cuda {
+
+constexpr int64_t kSharedCandidates = 2048;  // more are ranked in global memory
+constexpr double kNever = -INFINITY;
+
+// What depends on the shapes alone.
+struct BeamShape {
+  int64_t beam_size, tokens;  // tokens of a frame
+  int64_t candidates;         // at most, rounded up to a power of two
+  size_t shared_bytes;
+};
+
+// The working memory of a block, but for the state.
+template <class Scalar, bool kOneWarp>
+struct BeamScratch {
+  using Team = BlockTeam<kOneWarp>;
+  typename Team::Exchange* exchange;
+  double* scores;          // of the candidates
+  double* winner_score;    // by next rank
+  int32_t* candidates;     // their numbers, for sorting
+  int32_t* winner;         // by next rank: a candidate
+  int32_t *rank, *stayed;  // of each slot
+  int32_t* first;          // of each rank: the number of its first extension
+  int32_t* vacant;         // slots for new prefixes
+  double* many_scores;     // the same in global memory, for as many as there can be
+  int32_t* many_candidates;
+  FrameScores* frame;  // two frames: this one and the one that is loaded meanwhile
+  Scalar* x;           // scores of the tokens of each of them, most probable first
+  int32_t* token;      // the tokens
+  size_t size;
+
+  __host__ __device__ BeamScratch(void* base, const BeamShape& shape, double* many_scores, int32_t* many_candidates)
+      : many_scores(many_scores), many_candidates(many_candidates) {
+    const int64_t W = shape.beam_size;
+    const int64_t n = shape.candidates < kSharedCandidates ? shape.candidates : kSharedCandidates;
+    Workspace w(base);
+    exchange = w.take<typename Team::Exchange>(1);
+    scores = w.take<double>(n);
+    winner_score = w.take<double>(W);
+    candidates = w.take<int32_t>(n);
+    winner = w.take<int32_t>(W);
+    rank = w.take<int32_t>(W);
+    stayed = w.take<int32_t>(W);
+    first = w.take<int32_t>(W + 1);
+    vacant = w.take<int32_t>(W);
+    frame = w.take<FrameScores>(2);
+    x = w.take<Scalar>(2 * shape.tokens);
+    token = w.take<int32_t>(2 * shape.tokens);
+    size = w.size();
+  }
+};
+
+// Where a prefix one token longer comes from: all paths that it may continue, and the best of them.
+struct Origin {
+  double total, best, peak;
+  int64_t path;
+};
+
+// What becomes of the prefix in a slot; kept in registers until all threads have read the old beam.
+struct Stay {
+  Prefixes<Lanes<double>> next;
+  double y;  // of its last token
+  // Where its best path in that token now comes from the parent:
+  bool restarts;
+  int32_t previous;
+  float previous_peak;
+};
+
+// A new prefix.
+struct Birth {
+  double best, y;
+  int32_t token, parent, length, previous;
+  float previous_peak;
+  uint64_t parent_hash;
+};
+
+// The block on its way through the frames of a sample. Its threads are slots, ranks and next ranks at the same time.
+template <class Element, bool kOneWarp>
+class Beam {
+  using Scalar = typename ScalarOf<Element>::type;
+  using Team = BlockTeam<kOneWarp>;
+  using W = Lanes<double>;
+
+ public:
+  __device__ __forceinline__ Beam(const BeamSearchParams& p, const TopTokens<Scalar>& top,
+                                  const BeamScratch<Scalar, kOneWarp>& scratch, const BeamState& state)
+      : p_(p),
+        top_(top),
+        c_(scratch),
+        s_(state),
+        me_(Team::rank()),
+        beam_size_(int(p.beam_size)),
+        tokens_(int(top.count)) {}
+
+  __device__ __forceinline__ void start();
+  __device__ __forceinline__ void run(int64_t first, int frames);
+
+ private:
+  __device__ __forceinline__ void fetch(int64_t first, int t);
+  __device__ __forceinline__ void receive(int64_t first, int t);
+  __device__ __forceinline__ void advance(int t);
+  __device__ __forceinline__ Origin origin(int parent, int32_t token) const;
+  __device__ __forceinline__ Stay stay(double y) const;
+  __device__ __forceinline__ Stay stay_by_blank() const;
+  __device__ __forceinline__ int count_extensions(double worst) const;
+  __device__ __forceinline__ int rank_of_extension(int e) const;
+  __device__ __forceinline__ void score_extensions(int extensions, double worst, double* scores) const;
+  __device__ __forceinline__ void strike_out(double* scores) const;
+  __device__ __forceinline__ void rank_candidates(int count, double* scores, int32_t* candidate) const;
+  __device__ __forceinline__ void select(int extensions, double worst, const Stay& stay, int t);
+  __device__ __forceinline__ void next_beam(const Stay& stay, int t);
+  __device__ __forceinline__ Birth birth(int e) const;
+  __device__ __forceinline__ void commit(const Stay& stay, int t) const;
+  __device__ __forceinline__ void drop() const;
+  __device__ __forceinline__ void settle(const Birth& b, int slot, int t) const;
+  __device__ __forceinline__ void adopt(int births) const;
+
+  __device__ __forceinline__ Scalar score(int64_t t, int64_t c) const {
+    const Element* const x = static_cast<const Element*>(p_.input);
+    return to_scalar(x[blockIdx.x * p_.stride_n + t * p_.stride_t + c * p_.stride_c]);
+  }
+  __device__ __forceinline__ BeamNode* arena() const { return p_.arena + blockIdx.x * p_.arena_stride; }
+  __device__ __forceinline__ const FrameScores& now() const { return c_.frame[buffer_]; }
+  __device__ __forceinline__ Scalar x(int k) const { return c_.x[buffer_ * tokens_ + k]; }
+  __device__ __forceinline__ int32_t token(int k) const { return c_.token[buffer_ * tokens_ + k]; }
+  __device__ __forceinline__ double y(int k) const { return log_prob(double(x(k)), now().log_denominator); }
+  __device__ __forceinline__ bool has_slot() const { return me_ < beam_size_; }
+  __device__ __forceinline__ bool alive() const { return has_slot() && s_.scores.total[me_] > kNever; }
+  __device__ __forceinline__ bool near_best(double score, double best) const {
+    return score > kNever && !(score < best - p_.beam_threshold);
+  }
+
+  const BeamSearchParams& p_;
+  const TopTokens<Scalar>& top_;
+  const BeamScratch<Scalar, kOneWarp>& c_;
+  const BeamState& s_;
+  const int me_, beam_size_, tokens_;
+  int size_ = 0;
+  int buffer_ = 0;        // of the two frames, this one
+  Scalar score_;          // of the last token of this slot
+  Scalar next_score_;     // loaded while the frame before is worked on
+  bool renewed_ = false;  // in that frame the slot got another prefix
+};
+
+// A beam of the empty prefix.
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::start() {
+  const BeamScores& b = s_.scores;
+  for (int64_t j = me_; j < s_.stride; j += Team::size()) {
+    b.total[j] = b.blank[j] = b.best_blank[j] = j == 0 ? 0 : kNever;
+    b.label[j] = b.best_label[j] = b.peak_blank[j] = b.peak_label[j] = kNever;
+    b.path_blank[j] = b.path_label[j] = -1;
+    s_.last[j] = int32_t(p_.blank);
+    s_.parent[j] = -1;
+    s_.length[j] = 0;
+    s_.hash[j] = kEmptyPrefix;
+    s_.parent_hash[j] = 0;
+    s_.order[j] = 0;
+  }
+  if (me_ == 0) *s_.header = {0, 0, 1, 1, beam_size_, kOk};
+}
+
+// Frames [first, first + frames) of this call, whose tokens are in the workspace.
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::run(int64_t first, int frames) {
+  Team::sync();  // the state is there
+  Status status = kOk;
+  size_ = s_.header->size;
+  if (me_ < size_) c_.rank[s_.order[me_]] = me_;
+  if (frames > 0) fetch(first, 0);
+  int t = 0;
+  for (; t < frames && size_ > 0; ++t) {
+    receive(first, t);
+    status = Status(now().status);
+    if (status != kOk) break;
+    if (t + 1 < frames) fetch(first, t + 1);
+    advance(t);
+  }
+  async_wait<0>();
+  Team::sync();  // the header has been read
+  if (me_ == 0) *s_.header = {s_.header->frame + t, 0, 1, size_, beam_size_, status};
+  Team::sync();
+}
+
+// Starts to load what will be needed of frame t of the chunk.
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::fetch(int64_t first, int t) {
+  const int64_t row = blockIdx.x * top_.frames + t;
+  const int buffer = buffer_ ^ 1;
+  for (int k = me_; k < tokens_; k += Team::size()) {
+    async_copy<sizeof(Scalar)>(c_.x + buffer * tokens_ + k, top_.x + row * tokens_ + k);
+    async_copy<sizeof(int32_t)>(c_.token + buffer * tokens_ + k, top_.token + row * tokens_ + k);
+  }
+  if (me_ < int(sizeof(FrameScores)) / 16) {
+    async_copy<16>(reinterpret_cast<char*>(c_.frame + buffer) + 16 * me_,
+                   reinterpret_cast<const char*>(top_.scores + row) + 16 * me_);
+  }
+  async_commit();
+  if (has_slot()) next_score_ = score(first + t, s_.last[me_]);
+}
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::receive(int64_t first, int t) {
+  score_ = renewed_ ? score(first + t, s_.last[me_]) : next_score_;
+  renewed_ = false;
+  buffer_ ^= 1;
+  async_wait<0>();
+  Team::sync();
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::advance(int t) {
+  const bool certain = now().blank > p_.blank_skip;
+  const double reachable = certain || tokens_ == 0 ? kNever : s_.scores.total[s_.order[0]] + y(0);
+  Stay mine{};
+  const bool stays = alive();
+  if (stays) {
+    mine = certain ? stay_by_blank() : stay(log_prob(double(score_), now().log_denominator));
+    c_.scores[c_.rank[me_]] = mine.next.total;
+  }
+  Team::sync();
+  const double of_rank = me_ < size_ ? c_.scores[me_] : INFINITY;
+  const bool sorted = !Team::any(me_ + 1 < size_ && of_rank < c_.scores[me_ + 1]);
+  double worst = kNever;
+  if (size_ == beam_size_) worst = sorted ? c_.scores[size_ - 1] : Team::min(of_rank, *c_.exchange);
+  const int extensions = reachable > worst ? count_extensions(worst) : 0;
+  if (sorted && extensions == 0 && near_best(c_.scores[size_ - 1], c_.scores[0])) {
+    if (stays) commit(mine, t);
+  } else {
+    select(extensions, worst, mine, t);
+  }
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ Origin Beam<Element, kOneWarp>::origin(int parent, int32_t token) const {
+  const BeamScores& b = s_.scores;
+  const bool after_blank = s_.last[parent] == token, from_label = !after_blank && b.ends_in_label(parent);
+  return {after_blank ? b.blank[parent] : b.total[parent], from_label ? b.best_label[parent] : b.best_blank[parent],
+          from_label ? b.peak_label[parent] : b.peak_blank[parent],
+          from_label ? b.path_label[parent] : b.path_blank[parent]};
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ Stay Beam<Element, kOneWarp>::stay(double y) const {
+  const BeamScores& b = s_.scores;
+  const Prefixes<W> old = {b.total[me_], b.blank[me_], b.label[me_], b.best_blank[me_], b.best_label[me_]};
+  const int parent = s_.parent[me_];
+  Origin from = {kNever, kNever, kNever, -1};
+  if (parent >= 0) from = origin(parent, s_.last[me_]);
+  Stay s;
+  s.next = fastctc::stay<W>(old, from.total, from.best, y, now().blank);
+  s.y = y;
+  s.restarts = from.best > old.best_label;
+  s.previous = int32_t(from.path);
+  s.previous_peak = float(from.peak);
+  return s;
+}
+
+// In a frame that counts as blank.
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ Stay Beam<Element, kOneWarp>::stay_by_blank() const {
+  const BeamScores& b = s_.scores;
+  Stay s{};
+  s.next.total = s.next.blank = b.total[me_] + now().blank;
+  s.next.best_blank = W::max(b.best_blank[me_], b.best_label[me_]) + now().blank;
+  s.next.label = s.next.best_label = s.y = kNever;
+  return s;
+}
+
+// How many tokens bring the prefix of each rank above the worst stay; their sum.
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ int Beam<Element, kOneWarp>::count_extensions(double worst) const {
+  int count = 0, sum;
+  if (me_ < size_) {
+    const double total = s_.scores.total[s_.order[me_]], least = now().best - p_.token_threshold;
+    const int room = int(extensions_of_rank(me_, beam_size_));
+    for (int end = room < tokens_ ? room : tokens_; count < end;) {
+      const int k = (count + end) / 2;
+      const bool enough = total + y(k) > worst && y(k) >= least;
+      count = enough ? k + 1 : count;
+      end = enough ? end : k;
+    }
+  }
+  const int before = Team::sum_before(count, sum, *c_.exchange);
+  if (me_ < size_) c_.first[me_] = before;
+  if (me_ == 0) c_.first[size_] = sum;
+  Team::sync();
+  return sum;
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ int Beam<Element, kOneWarp>::rank_of_extension(int e) const {
+  int rank = 0;
+  for (int end = size_; end - rank > 1;) {
+    const int middle = (rank + end) / 2;
+    (c_.first[middle] <= e ? rank : end) = middle;
+  }
+  return rank;
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::score_extensions(int extensions, double worst,
+                                                                          double* scores) const {
+  for (int e = me_; e < extensions; e += Team::size()) {
+    const int rank = rank_of_extension(e), k = e - c_.first[rank], slot = s_.order[rank];
+    const bool repeats = s_.last[slot] == token(k);
+    // The weight that a scorer gives to this extension would be added here.
+    const double score = (repeats ? s_.scores.blank[slot] : s_.scores.total[slot]) + y(k);
+    scores[size_ + e] = score > worst ? score : kNever;
+  }
+}
+
+// A prefix that is in the beam is not new: where is its last token among those that extend its parent?
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::strike_out(double* scores) const {
+  if (!alive() || s_.parent[me_] < 0) return;
+  const int rank = c_.rank[s_.parent[me_]], count = c_.first[rank + 1] - c_.first[rank];
+  const int32_t last = s_.last[me_];
+  int place = 0;
+  for (int end = count; place < end;) {
+    const int k = (place + end) / 2;
+    const bool before = x(k) > score_ || (x(k) == score_ && token(k) < last);
+    (before ? place : end) = before ? k + 1 : k;
+  }
+  if (place < count && token(place) == last) scores[size_ + c_.first[rank] + place] = kNever;
+}
+
+// The first candidates, in order, are the winners. Few are counted, many are sorted.
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::rank_candidates(int count, double* scores,
+                                                                         int32_t* candidate) const {
+  if (count * count <= 512 * Team::size()) {
+    for (int i = me_; i < count; i += Team::size()) {
+      const double score = scores[i];
+      int place = 0;
+      for (int j = 0; j < count; ++j) place += scores[j] > score || (scores[j] == score && j < i);
+      if (!(score > kNever) || place >= beam_size_) continue;
+      c_.winner[place] = i;
+      c_.winner_score[place] = score;
+    }
+  } else {
+    const int size = int(power_of_two_from(count));
+    for (int i = me_; i < size; i += Team::size()) {
+      candidate[i] = i;
+      if (i >= count) scores[i] = kNever;
+    }
+    sort_pairs<Team>(scores, candidate, size);
+    if (has_slot() && me_ < count) {
+      c_.winner[me_] = candidate[me_];
+      c_.winner_score[me_] = scores[me_];
+    }
+  }
+  Team::sync();
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::select(int extensions, double worst, const Stay& stay, int t) {
+  double* scores = c_.scores;
+  int32_t* candidate = c_.candidates;
+  if (size_ + extensions > kSharedCandidates) {
+    scores = c_.many_scores;
+    candidate = c_.many_candidates;
+    if (me_ < size_) scores[me_] = c_.scores[me_];
+  }
+  if (has_slot()) {
+    c_.winner_score[me_] = kNever;
+    c_.stayed[me_] = 0;
+  }
+  score_extensions(extensions, worst, scores);
+  Team::sync();
+  if (extensions > 0) strike_out(scores);
+  Team::sync();
+  rank_candidates(size_ + extensions, scores, candidate);
+  next_beam(stay, t);
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::next_beam(const Stay& stay, int t) {
+  const bool enters = has_slot() && near_best(c_.winner_score[me_], c_.winner_score[0]);
+  const int winner = enters ? c_.winner[me_] : 0, size = Team::count(enters);
+  const bool born = enters && winner >= size_;
+  int births, vacancies, slot = 0;
+  if (enters && !born) {
+    slot = s_.order[winner];
+    c_.stayed[slot] = 1;
+  }
+  const int number = Team::sum_before(born, births, *c_.exchange);
+  Team::sync();
+  const bool stays = has_slot() && c_.stayed[me_], vacant = has_slot() && !stays;
+  const int place = Team::sum_before(vacant, vacancies, *c_.exchange);
+  renewed_ = vacant && place < births;
+  if (renewed_) c_.vacant[place] = me_;
+  Team::sync();
+  Birth mine{};
+  if (born) {
+    mine = birth(winner - size_);
+    slot = c_.vacant[number];
+  }
+  const bool orphaned = stays && s_.parent[me_] >= 0 && !c_.stayed[s_.parent[me_]];
+  Team::sync();  // the old beam has been read
+  if (stays) commit(stay, t);
+  if (orphaned) s_.parent[me_] = -1;
+  if (vacant && !renewed_) drop();
+  if (born) settle(mine, slot, t);
+  if (enters) {
+    s_.order[me_] = slot;
+    c_.rank[slot] = me_;
+  }
+  size_ = size;
+  Team::sync();
+  if (stays && s_.parent[me_] < 0 && s_.length[me_] > 1) adopt(births);
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ Birth Beam<Element, kOneWarp>::birth(int e) const {
+  const int rank = rank_of_extension(e), k = e - c_.first[rank], slot = s_.order[rank];
+  const Origin from = origin(slot, token(k));
+  Birth b;
+  b.y = y(k);
+  b.best = from.best + b.y;
+  b.token = token(k);
+  b.parent = c_.stayed[slot] ? slot : -1;
+  b.length = s_.length[slot] + 1;
+  b.previous = int32_t(from.path);
+  b.previous_peak = float(from.peak);
+  b.parent_hash = s_.hash[slot];
+  return b;
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::commit(const Stay& stay, int t) const {
+  const BeamScores& b = s_.scores;
+  if (b.ends_in_label(me_)) {
+    b.path_blank[me_] = b.path_label[me_];
+    b.peak_blank[me_] = b.peak_label[me_];
+  }
+  if (stay.restarts) {
+    const int64_t frame = s_.header->frame + t,
+                  node = frame * beam_size_ + me_;  // a slot makes one at most in each frame
+    arena()[node] = {stay.previous, s_.last[me_], int32_t(frame), stay.previous_peak};
+    b.path_label[me_] = node;
+    b.peak_label[me_] = stay.y;
+  } else {
+    b.peak_label[me_] = W::max(b.peak_label[me_], stay.y);
+  }
+  b.total[me_] = stay.next.total;
+  b.blank[me_] = stay.next.blank;
+  b.label[me_] = stay.next.label;
+  b.best_blank[me_] = stay.next.best_blank;
+  b.best_label[me_] = stay.next.best_label;
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::drop() const {
+  s_.scores.total[me_] = kNever;
+  s_.last[me_] = int32_t(p_.blank);
+  s_.parent[me_] = -1;
+}
+
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::settle(const Birth& birth, int slot, int t) const {
+  const BeamScores& b = s_.scores;
+  const int64_t frame = s_.header->frame + t, node = frame * beam_size_ + slot;
+  arena()[node] = {birth.previous, birth.token, int32_t(frame), birth.previous_peak};
+  b.total[slot] = b.label[slot] = c_.winner_score[me_];
+  b.best_label[slot] = birth.best;
+  b.blank[slot] = b.best_blank[slot] = b.peak_blank[slot] = kNever;
+  b.peak_label[slot] = birth.y;
+  b.path_label[slot] = node;
+  b.path_blank[slot] = -1;
+  s_.last[slot] = birth.token;
+  s_.parent[slot] = birth.parent;
+  s_.length[slot] = birth.length;
+  s_.hash[slot] = extend_hash(birth.parent_hash, birth.token);
+  s_.parent_hash[slot] = birth.parent_hash;
+}
+
+// This prefix may have outlived a shorter one that has come back.
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::adopt(int births) const {
+  for (int i = 0; i < births; ++i) {
+    const int slot = c_.vacant[i];
+    if (s_.hash[slot] != s_.parent_hash[me_] || s_.length[slot] + 1 != s_.length[me_]) continue;
+    const int64_t before = arena()[s_.scores.path(me_)].previous;
+    if (spell_the_same(arena(), before, s_.scores.path_label[slot])) s_.parent[me_] = slot;
+  }
+}
+
+}  // namespace cuda
+}  // namespace fastctc
