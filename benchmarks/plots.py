@@ -238,7 +238,7 @@ def write(path: Path, result: dict[str, Any]) -> list[Path]:
     """The figures there are rows for, as PNG beside `path`."""
     figures = {}
     with matplotlib.rc_context(STYLE):
-        if any("ratio" in row for row in result["results"]):
+        if any(row.get("ratio") for row in result["results"]):
             figures[path.with_name(f"{path.stem}-ratios.png")] = ratio_figure(result)
         if any(result["sweeps"].values()):
             figures[path.with_name(f"{path.stem}-sweeps.png")] = sweep_figure(result)

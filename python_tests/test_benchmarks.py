@@ -425,9 +425,10 @@ def test_memory_of_an_alignment(load: Load) -> None:
     if not memory.possible():
         pytest.skip("the system keeps no peak that can be reset")
     options = bench.parse([])
-    shape = cases.Shape(6000, 1, 32, 1000)
+    shape = cases.Shape(12000, 1, 32, 3000)
     ours = bench.extra_bytes("fastctc", shape, "fixed", "log-probs", options)
-    assert shape.T * shape.S / 4 < ours < 2 * shape.T * shape.S / 4
+    bits = shape.T * shape.S / 4  # two states a label; some of the memory may have been there before
+    assert 0.9 * bits < ours < 1.5 * bits
 
 
 def test_gpu_suite_names_its_steps_and_tests_that_exist() -> None:

@@ -28,28 +28,14 @@ void check_beam_size(int64_t beam_size, const Tensor& place) {
 
 BeamSearchParams parameters(const Tensor& input, const Tensor& input_lengths, int64_t beam_size, int64_t blank,
                             bool from_logits, double beam_threshold, double token_threshold, double blank_skip) {
-  if (input.dim() != 3) value_error("input must have 3 dimensions (N, T, C), got ", input.dim());
+  check_beam_size(beam_size, input);
   BeamSearchParams p{};
-  p.input = input.const_data_ptr();
-  p.dtype = dtype_of(input, "input");
-  p.batch = input.size(0);
-  p.frames = input.size(1);
-  p.classes = input.size(2);
-  p.stride_n = input.stride(0);
-  p.stride_t = input.stride(1);
-  p.stride_c = input.stride(2);
-  p.input_lengths = lengths_data(input_lengths, "input_lengths", input, p.batch);
+  set_input(p, input, input_lengths, blank);
   p.beam_size = beam_size;
-  p.blank = blank;
   p.from_logits = from_logits;
   p.beam_threshold = beam_threshold;
   p.token_threshold = token_threshold;
   p.blank_skip = blank_skip;
-  check_beam_size(beam_size, input);
-  if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
-  if (!on_cuda(input)) {
-    for (int64_t n = 0; n < p.batch; ++n) check_input_length(p.input_lengths, n, p.frames);
-  }
   return p;
 }
 

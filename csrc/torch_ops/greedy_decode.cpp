@@ -10,20 +10,9 @@ namespace {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor input_lengths, int64_t blank,
                                                                  bool from_logits) {
-  if (input.dim() != 3) value_error("input must have 3 dimensions (N, T, C), got ", input.dim());
   GreedyDecodeParams p{};
-  p.input = input.const_data_ptr();
-  p.dtype = dtype_of(input, "input");
-  p.batch = input.size(0);
-  p.frames = input.size(1);
-  p.classes = input.size(2);
-  p.stride_n = input.stride(0);
-  p.stride_t = input.stride(1);
-  p.stride_c = input.stride(2);
-  p.input_lengths = lengths_data(input_lengths, "input_lengths", input, p.batch);
-  p.blank = blank;
+  set_input(p, input, input_lengths, blank);
   p.from_logits = from_logits;
-  if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
 
   Tensor tokens = torch::stable::new_empty(input, {p.batch, p.frames}, ScalarType::Long);
   Tensor lengths = torch::stable::new_empty(input, {p.batch}, ScalarType::Long);
@@ -40,7 +29,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, T
     Tensor workspace = device_workspace(input, cuda::greedy_decode_workspace(p));
     check_cuda(cuda::greedy_decode(p, workspace.mutable_data_ptr(), current_stream(input)));
   } else {
-    for (int64_t n = 0; n < p.batch; ++n) check_input_length(p.input_lengths, n, p.frames);
     torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) { cpu::greedy_decode(p, begin, end); });
   }
   return {tokens, lengths, scores, timesteps, confidences};

@@ -38,6 +38,8 @@ template <class... Parts>
   throw std::invalid_argument(text.str());
 }
 
+// Does `t` take the CUDA kernels? Always, in the emulated library.
+bool on_cuda(const Tensor& t);
 DType dtype_of(const Tensor& t, const char* name);
 // float for the types that are computed in float, double for double.
 ScalarType scalar_type_of(const Tensor& t);
@@ -50,12 +52,27 @@ const int64_t* int64_data(const Tensor& t, const char* name, const Tensor& input
 const int64_t* lengths_data(const Tensor& t, const char* name, const Tensor& input, int64_t batch);
 // On the CPU: lengths[n] must be in [0, frames].
 void check_input_length(const int64_t* lengths, int64_t n, int64_t frames);
+// The input of a decoder, (N, T, C), with its lengths and blank; on the CPU the lengths are looked at.
+template <class Params>
+void set_input(Params& p, const Tensor& input, const Tensor& input_lengths, int64_t blank) {
+  if (input.dim() != 3) value_error("input must have 3 dimensions (N, T, C), got ", input.dim());
+  p.input = input.const_data_ptr();
+  p.dtype = dtype_of(input, "input");
+  p.batch = input.size(0);
+  p.frames = input.size(1);
+  p.classes = input.size(2);
+  p.stride_n = input.stride(0);
+  p.stride_t = input.stride(1);
+  p.stride_c = input.stride(2);
+  p.input_lengths = lengths_data(input_lengths, "input_lengths", input, p.batch);
+  p.blank = blank;
+  if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
+  for (int64_t n = 0; !on_cuda(input) && n < p.batch; ++n) check_input_length(p.input_lengths, n, p.frames);
+}
 // What was made by the forward op: of the type of losses and sizes of `shape`.
 void* saved_data(const Tensor& t, const char* name, const Tensor& input, ScalarType type,
                  std::initializer_list<int64_t> shape);
 
-// Does `t` take the CUDA kernels? Always, in the emulated library.
-bool on_cuda(const Tensor& t);
 // PyTorch's current stream on the device of `t`.
 void* current_stream(const Tensor& t);
 // Turns a cudaError_t into a RuntimeError.
