@@ -107,6 +107,7 @@ class Beam {
   BeamHeader& head() const { return *s_.header; }
   void start();
   void link();
+  void attach(int32_t slot, int32_t parent);
   bool blank_for_certain(double y_blank) const { return y_blank > p_.blank_skip; }
   void take_for_blank(double y_blank);
   void stay(const Scalar* x, double denominator, double y_blank);
@@ -183,13 +184,20 @@ void Beam<Scalar, Scorer>::link() {
     if (!(now_.total[slot] > kNever)) {
       w_.vacant[vacancies_++] = slot;
     } else if (parent >= 0) {
-      w_.reach[slot] = parent + (s_.last[parent] == s_.last[slot] ? int32_t(s_.stride) : 0);
-      w_.sibling[slot] = w_.child[parent];
-      w_.child[parent] = slot;
+      attach(slot, parent);
     } else if (s_.length[slot] > 0) {
       ++orphans_;
     }
   }
+}
+
+// Paths lead to the prefix in `slot` from the one in `parent`, which is one token shorter.
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::attach(int32_t slot, int32_t parent) {
+  s_.parent[slot] = parent;
+  w_.reach[slot] = parent + (s_.last[parent] == s_.last[slot] ? int32_t(s_.stride) : 0);
+  w_.sibling[slot] = w_.child[parent];
+  w_.child[parent] = slot;
 }
 
 template <class Scalar, class Scorer>
@@ -506,9 +514,7 @@ int32_t Beam<Scalar, Scorer>::settle(const Birth<Scorer>& birth) {
   w_.child[slot] = -1;
   if (orphans_ > 0) adopt_orphans(slot, birth);
   if (birth.parent >= 0) {
-    w_.reach[slot] = birth.parent + (s_.last[birth.parent] == birth.token ? int32_t(s_.stride) : 0);
-    w_.sibling[slot] = w_.child[birth.parent];
-    w_.child[birth.parent] = slot;
+    attach(slot, birth.parent);
   } else {
     w_.reach[slot] = int32_t(2 * s_.stride);
     ++orphans_;
@@ -529,10 +535,7 @@ void Beam<Scalar, Scorer>::adopt_orphans(int32_t slot, const Birth<Scorer>& birt
     const int32_t before = arena_[next_.path(j)].previous;
     if (arena_[before].token != birth.token) continue;
     if (!spell_the_same(arena_, arena_[before].previous, arena_[birth.node].previous)) continue;
-    s_.parent[j] = slot;
-    w_.reach[j] = slot + (s_.last[j] == birth.token ? int32_t(s_.stride) : 0);
-    w_.sibling[j] = w_.child[slot];
-    w_.child[slot] = j;
+    attach(j, slot);
     --orphans_;
   }
 }
