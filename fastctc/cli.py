@@ -163,9 +163,12 @@ def _read(arguments: argparse.Namespace) -> int:
 
 
 def _explain(recognizer: Recognizer, image: Path, picture: Path) -> None:
+    from fastctc.crnn.checkpoint import write_atomically
     from fastctc.crnn.explain import explain
 
-    explain(recognizer, image).plot().savefig(picture, dpi=200)
+    figure = explain(recognizer, image).plot()
+    kind = picture.suffix or ".png"
+    write_atomically(picture.with_suffix(kind), lambda path: figure.savefig(path, dpi=200, format=kind[1:]))
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -64,7 +64,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     }
     tensors = {name: _packed(tensor) for name, tensor in checkpoint.model.state_dict().items()}
     content = save(tensors, metadata={"fastctc": json.dumps(description, sort_keys=True)})
-    _write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
+    write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -98,7 +98,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def save_state(state: dict[str, Any], path: str | Path) -> None:
     """Writes the state of a training run: tensors, numbers, strings, lists and dictionaries."""
-    _write_atomically(Path(path), lambda temporary: torch.save(state, temporary))
+    write_atomically(Path(path), lambda temporary: torch.save(state, temporary))
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     return dict(description)
 
 
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Lets ``write`` fill a temporary file beside ``path``, then moves it there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
