@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from fastctc.crnn import Recognizer
-from fastctc.crnn.data import write_folder
+from fastctc.crnn.collect import write_folder
 from fastctc.crnn.drawing import FormulaSource
 from fastctc.crnn.train import TrainConfig, train
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fastctc.crnn.data import Samples
+from fastctc.crnn.collect import Samples
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.preprocess import PreprocessConfig
 from fastctc.crnn.recognize import greedy_texts, infer

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastctc.crnn.data import Batch
+from fastctc.crnn.batches import Batch
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.preprocess import PreprocessConfig, normalize
 from fastctc.loss import ctc_loss

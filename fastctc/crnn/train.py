@@ -20,23 +20,14 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from fastctc.crnn.batches import Batch, BatchMaker, check_samples, split_holdout
 from fastctc.crnn.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint, save_state
-from fastctc.crnn.data import (
-    Batch,
-    BatchMaker,
-    FolderSource,
-    Problem,
-    Samples,
-    Source,
-    check_samples,
-    collect,
-    default_workers,
-    split_holdout,
-)
+from fastctc.crnn.collect import Problem, Samples, collect, default_workers
 from fastctc.crnn.evaluate import Evaluation, evaluate
 from fastctc.crnn.model import CRNN, CRNNConfig
 from fastctc.crnn.optimize import StepReport, make_optimizer, one_cycle, training_step
 from fastctc.crnn.preprocess import ImageLike, PreprocessConfig
+from fastctc.crnn.readers import FolderSource, Source
 from fastctc.text import Alphabet
 
 log = logging.getLogger(__name__)
@@ -81,7 +72,7 @@ class TrainConfig:
         max_lr: peak of the one-cycle learning rate.
         warmup: share of the steps in which the rate rises.
         weight_decay, clip: of AdamW, and the largest gradient norm.
-        shift, stretch: of images in training, see :class:`fastctc.crnn.data.BatchMaker`.
+        shift, stretch: of images in training, see :class:`fastctc.crnn.batches.BatchMaker`.
         seed: decides images, weights, order, shifts and dropout.
         threads: of torch in this process; sums depend on it. None: torch's choice.
         precision: ``"bf16"`` (autocast), ``"fp32"``, or ``"auto"``: bf16 where the processor has it.
@@ -203,7 +194,7 @@ def train(
 
     Raises:
         TrainError: the loss stayed NaN or infinite, or ``out`` holds a run and ``resume`` is false.
-        fastctc.crnn.data.LabelError: the data cannot be used.
+        fastctc.crnn.readers.LabelError: the data cannot be used.
     """
     started = time.monotonic()
     out = Path(out)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from fastctc.crnn.checkpoint import Checkpoint, save_checkpoint
-from fastctc.crnn.data import Samples
+from fastctc.crnn.collect import Samples
 from fastctc.crnn.evaluate import Evaluation, edit_distance, evaluate
 from fastctc.crnn.model import CRNN, CRNNConfig
 from fastctc.crnn.preprocess import PreprocessConfig, load_grey

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastctc.crnn.batches import BatchMaker
 from fastctc.crnn.checkpoint import load_checkpoint, load_state, save_state
-from fastctc.crnn.data import BatchMaker, LabelError, collect, write_folder
+from fastctc.crnn.collect import collect, write_folder
 from fastctc.crnn.drawing import FormulaSource
 from fastctc.crnn.evaluate import evaluate
 from fastctc.crnn.formulas import CHARACTERS
 from fastctc.crnn.model import CRNN, CRNNConfig
 from fastctc.crnn.optimize import make_optimizer, one_cycle, training_step
 from fastctc.crnn.preprocess import PreprocessConfig
+from fastctc.crnn.readers import LabelError
 from fastctc.crnn.train import PRESETS, TrainConfig, TrainError, _Mixture, formula_source, train
 from fastctc.text import Alphabet
 

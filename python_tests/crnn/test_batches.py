@@ -1,23 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from fastctc.crnn.data import (
-    BatchMaker,
-    FolderSource,
-    LabelError,
-    Samples,
-    check_samples,
-    collect,
-    default_workers,
-    frames_needed,
-    moved,
-    read_labels,
-    split_holdout,
-    write_folder,
-)
-from fastctc.crnn.preprocess import PreprocessConfig
+from fastctc.crnn.batches import BatchMaker, check_samples, frames_needed, moved, split_holdout
+from fastctc.crnn.collect import Samples
+from fastctc.crnn.readers import LabelError
 from fastctc.text import Alphabet
 
 ALPHABET = Alphabet("abc")
@@ -28,62 +15,6 @@ def make_samples(count: int, width: int = 40) -> Samples:
     images = [rng.integers(0, 255, (32, width), dtype=np.uint8) for _ in range(count)]
     texts = ["".join(rng.choice(list("abc"), 3)) for _ in range(count)]
     return Samples(images, texts, [f"sample {i}" for i in range(count)])
-
-
-def numbered_picture(index: int) -> tuple[Image.Image, str]:
-    image = np.full((32, 40 + index % 5), 255, np.uint8)
-    image[:, index % 40] = 0
-    return Image.fromarray(image), "abc"[index % 3] * (index % 4)
-
-
-def test_a_folder_is_written_and_read_back(tmp_path):
-    done = []
-    write_folder(numbered_picture, tmp_path, 70, on_progress=done.append)
-    assert sum(done) == 70 and len(list(tmp_path.glob("*.png"))) == 70
-    source = FolderSource(tmp_path)
-    assert len(source) == 70 and source.name(1) == "000001.png"
-    samples, problems = collect(source, range(70), PreprocessConfig(), name=source.name)
-    assert not problems
-    assert samples.texts == [numbered_picture(i)[1] for i in range(70)]
-    assert [image.shape[1] for image in samples.images] == [40 + i % 5 for i in range(70)]
-    with pytest.raises(LabelError, match=r"has a labels.tsv already"):
-        write_folder(numbered_picture, tmp_path, 1)
-
-
-def test_workers_keep_the_order(tmp_path):
-    write_folder(numbered_picture, tmp_path, 150)
-    (tmp_path / "000100.png").write_bytes(b"broken")
-    source = FolderSource(tmp_path)
-    one, problems = collect(source, range(150), PreprocessConfig(), workers=0, name=source.name)
-    two, same_problems = collect(source, range(150), PreprocessConfig(), workers=2, name=source.name)
-    assert one.names == two.names and one.texts == two.texts and one.fingerprint() == two.fingerprint()
-    assert problems == same_problems and len(one) == 149
-    assert str(problems[0]).startswith("000100.png: not a readable image")
-    assert default_workers() >= 0
-
-
-def test_collecting_stops_in_time():
-    samples, _ = collect(numbered_picture, range(10_000_000), PreprocessConfig(), seconds=0.05)
-    assert 0 < len(samples) < 100_000
-
-
-def test_labels_files(tmp_path):
-    path = tmp_path / "labels.tsv"
-    path.write_text("\ufeffa.png\tx=1\n\nb c.png\t\nd.png\tä\tb\n", encoding="utf-8")
-    assert read_labels(path) == [("a.png", "x=1"), ("b c.png", ""), ("d.png", "ä\tb")]
-    path.write_text("a.png\tx\nb.png y\n")
-    with pytest.raises(
-        LabelError, match=r"labels.tsv, line 2: expected a file name, a tab and a text, got 'b.png y'"
-    ):
-        read_labels(path)
-    path.write_bytes(b"a.png\t\xff\n")
-    with pytest.raises(LabelError, match=r"is not UTF-8: .* at byte 6"):
-        read_labels(path)
-    path.write_text("\n")
-    with pytest.raises(LabelError, match="names no image"):
-        read_labels(path)
-    with pytest.raises(LabelError, match=r"cannot read .*none/labels.tsv: No such file"):
-        FolderSource(tmp_path / "none")
 
 
 def test_preflight_names_what_cannot_be_learnt():

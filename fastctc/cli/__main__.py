@@ -1,0 +1,7 @@
+"""Runs ``python -m fastctc.cli``."""
+
+import sys
+
+from fastctc.cli import main
+
+sys.exit(main())

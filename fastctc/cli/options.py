@@ -1,0 +1,107 @@
+"""Options and their checks that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+LOOKS = ("contest", "default", "mixed")
+RENDERERS = ("captcha", "glyphs", "mixed")
+VALUES = ("mixed", "none", "right", "wrong")
+EXIT_STATUS = "exit status: 0 all went well; 1 done, but some images could not be read; 2 not done"
+
+
+def add_command(
+    commands: Any, name: str, summary: str, examples: Iterable[str], run: Any
+) -> argparse.ArgumentParser:
+    """A subcommand with its summary, examples and exit status in --help, and the function that runs it."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog="examples:\n" + "".join(f"  fastctc {example}\n" for example in examples) + "\n" + EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def positive_int(text: str) -> int:
+    """An option's whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An option's number above 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+    return value
+
+
+def count_from_zero(text: str) -> int:
+    """An option's whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files directly in a folder, by name."""
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
+
+
+def add_formula_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """Which formulas are drawn; without a default here, an option left out is left out of the arguments."""
+
+    def add(option: str, choices: tuple[str, ...], what: str) -> None:
+        name = option.lstrip("-")
+        shown = f" (default: {defaults[name]})" if name in defaults else ""
+        default = defaults.get(name, argparse.SUPPRESS)
+        parser.add_argument(option, choices=choices, default=default, help=what + shown)
+
+    add("--look", LOOKS, "fonts and spacing of a formula contest, or the captcha package's own")
+    add(
+        "--renderer", RENDERERS, "the captcha package itself, or its glyphs drawn beforehand, which is faster"
+    )
+    add("--value", VALUES, "what follows the expression: nothing, =value, or a wrong =value")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """How many processes draw or read."""
+    parser.add_argument(
+        "--workers", type=count_from_zero, help="processes that draw (default: one for each CPU)"
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """What train and demo have in common."""
+    if parser.prog.endswith("demo"):
+        parser.add_argument("out", metavar="DIR", type=Path, help="where model, state, log and examples go")
+    else:
+        parser.add_argument(
+            "--out", metavar="DIR", type=Path, required=True, help="where model, state and log go"
+        )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in DIR, exactly where it was saved"
+    )
+    suppress = argparse.SUPPRESS
+    parser.add_argument(
+        "--minutes", type=positive_float, default=suppress, help="time for drawing and training"
+    )
+    parser.add_argument(
+        "--seed", type=count_from_zero, default=suppress, help="decides everything random (default: 0)"
+    )
+    parser.add_argument(
+        "--threads", type=positive_int, default=suppress, help="threads of torch (default: its choice)"
+    )
+    add_workers(parser)

@@ -1,0 +1,166 @@
+"""Batches by a pure rule.
+
+Which samples form the batch of a step, and how they are shifted, depends on nothing but the seed and the
+step: no sampler state has to be saved, and a resumed run sees exactly what an uninterrupted one would have
+seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastctc.crnn.collect import Problem, Samples
+from fastctc.crnn.preprocess import pad_batch
+from fastctc.crnn.readers import LabelError
+from fastctc.text import Alphabet
+
+
+def frames_needed(tokens: list[int]) -> int:
+    """Frames without which CTC has no path: one a label, and a blank between equal neighbours."""
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
+
+
+def check_samples(
+    samples: Samples, alphabet: Alphabet, frames: Callable[[int], int]
+) -> tuple[Samples, list[Problem]]:
+    """Finds the samples a model cannot learn from, before training does.
+
+    Args:
+        samples: what to check.
+        alphabet: characters the model knows.
+        frames: frames the model makes of an image, by its width in pixels.
+
+    Returns:
+        The usable samples, and a problem for each other one.
+
+    Raises:
+        LabelError: no sample is usable.
+    """
+    usable, problems = [], []
+    for i, (image, text, name) in enumerate(zip(samples.images, samples.texts, samples.names, strict=True)):
+        try:
+            tokens = alphabet.encode(text)
+        except ValueError as error:
+            problems.append(Problem(name, str(error)))
+            continue
+        available, needed = frames(image.shape[1]), frames_needed(tokens)
+        if needed > available:
+            reason = f"label {text!r} needs {needed} frames, an image {image.shape[1]} wide has {available}"
+            problems.append(Problem(name, reason))
+            continue
+        usable.append(i)
+    if not usable:
+        first = f"; the first: {problems[0]}" if problems else ""
+        raise LabelError(f"none of {len(samples)} samples can be used{first}")
+    return (samples.subset(usable) if problems else samples), problems
+
+
+def split_holdout(samples: Samples, seed: int, limit: int = 1000) -> tuple[Samples, Samples]:
+    """Parts samples into training and evaluation.
+
+    A twentieth is held out for evaluation, at most ``limit``, at least one, chosen by ``seed``.
+
+    Raises:
+        LabelError: fewer than two samples.
+    """
+    if len(samples) < 2:
+        raise LabelError(f"{len(samples)} samples, expected at least 2: one to train on, one to evaluate on")
+    held = min(limit, max(1, len(samples) // 20))
+    order = np.random.default_rng([seed, 2]).permutation(len(samples)).tolist()
+    return samples.subset(sorted(order[held:])), samples.subset(sorted(order[:held]))
+
+
+class Batch(NamedTuple):
+    """What a step takes: images (N, 1, H, W) uint8, widths (N,), targets (sum S,), target lengths (N,)."""
+
+    images: Tensor
+    widths: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+
+
+class BatchMaker:
+    """Gives the batch of any step, as a pure function of the seed and the step.
+
+    Sample positions run through an endless chain of epochs, each a permutation of all samples drawn from the
+    seed and the epoch's number; step k takes positions ``k * batch_size`` up to ``(k + 1) * batch_size``.
+
+    Args:
+        samples: all with texts in the alphabet.
+        alphabet: for the targets.
+        batch_size: images a step.
+        seed: decides order and shifts.
+        shift: an image moves by up to this many columns, and half as many rows, its edge repeated.
+        stretch: it is stretched or squeezed about its middle by up to this share, in each direction.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        alphabet: Alphabet,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shift: int = 2,
+        stretch: float = 0.0,
+    ) -> None:
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.shift, self.stretch = shift, stretch
+        self._targets = [torch.tensor(alphabet.encode(text), dtype=torch.int64) for text in samples.texts]
+        self._epoch = -1
+        self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def indices(self, step: int) -> list[int]:
+        """Which samples form the batch of a step."""
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [int(self._permutation(p // len(self.samples))[p % len(self.samples)]) for p in positions]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, its images shifted and stretched."""
+        indices = self.indices(step)
+        draws = np.random.default_rng([self.seed, 1, step]).uniform(-1, 1, (len(indices), 4)).tolist()
+        images = [
+            moved(
+                self.samples.images[i],
+                (self.shift * dx, self.shift / 2 * dy),
+                (1 + self.stretch * sx, 1 + self.stretch * sy),
+            )
+            for i, (dx, dy, sx, sy) in zip(indices, draws, strict=True)
+        ]
+        pixels, widths = pad_batch(images)
+        targets = [self._targets[i] for i in indices]
+        return Batch(pixels, widths, torch.cat(targets), torch.tensor([len(target) for target in targets]))
+
+    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.samples))
+        return self._order
+
+
+def moved(
+    image: npt.NDArray[np.uint8], shift: tuple[float, float], scale: tuple[float, float]
+) -> npt.NDArray[np.uint8]:
+    """An image shifted right and down, and magnified about its middle, by nearest pixels.
+
+    Args:
+        image: (H, W).
+        shift: pixels to the right and down; what comes in repeats the edge.
+        scale: magnification of width and height.
+
+    Returns:
+        (H, W) uint8.
+    """
+    for axis, by, times in ((0, shift[1], scale[1]), (1, shift[0], scale[0])):
+        size = image.shape[axis]
+        middle = (size - 1) / 2
+        origin = np.rint((np.arange(size) - middle - by) / times + middle).astype(np.intp)
+        image = image.take(np.clip(origin, 0, size - 1), axis=axis)
+    return image
