@@ -60,6 +60,7 @@ def add_train(commands: Any) -> None:
         "--height", type=positive_int, help="rows images are resized to (default: 64, or 32 for vgg-bilstm)"
     )
     option("--batch-size", type=positive_int, help="images a step")
+    option("--optimizer", choices=("adamw", "muon"), help="muon needs half the steps")
     option("--max-lr", type=positive_float, help="peak of the learning rate")
     option(
         "--precision", choices=("auto", "bf16", "fp32"), help="auto: bf16 where the processor multiplies it"

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import pairwise
 from math import ceil
 from typing import Any, Literal, get_args
 
@@ -36,6 +37,7 @@ RendererName = Literal["captcha", "glyphs"]
 Pixels = npt.NDArray[np.uint8]
 
 _SIZE = (180, 60)
+_VARIANTS = 400
 _CAPTCHA_SHARE = 0.1  # of the pictures of a mixed source; they take half of its time all the same
 
 
@@ -49,6 +51,7 @@ class _Style:
     arc: bool = False
     blanks: float = 0.0  # how often a blank stands before a character
     overlap: float = 0.25  # how far a glyph may slide over the one before, in mean glyph widths
+    hidden: float = 0.25  # how much of the narrower of the two a slide may hide
     gap: int = 0  # pixels that may be added between glyphs
     drift: int = 0  # pixels that glyphs may leave the line
     tilt: float = MAX_TILT
@@ -63,7 +66,7 @@ def _random_style(look: Look, fonts: int, rng: random.Random) -> _Style:
     background = tuple(rng.randint(238, 255) for _ in range(3))
     if look == "default":
         ink = tuple(rng.randint(10, 200) for _ in range(3))
-        return _Style(background, ink, range(fonts), arc=True, blanks=0.5)
+        return _Style(background, ink, range(fonts), hidden=1.0, arc=True, blanks=0.5)
     style = _Style(background, tuple(rng.randint(0, 200) for _ in range(3)), range(fonts))
     if rng.random() < 0.4:
         return style
@@ -114,7 +117,9 @@ def _compose(
     masks = _masks(style.ink) if style.see_through else None
     image = Image.new(mode, (width, size[1]), background)
     slide = int(style.overlap * mean) + 1
-    for box, gap in zip(boxes, gaps, strict=True):
+    narrower = [min(a.width, b.width) for a, b in pairwise(boxes)]
+    slides = [min(slide, int(style.hidden * each) + 1) for each in narrower] + [slide]
+    for box, gap, slide in zip(boxes, gaps, slides, strict=True):
         y = int((size[1] - box.height) / 2) + (rng.randint(-style.drift, style.drift) if style.drift else 0)
         if box.coverage:
             mask = Image.frombuffer("L", box[:2], box.coverage.translate(masks), "raw", "L", 0, 1)
@@ -248,7 +253,7 @@ class GlyphRenderer:
         look: Look = "contest",
         *,
         size: tuple[int, int] = _SIZE,
-        variants: int = 400,
+        variants: int = _VARIANTS,
         seed: int = 0,
         fonts: Sequence[str] | None = None,
     ) -> None:
@@ -292,11 +297,13 @@ class GlyphRenderer:
 
 @cache
 def make_renderer(
-    name: RendererName, look: Look, *, fonts: tuple[str, ...] | None = None
+    name: RendererName, look: Look, *, fonts: tuple[str, ...] | None = None, variants: int = _VARIANTS
 ) -> CaptchaRenderer | GlyphRenderer:
     """Return the renderer of that name (``"captcha"`` or ``"glyphs"``) for that look; one per process."""
     _check_choice("renderer", name, get_args(RendererName))
-    return CaptchaRenderer(look, fonts=fonts) if name == "captcha" else GlyphRenderer(look, fonts=fonts)
+    if name == "captcha":
+        return CaptchaRenderer(look, fonts=fonts)
+    return GlyphRenderer(look, fonts=fonts, variants=variants)
 
 
 @dataclass(frozen=True)
@@ -307,11 +314,13 @@ class FormulaSource:
     bank of glyphs instead of drawing one each.
 
     Args:
-        look: ``"contest"``, ``"default"`` or ``"mixed"``, half of each.
+        look: ``"contest"``, ``"default"`` or ``"mixed"``.
         renderer: ``"captcha"``, ``"glyphs"`` or ``"mixed"``, a tenth by the package, the others from glyphs.
         seed: which series.
         value: what follows the expression, see :func:`fastctc.crnn.formulas.random_formula`.
         grey: give arrays of uint8 of shape (60, 180) instead of RGB pictures.
+        contest_share: how many of the pictures of look ``"mixed"`` have the contest's.
+        variants: glyphs of each character in the bank of the renderer ``"glyphs"``.
         fonts: what the contest look is drawn with, such as ``find_fonts(system=True)``; by default
             :func:`fastctc.crnn.fonts.find_fonts`.
     """
@@ -321,6 +330,8 @@ class FormulaSource:
     seed: int = 0
     value: Value = "mixed"
     grey: bool = False
+    contest_share: float = 0.5
+    variants: int = _VARIANTS
     fonts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -333,7 +344,9 @@ class FormulaSource:
         rng = random.Random(f"{self.seed}/{self.look}/{i}")
         text = random_formula(rng, value=self.value)
         by_look, by_renderer = rng.random(), rng.random()
-        look = ("contest" if by_look < 0.5 else "default") if self.look == "mixed" else self.look
+        look = (
+            ("contest" if by_look < self.contest_share else "default") if self.look == "mixed" else self.look
+        )
         name = self.renderer
         if name == "mixed":
             name = "captcha" if by_renderer < _CAPTCHA_SHARE else "glyphs"
@@ -348,7 +361,8 @@ class FormulaSource:
         return self
 
     def _renderer(self, name: RendererName, look: Look) -> CaptchaRenderer | GlyphRenderer:
-        return make_renderer(name, look, fonts=self.fonts if look == "contest" else None)
+        fonts = self.fonts if look == "contest" else None
+        return make_renderer(name, look, fonts=fonts, variants=self.variants)
 
 
 def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:

@@ -25,7 +25,15 @@ from fastctc.crnn.checkpoint import Checkpoint, load_checkpoint, load_state, sav
 from fastctc.crnn.collect import Problem, Samples, collect, default_workers
 from fastctc.crnn.evaluate import Evaluation, evaluate
 from fastctc.crnn.model import CRNN, CRNNConfig
-from fastctc.crnn.optimize import StepReport, make_optimizer, one_cycle, training_step
+from fastctc.crnn.optimize import (
+    OPTIMIZERS,
+    MuonAdamW,
+    StepReport,
+    make_optimizer,
+    one_cycle,
+    set_rate,
+    training_step,
+)
 from fastctc.crnn.preprocess import ImageLike, PreprocessConfig
 from fastctc.crnn.readers import FolderSource, Source
 from fastctc.text import Alphabet
@@ -54,6 +62,8 @@ class TrainConfig:
     Attributes:
         data: folder with ``labels.tsv`` to train on; None: formulas are drawn.
         look, renderer, value: which formulas are drawn, see :class:`fastctc.crnn.drawing.FormulaSource`.
+        contest_share: with look ``"mixed"``, how many of the images have the contest's look.
+        glyph_variants: glyphs of each character that the faster renderer composes images of.
         captcha_share: with renderer ``"mixed"``, how many of the images the ``captcha`` package draws; the
             others are composed of its glyphs, ten times faster, but a model that has seen few of the
             package's own reads them less well.
@@ -65,13 +75,17 @@ class TrainConfig:
         height: rows images are resized to; None: 64 for ``"conv"``, 32 for ``"vgg-bilstm"``.
         stem_stride: 2 halves the image in the first convolution, see :class:`fastctc.crnn.model.CRNNConfig`;
             None: 2 for ``"conv"`` from height 64 on, else 1.
+        pooled_columns: 2 doubles the frames, see :class:`fastctc.crnn.model.CRNNConfig`; None: 2
+            with a ``stem_stride`` of 2, else 4.
         steps: training steps; None: what fits into ``minutes``.
         minutes: wall time for drawing and training together, turned into ``images`` and ``steps`` at the
             start.
         batch_size: images a step.
+        optimizer: ``"adamw"``, or ``"muon"``, which needs half the steps, see
+            :class:`fastctc.crnn.optimize.MuonAdamW`.
         max_lr: peak of the one-cycle learning rate.
         warmup: share of the steps in which the rate rises.
-        weight_decay, clip: of AdamW, and the largest gradient norm.
+        weight_decay, clip: of the optimizer, and the largest gradient norm.
         shift, stretch: of images in training, see :class:`fastctc.crnn.batches.BatchMaker`.
         seed: decides images, weights, order, shifts and dropout.
         threads: of torch in this process; sums depend on it. None: torch's choice.
@@ -85,6 +99,8 @@ class TrainConfig:
     look: str = "contest"
     renderer: str = "mixed"
     value: str = "mixed"
+    contest_share: float = 0.5
+    glyph_variants: int = 400
     captcha_share: float = 0.4
     images: int | None = 20_000
     rounds: int = 1
@@ -94,9 +110,11 @@ class TrainConfig:
     hidden: int | None = None
     height: int | None = None
     stem_stride: int | None = None
+    pooled_columns: int | None = None
     steps: int | None = 2_000
     minutes: float | None = None
     batch_size: int = 64
+    optimizer: str = "adamw"
     max_lr: float = 3e-3
     warmup: float = 0.15
     weight_decay: float = 1e-2
@@ -121,6 +139,10 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value}, expected more than 0")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"precision is {self.precision!r}, expected 'auto', 'bf16' or 'fp32'")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {self.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
+        if not 0 <= self.contest_share <= 1:
+            raise ValueError(f"contest_share is {self.contest_share}, expected 0 to 1")
         if self.minutes is None and (self.steps is None or (self.images is None and self.data is None)):
             raise ValueError("steps and images may be left open only with minutes")
         if self.data is not None and self.rounds > 1:
@@ -128,11 +150,15 @@ class TrainConfig:
 
 
 PRESETS = {
-    "quick": TrainConfig(look="contest", images=70_000, steps=None, minutes=8.5),
+    "quick": TrainConfig(look="contest", optimizer="muon", images=70_000, steps=None, minutes=8.5),
     "shipped": TrainConfig(
         look="mixed",
+        contest_share=0.8,
+        captcha_share=0.3,
+        glyph_variants=2_000,
         images=100_000,
-        rounds=2,
+        rounds=3,
+        optimizer="muon",
         steps=14_000,
         threads=1,
         eval_images=4_000,
@@ -246,8 +272,14 @@ def _settled(config: TrainConfig) -> TrainConfig:
     height = config.height or (64 if conv else 32)
     stem_stride = config.stem_stride or (2 if conv and height >= 64 else 1)
     threads = config.threads or torch.get_num_threads()
+    pooled_columns = config.pooled_columns or (2 if stem_stride == 2 else 4)
     return replace(
-        config, height=height, stem_stride=stem_stride, threads=threads, precision=_precision(config)
+        config,
+        height=height,
+        stem_stride=stem_stride,
+        pooled_columns=pooled_columns,
+        threads=threads,
+        precision=_precision(config),
     )
 
 
@@ -308,7 +340,10 @@ def formula_source(config: TrainConfig, *, renderer: str | None = None, grey: bo
     from fastctc.crnn.drawing import FormulaSource
 
     renderer = renderer or config.renderer
-    settings: dict[str, Any] = {"look": config.look, "value": config.value, "seed": config.seed, "grey": grey}
+    settings: dict[str, Any] = {
+        "look": config.look, "value": config.value, "seed": config.seed, "grey": grey,
+        "contest_share": config.contest_share, "variants": config.glyph_variants,
+    }  # fmt: skip
     if renderer == "mixed":
         captcha = FormulaSource(renderer="captcha", **settings)
         return _Mixture(captcha, FormulaSource(renderer="glyphs", **settings), config.captcha_share)
@@ -373,6 +408,7 @@ def _model_config(config: TrainConfig, alphabet: Alphabet) -> CRNNConfig:
         architecture=config.architecture,
         height=_height(config),
         stem_stride=config.stem_stride or 1,
+        pooled_columns=config.pooled_columns or 4,
         channels=config.channels or shape.channels,
         hidden=config.hidden or shape.hidden,
     )
@@ -414,7 +450,7 @@ class _Run:
         shape = _model_config(config, data.alphabet)
         self.model: CRNN = CRNN(shape).to(config.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(self.model, config.weight_decay)
+        self.optimizer = make_optimizer(self.model, config.optimizer, config.weight_decay)
         self._begin_round(number, data.train)
         self.data = data._replace(train=Samples())
 
@@ -535,11 +571,12 @@ class _Run:
             )
         return report
 
-    def _train_on(self, model: CRNN, optimizer: torch.optim.Optimizer, batch: Batch, step: int) -> StepReport:
+    def _train_on(
+        self, model: CRNN, optimizer: torch.optim.AdamW | MuonAdamW, batch: Batch, step: int
+    ) -> StepReport:
         config = self.config
         lr, momentum = one_cycle(step, config.steps or 1, config.max_lr, config.warmup)
-        for group in optimizer.param_groups:
-            group["lr"], group["betas"] = lr, (momentum, group["betas"][1])
+        set_rate(optimizer, lr, momentum)
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
         return training_step(
             model, optimizer, batch, self.data.preprocess, self.data.alphabet,
@@ -549,7 +586,7 @@ class _Run:
     def _steps_that_fit(self) -> int:
         """Measures a few steps on a copy of the model and fills the rest of the minutes with such."""
         model = copy.deepcopy(self.model).train()
-        optimizer = make_optimizer(model, self.config.weight_decay)
+        optimizer = make_optimizer(model, self.config.optimizer, self.config.weight_decay)
         times = []
         for step in range(24):
             began = time.perf_counter()

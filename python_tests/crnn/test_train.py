@@ -85,7 +85,7 @@ def test_one_batch_is_learnt_by_heart():
     samples, _ = collect(FormulaSource(renderer="captcha", seed=3), range(8), PreprocessConfig())
     torch.manual_seed(0)
     model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=16, hidden=32, dropout=0.0)).train()
-    optimizer = make_optimizer(model, 0.0)
+    optimizer = make_optimizer(model, "adamw", 0.0)
     batches = BatchMaker(samples, ALPHABET, 8, shift=0)
     for step in range(80):
         for group in optimizer.param_groups:
@@ -100,7 +100,7 @@ def test_the_papers_network_learns():
     samples, _ = collect(FormulaSource(renderer="captcha", seed=3), range(2), PreprocessConfig())
     torch.manual_seed(0)
     model = CRNN(CRNNConfig(ALPHABET.num_classes, "vgg-bilstm", channels=8, hidden=32, dropout=0.0)).train()
-    optimizer = make_optimizer(model, 0.0)
+    optimizer = make_optimizer(model, "adamw", 0.0)
     batch = BatchMaker(samples, ALPHABET, 2, shift=0).batch(0)
     losses = []
     for _ in range(60):
@@ -113,7 +113,7 @@ def test_the_papers_network_learns():
 def test_a_step_that_is_not_finite_changes_nothing(folder):
     samples, _ = collect(FormulaSource(renderer="captcha"), range(4), PreprocessConfig())
     model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=4, hidden=8)).train()
-    optimizer = make_optimizer(model, 0.0)
+    optimizer = make_optimizer(model, "adamw", 0.0)
     batch = BatchMaker(samples, ALPHABET, 4).batch(0)
     with torch.no_grad():
         model.classify.bias[0] = float("nan")
