@@ -53,7 +53,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from fastctc.crnn.evaluate import evaluate
     from fastctc.crnn.readers import FolderSource
     from fastctc.crnn.recognize import SHIPPED_CHECKPOINT
-    from fastctc.crnn.train import FIRST_UNSEEN
+    from fastctc.crnn.training_data import FIRST_UNSEEN
 
     name = SHIPPED_CHECKPOINT if arguments.checkpoint == "shipped" else arguments.checkpoint
     checkpoint = load_checkpoint(name)

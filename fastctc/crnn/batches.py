@@ -122,10 +122,24 @@ class BatchMaker:
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         return [int(self._permutation(p // len(self.samples))[p % len(self.samples)]) for p in positions]
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, its images shifted and stretched."""
+    def batch(self, step: int, part: tuple[int, int] = (0, 1)) -> Batch:
+        """The batch of a step, its images shifted and stretched.
+
+        Args:
+            step: which batch.
+            part: (r, n) gives the rth of n equal parts of its rows, as wide as the whole batch is.
+
+        Raises:
+            ValueError: the batch cannot be parted evenly.
+        """
         indices = self.indices(step)
+        number, parts = part
+        if self.batch_size % parts:
+            raise ValueError(f"batch_size is {self.batch_size}, expected a multiple of {parts} parts")
+        width = max(self.samples.images[i].shape[1] for i in indices)
         draws = np.random.default_rng([self.seed, 1, step]).uniform(-1, 1, (len(indices), 4)).tolist()
+        rows = slice(number * self.batch_size // parts, (number + 1) * self.batch_size // parts)
+        indices, draws = indices[rows], draws[rows]
         images = [
             moved(
                 self.samples.images[i],
@@ -134,7 +148,7 @@ class BatchMaker:
             )
             for i, (dx, dy, sx, sy) in zip(indices, draws, strict=True)
         ]
-        pixels, widths = pad_batch(images)
+        pixels, widths = pad_batch(images, width=width)
         targets = [self._targets[i] for i in indices]
         return Batch(pixels, widths, torch.cat(targets), torch.tensor([len(target) for target in targets]))
 

@@ -1,16 +1,21 @@
-"""One training step: learning rate, forward, loss, backward, update."""
+"""One training step: learning rate, forward, loss, backward, update, average."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from fastctc.crnn import distributed
 from fastctc.crnn.batches import Batch
 from fastctc.crnn.model import CRNN
+from fastctc.crnn.optimizers import Optimizer, make_optimizer, set_rate
 from fastctc.crnn.preprocess import PreprocessConfig, normalize
+from fastctc.crnn.recipe import TrainConfig
 from fastctc.loss import ctc_loss
 from fastctc.text import Alphabet
 
@@ -43,16 +48,111 @@ class StepReport(NamedTuple):
     skipped: bool
 
 
+class Learner:
+    """A model in training, with its optimizer and the moving average of its weights.
+
+    Args:
+        model: on its device; trained in place.
+        config: the recipe, its steps settled or, to measure their speed, not yet.
+        preprocess: the model's.
+        alphabet: the model's.
+    """
+
+    def __init__(
+        self, model: CRNN, config: TrainConfig, preprocess: PreprocessConfig, alphabet: Alphabet
+    ) -> None:
+        self.model, self.config = model.train(), config
+        self.preprocess, self.alphabet = preprocess, alphabet
+        self.optimizer = make_optimizer(model, config.optimizer, config.weight_decay)
+        self.average = moving_average(model, config.ema) if config.ema else None
+        self._logits = _shared_logits(model)
+
+    @property
+    def result(self) -> CRNN:
+        """The model to evaluate and to keep: the averaged one if there is one."""
+        if self.average is None:
+            return self.model
+        return cast(CRNN, self.average.module)
+
+    def step(self, batch: Batch, number: int) -> StepReport:
+        """One update by this process's rows of the batch of a step."""
+        config = self.config
+        lr, momentum = one_cycle(number, config.steps or 1, config.max_lr, config.warmup)
+        set_rate(self.optimizer, lr, momentum)
+        torch.manual_seed(config.seed * 1_000_003 + number)  # dropout
+        report = training_step(
+            self.model, self.optimizer, batch, self.preprocess, self.alphabet,
+            clip=config.clip, bf16=config.precision == "bf16", compute_logits=self._logits,
+        )  # fmt: skip
+        if self.average is not None and not report.skipped:
+            self.average.update_parameters(self.model)
+        return report
+
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` takes to go on with the same bits."""
+        average = None if self.average is None else self.average.state_dict()
+        return {
+            "model": self.model.state_dict(),
+            "average": average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up what ``state`` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def moving_average(model: CRNN, decay: float) -> AveragedModel:
+    """An exponential moving average of a model's weights and of its running statistics.
+
+    The statistics are averaged as the weights are: those of the last few steps would be of other weights. Over
+    the first steps the average is shorter, lest it remember the weights of the beginning: step k keeps at most
+    (1 + k) / (10 + k).
+    """
+
+    @torch.no_grad()
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+        else:  # a count
+            torch._foreach_copy_(averaged, current)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+class _Logits(nn.Module):
+    """``model.logits`` as the forward of a module, which is what DistributedDataParallel calls."""
+
+    def __init__(self, model: CRNN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.logits(images, widths)
+
+
+def _shared_logits(model: CRNN) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """What computes logits such that gradients become means over the processes that share a batch."""
+    if not distributed.is_shared():
+        return model.logits
+    return nn.parallel.DistributedDataParallel(_Logits(model), broadcast_buffers=False)  # they are equal
+
+
 def training_step(
-    model: CRNN, optimizer: torch.optim.AdamW | MuonAdamW, batch: Batch, preprocess: PreprocessConfig,
+    model: CRNN, optimizer: Optimizer, batch: Batch, preprocess: PreprocessConfig,
     alphabet: Alphabet, *, clip: float, bf16: bool,
+    compute_logits: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> StepReport:  # fmt: skip
     """One update of the weights; a batch whose loss or gradient is not finite changes nothing."""
     device = next(model.parameters()).device
     pixels, widths, targets, target_lengths = (tensor.to(device) for tensor in batch)
     images = normalize(pixels, widths, preprocess).contiguous(memory_format=torch.channels_last)
+    statistics = [buffer.clone() for buffer in model.buffers()]
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        logits, lengths = model.logits(images, widths)
+        logits, lengths = (compute_logits or model.logits)(images, widths)
     loss = ctc_loss(
         logits.transpose(0, 1), targets, lengths, target_lengths,
         blank=alphabet.blank, zero_infinity=True, from_logits=True,
@@ -60,98 +160,21 @@ def training_step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-    finite = bool(torch.isfinite(norm)) and math.isfinite(loss.item())
+    figures = torch.stack([loss.detach().float(), *_blanks(logits.detach(), lengths, alphabet.blank)])
+    if distributed.is_shared():
+        figures = distributed.total(figures)
+    loss_sum, blanks, frames = figures.tolist()
+    mean_loss = loss_sum / distributed.count()
+    finite = bool(torch.isfinite(norm)) and math.isfinite(mean_loss)
     if finite:
         optimizer.step()
-    return StepReport(loss.item(), _blank_rate(logits.detach(), lengths, alphabet.blank), not finite)
+    else:
+        for buffer, before in zip(model.buffers(), statistics, strict=True):
+            buffer.copy_(before)
+    return StepReport(mean_loss, blanks / frames, not finite)
 
 
-def _blank_rate(logits: Tensor, lengths: Tensor, blank: int) -> float:
-    """Share of the frames whose most probable class is the blank: 1 means the model has not begun to read."""
+def _blanks(logits: Tensor, lengths: Tensor, blank: int) -> tuple[Tensor, Tensor]:
+    """How many of the frames have the blank as their most probable class, and how many there are."""
     inside = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
-    return float(((logits.argmax(-1) == blank) & inside).sum() / inside.sum())
-
-
-OPTIMIZERS = ("adamw", "muon")
-
-
-def make_optimizer(model: CRNN, name: str, weight_decay: float) -> torch.optim.AdamW | MuonAdamW:
-    """The optimizer of that name; learning rate and momentum are set at every step by :func:`set_rate`."""
-    if name == "muon":
-        return MuonAdamW(model, weight_decay)
-    return _adamw(list(model.parameters()), weight_decay)
-
-
-def set_rate(optimizer: torch.optim.AdamW | MuonAdamW, lr: float, momentum: float) -> None:
-    """Sets the learning rate of all parameters, and AdamW's first beta."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-        if "betas" in group:
-            group["betas"] = (momentum, group["betas"][1])
-
-
-def _adamw(parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
-    """AdamW without decay on biases and normalisation."""
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=1e-3, betas=(0.95, 0.98))
-
-
-class MuonAdamW:
-    """Muon for the weights between hidden layers, AdamW for the first and last layer and all vectors.
-
-    Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) makes the momentum of a weight matrix
-    orthogonal before it takes a step; a kernel counts as a matrix of a row for each output channel. Steps are
-    scaled to the size of AdamW's (Liu et al., arXiv:2502.16982), so both go by one learning rate.
-
-    Args:
-        model: its memory must stay where it is from now on, as it does in training.
-        weight_decay: of matrices and kernels.
-    """
-
-    def __init__(self, model: CRNN, weight_decay: float) -> None:
-        outer = {id(p) for layer in (model.stages[0], model.classify) for p in layer.parameters()}
-        parameters = list(model.parameters())
-        self.inner = [p for p in parameters if p.dim() > 1 and id(p) not in outer]
-        inner = {id(p) for p in self.inner}
-        self.adamw = _adamw([p for p in parameters if id(p) not in inner], weight_decay)
-        self.matrices = [nn.Parameter(_as_matrix(p.detach(), p)) for p in self.inner]
-        self.muon = torch.optim.Muon(
-            self.matrices, lr=1e-3, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of both optimizers."""
-        return [*self.adamw.param_groups, *self.muon.param_groups]
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears the gradients of all parameters."""
-        self.adamw.zero_grad(set_to_none)
-        for parameter in self.inner:
-            parameter.grad = None
-
-    def step(self) -> None:
-        """Updates all parameters by their gradients."""
-        for matrix, parameter in zip(self.matrices, self.inner, strict=True):
-            matrix.grad = None if parameter.grad is None else _as_matrix(parameter.grad, parameter)
-        self.adamw.step()
-        self.muon.step()  # type: ignore[no-untyped-call]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The states of both optimizers."""
-        return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up what :meth:`state_dict` gave."""
-        self.adamw.load_state_dict(state["adamw"])
-        self.muon.load_state_dict(state["muon"])
-
-
-def _as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
-    """A weight, or its gradient, as (outputs, everything else); of the weight itself a view of its memory."""
-    if not weight.is_contiguous():  # channels last
-        tensor = tensor.permute(0, 2, 3, 1)
-    return tensor.reshape(tensor.shape[0], -1)
+    return ((logits.argmax(-1) == blank) & inside).sum().float(), inside.sum().float()

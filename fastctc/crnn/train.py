@@ -2,170 +2,57 @@
 
 Everything random in a step (order, shifts, dropout) is drawn from the seed and the step's number, and the
 learning rate is a function of the step; so the state of a run is its weights, its optimizer and a number.
+Under ``torchrun``, several processes share every batch, see :mod:`fastctc.crnn.distributed`.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from fastctc.crnn.batches import Batch, BatchMaker, check_samples, split_holdout
-from fastctc.crnn.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint, save_state
-from fastctc.crnn.collect import Problem, Samples, collect, default_workers
-from fastctc.crnn.evaluate import Evaluation, evaluate
-from fastctc.crnn.model import CRNN, CRNNConfig
-from fastctc.crnn.optimize import (
-    OPTIMIZERS,
-    MuonAdamW,
-    StepReport,
-    make_optimizer,
-    one_cycle,
-    set_rate,
-    training_step,
+from fastctc.crnn import distributed
+from fastctc.crnn.batches import BatchMaker
+from fastctc.crnn.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+    save_state,
 )
-from fastctc.crnn.preprocess import ImageLike, PreprocessConfig
-from fastctc.crnn.readers import FolderSource, Source
-from fastctc.text import Alphabet
+from fastctc.crnn.collect import Problem, Samples, default_workers
+from fastctc.crnn.curve import save_curve
+from fastctc.crnn.evaluate import Evaluation, evaluate
+from fastctc.crnn.journal import LOG_FILE, Journal, Tally, read_log, tensorboard_writer
+from fastctc.crnn.model import CRNN
+from fastctc.crnn.optimize import Learner, StepReport, one_cycle
+from fastctc.crnn.recipe import PRESETS, TrainConfig, model_config, recipe_from, settled
+from fastctc.crnn.training_data import Loader, TrainingData, round_of
+
+__all__ = ["PRESETS", "TrainConfig", "TrainError", "TrainResult", "saved_config", "train"]
 
 log = logging.getLogger(__name__)
 
 STATE_FILE = "state.pt"
 MODEL_FILE = "model.safetensors"
-LOG_FILE = "log.jsonl"
-FIRST_UNSEEN = (
-    1_000_000_000  # evaluation images of a drawn series start at this index, beyond any training image
-)
-DRAWING_SHARE = 0.2  # of a budget of minutes, if the number of images is left open
-MAX_DRAWN = 200_000  # in memory 12 kB each, if their number is left open
+CURVE_FILE = "curve.png"
+SAMPLES_FOLDER = "samples"  # what processes share, while a run lasts
 MAX_BAD_STEPS = 20
 
 
 class TrainError(RuntimeError):
-    """Training cannot go on: it diverged, or its state does not fit what was asked."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """A training recipe. Kept in the training state and in the checkpoint.
-
-    Attributes:
-        data: folder with ``labels.tsv`` to train on; None: formulas are drawn.
-        look, renderer, value: which formulas are drawn, see :class:`fastctc.crnn.drawing.FormulaSource`.
-        contest_share: with look ``"mixed"``, how many of the images have the contest's look.
-        glyph_variants: glyphs of each character that the faster renderer composes images of.
-        captcha_share: with renderer ``"mixed"``, how many of the images the ``captcha`` package draws; the
-            others are composed of its glyphs, ten times faster, but a model that has seen few of the
-            package's own reads them less well.
-        images: how many images are drawn; None: what can be drawn in a fifth of ``minutes``.
-        rounds: how many times, evenly over the run, the images are replaced by as many new ones.
-        characters: the alphabet; None: of the formulas, or of all labels in ``data``.
-        architecture: ``"conv"`` or ``"vgg-bilstm"``.
-        channels, hidden: sizes of the network, see :class:`fastctc.crnn.model.CRNNConfig`; None: as usual.
-        height: rows images are resized to; None: 64 for ``"conv"``, 32 for ``"vgg-bilstm"``.
-        stem_stride: 2 halves the image in the first convolution, see :class:`fastctc.crnn.model.CRNNConfig`;
-            None: 2 for ``"conv"`` from height 64 on, else 1.
-        pooled_columns: 2 doubles the frames, see :class:`fastctc.crnn.model.CRNNConfig`; None: 2
-            with a ``stem_stride`` of 2, else 4.
-        steps: training steps; None: what fits into ``minutes``.
-        minutes: wall time for drawing and training together, turned into ``images`` and ``steps`` at the
-            start.
-        batch_size: images a step.
-        optimizer: ``"adamw"``, or ``"muon"``, which needs half the steps, see
-            :class:`fastctc.crnn.optimize.MuonAdamW`.
-        max_lr: peak of the one-cycle learning rate.
-        warmup: share of the steps in which the rate rises.
-        weight_decay, clip: of the optimizer, and the largest gradient norm.
-        shift, stretch: of images in training, see :class:`fastctc.crnn.batches.BatchMaker`.
-        seed: decides images, weights, order, shifts and dropout.
-        threads: of torch in this process; sums depend on it. None: torch's choice.
-        precision: ``"bf16"`` (autocast), ``"fp32"``, or ``"auto"``: bf16 where the processor has it.
-        device: ``"cpu"`` or ``"cuda"``.
-        eval_images: unseen images that accuracy is measured on.
-        eval_every, save_every: steps between evaluations, and between saves.
-    """
-
-    data: str | None = None
-    look: str = "contest"
-    renderer: str = "mixed"
-    value: str = "mixed"
-    contest_share: float = 0.5
-    glyph_variants: int = 400
-    captcha_share: float = 0.4
-    images: int | None = 20_000
-    rounds: int = 1
-    characters: str | None = None
-    architecture: str = "conv"
-    channels: int | None = None
-    hidden: int | None = None
-    height: int | None = None
-    stem_stride: int | None = None
-    pooled_columns: int | None = None
-    steps: int | None = 2_000
-    minutes: float | None = None
-    batch_size: int = 64
-    optimizer: str = "adamw"
-    max_lr: float = 3e-3
-    warmup: float = 0.15
-    weight_decay: float = 1e-2
-    clip: float = 5.0
-    shift: int = 4
-    stretch: float = 0.08
-    seed: int = 0
-    threads: int | None = None
-    precision: str = "auto"
-    device: str = "cpu"
-    eval_images: int = 1_000
-    eval_every: int = 500
-    save_every: int = 250
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_images", "eval_every", "save_every", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("images", "steps", "minutes", "threads", "height"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}, expected more than 0")
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"precision is {self.precision!r}, expected 'auto', 'bf16' or 'fp32'")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer is {self.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
-        if not 0 <= self.contest_share <= 1:
-            raise ValueError(f"contest_share is {self.contest_share}, expected 0 to 1")
-        if self.minutes is None and (self.steps is None or (self.images is None and self.data is None)):
-            raise ValueError("steps and images may be left open only with minutes")
-        if self.data is not None and self.rounds > 1:
-            raise ValueError(f"rounds is {self.rounds}, but only drawn images can be replaced by new ones")
-
-
-PRESETS = {
-    "quick": TrainConfig(look="contest", optimizer="muon", images=70_000, steps=None, minutes=8.5),
-    "shipped": TrainConfig(
-        look="mixed",
-        contest_share=0.8,
-        captcha_share=0.3,
-        glyph_variants=2_000,
-        images=100_000,
-        rounds=3,
-        optimizer="muon",
-        steps=14_000,
-        threads=1,
-        eval_images=4_000,
-        eval_every=2_000,
-        save_every=500,
-    ),
-}
+    """Training cannot go on: it diverged, a process was lost, or its state does not fit what was asked."""
 
 
 @dataclass
@@ -187,30 +74,29 @@ class TrainResult:
     bad_steps: int
 
 
-class _Data(NamedTuple):
-    train: Samples
-    unseen: Samples
-    alphabet: Alphabet
-    preprocess: PreprocessConfig
-    problems: list[Problem]
-
-
 def train(
     config: TrainConfig,
     out: str | Path,
     *,
     resume: bool = False,
     workers: int | None = None,
+    cache: str | Path | None = None,
+    tensorboard: bool = False,
     show_progress: bool = True,
     should_stop: Callable[[int], bool] = lambda step: False,
 ) -> TrainResult:
-    """Trains a recogniser and leaves ``model.safetensors``, ``state.pt`` and ``log.jsonl`` in a folder.
+    """Trains a recogniser and leaves ``model.safetensors``, ``state.pt``, ``log.jsonl`` and ``curve.png``.
+
+    Started by ``torchrun``, the processes share every batch; the first writes, and all return the result.
 
     Args:
         config: the recipe. On a resumed run the recipe in the state counts.
         out: the folder; made if missing.
         resume: go on from ``state.pt`` if it is there. The result is the one of an uninterrupted run.
         workers: processes that draw or read images; None: one for each CPU. No influence on the result.
+        cache: folder in which preprocessed images are kept, so that another run with the same ones begins at
+            once; None: they are not kept.
+        tensorboard: write event files for TensorBoard into ``tensorboard`` in the folder.
         show_progress: a progress bar on stderr, if that is a terminal.
         should_stop: asked before each step; true saves the state and ends the run with
             :class:`KeyboardInterrupt`.
@@ -219,27 +105,45 @@ def train(
         The checkpoint's path and its accuracy on images that were not trained on.
 
     Raises:
-        TrainError: the loss stayed NaN or infinite, or ``out`` holds a run and ``resume`` is false.
+        TrainError: the loss stayed NaN or infinite, ``out`` holds a run and ``resume`` is false, or another
+            process ended.
         fastctc.crnn.readers.LabelError: the data cannot be used.
+        ModuleNotFoundError: ``tensorboard`` is asked for and not installed.
     """
     started = time.monotonic()
     out = Path(out)
+    threads_before = torch.get_num_threads()
+    if tensorboard:
+        tensorboard_writer()
+    with distributed.processes(config.device) as device:
+        try:
+            config, state = distributed.from_first(lambda: _beginning(config, out, resume))
+            torch.set_num_threads(config.threads or threads_before)
+            loader = _loader(out, workers, cache, show_progress)
+            number = round_of(config, state["step"] if state else 0)
+            data, config = distributed.first_before_others(lambda: loader.load(config, number))
+            run = _Run(config, data, number, out, started, loader, device, tensorboard)
+            run.restore(state) if state is not None else run.begin()
+            return run.finish(run.loop(should_stop))
+        except RuntimeError as error:
+            if isinstance(error, TrainError) or not distributed.is_shared():
+                raise
+            raise TrainError(_broken_off(out, error)) from error
+        finally:
+            torch.set_num_threads(threads_before)
+
+
+def _beginning(config: TrainConfig, out: Path, resume: bool) -> tuple[TrainConfig, dict[str, Any] | None]:
+    """The settled recipe, and the state to go on from; None to begin."""
     out.mkdir(parents=True, exist_ok=True)
     state = _find_state(out, resume)
-    if state is not None:
-        config = _config_from(state)
-    threads_before = torch.get_num_threads()
-    config = _settled(config)
-    torch.set_num_threads(config.threads or threads_before)
-    try:
-        workers = default_workers() if workers is None else workers
-        number = _round(config, state["step"] if state else 0)
-        data, config = load_data(config, number, workers, show_progress)
-        run = _Run(config, data, number, out, started, workers, show_progress)
-        run.restore(state) if state is not None else run.begin()
-        return run.finish(run.loop(should_stop))
-    finally:
-        torch.set_num_threads(threads_before)
+    config = settled(config if state is None else _recipe_in(state))
+    processes = distributed.count()
+    if config.batch_size % processes:
+        raise ValueError(
+            f"batch_size is {config.batch_size}, but {processes} processes share it: expected a multiple"
+        )
+    return config, state
 
 
 def _find_state(out: Path, resume: bool) -> dict[str, Any] | None:
@@ -252,212 +156,80 @@ def _find_state(out: Path, resume: bool) -> dict[str, Any] | None:
     return load_state(path)
 
 
-def _config_from(state: dict[str, Any]) -> TrainConfig:
-    known = {f.name for f in fields(TrainConfig)}
-    unknown = sorted(set(state["config"]) - known)
-    if unknown:
-        raise TrainError(f"the training state has settings this fastctc does not know: {', '.join(unknown)}")
-    return TrainConfig(**state["config"])
+def _recipe_in(state: dict[str, Any]) -> TrainConfig:
+    try:
+        return recipe_from(state["config"])
+    except ValueError as error:
+        raise TrainError(str(error)) from error
 
 
 def saved_config(out: str | Path) -> TrainConfig | None:
     """The recipe of the run in a folder, to go on with; None if it holds none."""
     state = _find_state(Path(out), resume=True)
-    return None if state is None else _config_from(state)
+    return None if state is None else _recipe_in(state)
 
 
-def _settled(config: TrainConfig) -> TrainConfig:
-    """The recipe with everything that follows from the machine and from other settings filled in."""
-    conv = config.architecture == "conv"
-    height = config.height or (64 if conv else 32)
-    stem_stride = config.stem_stride or (2 if conv and height >= 64 else 1)
-    threads = config.threads or torch.get_num_threads()
-    pooled_columns = config.pooled_columns or (2 if stem_stride == 2 else 4)
-    return replace(
-        config,
-        height=height,
-        stem_stride=stem_stride,
-        pooled_columns=pooled_columns,
-        threads=threads,
-        precision=_precision(config),
+def _loader(out: Path, workers: int | None, cache: str | Path | None, show_progress: bool) -> Loader:
+    """Several processes share the images that the first has drawn or read by a file."""
+    if cache is None and distributed.is_shared():
+        cache = out / SAMPLES_FOLDER
+    return Loader(
+        default_workers() if workers is None else workers,
+        show_progress and distributed.number() == 0,
+        None if cache is None else Path(cache),
     )
 
 
-def _precision(config: TrainConfig) -> str:
-    """Resolves ``"auto"``: bf16 pays only where the processor multiplies it."""
-    if config.precision != "auto":
-        return config.precision
-    if torch.device(config.device).type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    checks = [
-        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    ]
-    return "bf16" if any(check() for check in checks if check is not None) else "fp32"
-
-
-# --- Data ----------------------------------------------------------------------------------------------
-
-
-def load_data(
-    config: TrainConfig, number: int, workers: int, show_progress: bool
-) -> tuple[_Data, TrainConfig]:
-    """Draws or reads the samples of a round and checks them; the configuration returned says how many."""
-    preprocess = PreprocessConfig(height=_height(config))
-    if config.data is not None:
-        samples, problems = _read_folder(config.data, preprocess, workers, show_progress)
-        alphabet = Alphabet(config.characters or "".join(sorted(set("".join(samples.texts)))) or "?")
-        usable, unusable = check_samples(samples, alphabet, _model_config(config, alphabet).frames)
-        training, unseen = split_holdout(usable, config.seed, config.eval_images)
-        problems += unusable
-    else:
-        from fastctc.crnn.formulas import CHARACTERS
-
-        alphabet = Alphabet(config.characters or CHARACTERS)
-        training = _draw(config, number, preprocess, workers, show_progress)
-        unseen = draw_unseen(config, preprocess, workers, show_progress)
-        training, problems = check_samples(training, alphabet, _model_config(config, alphabet).frames)
-        config = replace(config, images=len(training) + len(problems))
-    for problem in problems:
-        log.warning("left out: %s", problem)
-    return _Data(training, unseen, alphabet, preprocess, problems), config
-
-
-@dataclass(frozen=True)
-class _Mixture:
-    """Two series of images interleaved: an evenly spread share of the first, the rest of the second."""
-
-    first: Source
-    second: Source
-    share: float
-
-    def __call__(self, index: int) -> tuple[ImageLike, str]:
-        golden = 0.6180339887498949  # its multiples fill the unit interval evenly
-        return (self.first if index * golden % 1 < self.share else self.second)(index)
-
-
-def formula_source(config: TrainConfig, *, renderer: str | None = None, grey: bool = True) -> Source:
-    """The series of drawn formulas that a configuration names, or the same by another renderer."""
-    from fastctc.crnn.drawing import FormulaSource
-
-    renderer = renderer or config.renderer
-    settings: dict[str, Any] = {
-        "look": config.look, "value": config.value, "seed": config.seed, "grey": grey,
-        "contest_share": config.contest_share, "variants": config.glyph_variants,
-    }  # fmt: skip
-    if renderer == "mixed":
-        captcha = FormulaSource(renderer="captcha", **settings)
-        return _Mixture(captcha, FormulaSource(renderer="glyphs", **settings), config.captcha_share)
-    settings["renderer"] = renderer
-    return FormulaSource(**settings)
-
-
-def _round(config: TrainConfig, step: int) -> int:
-    """Which set of drawn images a step is trained on."""
-    return min(step * config.rounds // config.steps, config.rounds - 1) if config.steps else 0
-
-
-def _draw(
-    config: TrainConfig, number: int, preprocess: PreprocessConfig, workers: int, show_progress: bool
-) -> Samples:
-    """The training images of a round: as many as are named, or fit into a share of the minutes."""
-    seconds = None if config.images else 60 * DRAWING_SHARE * (config.minutes or 0)
-    count = config.images or MAX_DRAWN
-    with tqdm(
-        total=config.images, desc="drawing", unit="img", disable=None if show_progress else True
-    ) as bar:
-        samples, _ = collect(
-            formula_source(config), range(number * count, (number + 1) * count), preprocess,
-            workers=workers, seconds=seconds, on_progress=bar.update,
-        )  # fmt: skip
-    return samples
-
-
-def draw_unseen(
-    config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_progress: bool
-) -> Samples:
-    """Evaluation images of the same look that are never trained on, drawn by the ``captcha`` package."""
-    source = formula_source(config, renderer="captcha")
-    indices = range(FIRST_UNSEEN, FIRST_UNSEEN + config.eval_images)
-    with tqdm(
-        total=len(indices), desc="drawing unseen", unit="img", disable=None if show_progress else True
-    ) as bar:
-        return collect(source, indices, preprocess, workers=workers, on_progress=bar.update)[0]
-
-
-def _read_folder(
-    folder: str, preprocess: PreprocessConfig, workers: int, show_progress: bool
-) -> tuple[Samples, list[Problem]]:
-    source = FolderSource(folder)
-    with tqdm(total=len(source), desc="reading", unit="img", disable=None if show_progress else True) as bar:
-        return collect(
-            source, range(len(source)), preprocess, workers=workers if len(source) > 2_000 else 0,
-            name=source.name, on_progress=bar.update,
-        )  # fmt: skip
-
-
-def _height(config: TrainConfig) -> int:
-    assert config.height is not None, "train() settles it"
-    return config.height
-
-
-def _model_config(config: TrainConfig, alphabet: Alphabet) -> CRNNConfig:
-    num_classes = alphabet.num_classes
-    shape = CRNNConfig.paper(num_classes) if config.architecture == "vgg-bilstm" else CRNNConfig(num_classes)
-    return replace(
-        shape,
-        architecture=config.architecture,
-        height=_height(config),
-        stem_stride=config.stem_stride or 1,
-        pooled_columns=config.pooled_columns or 4,
-        channels=config.channels or shape.channels,
-        hidden=config.hidden or shape.hidden,
-    )
-
-
-# --- The run -------------------------------------------------------------------------------------------
-
-
-class _Clock:
-    """Where the time of the last steps went."""
-
-    def __init__(self) -> None:
-        self.data = self.compute = 0.0
-        self.images = 0
-
-    def rate(self) -> str:
-        total = self.data + self.compute
-        return f"{self.images / max(1e-9, total):.0f} img/s, {100 * self.data / max(1e-9, total):.0f}% data"
+def _broken_off(out: Path, error: Exception) -> str:
+    """What is left of a run in which something failed, most often another process."""
+    try:
+        step = load_state(out / STATE_FILE)["step"]
+        left = (
+            f"the state after step {step} is saved in {out}: the same command with --resume goes on from it"
+        )
+    except (OSError, CheckpointError):
+        left = "no state was saved yet"
+    process = f"process {distributed.number()} of {distributed.count()}"
+    return f"training broke off in {process}, as it does when another one has ended; {left} ({error})"
 
 
 class _Run:
-    """A training run: its model, its optimizer, its step."""
+    """A training run: its learner, its data, its step."""
 
     def __init__(
         self,
         config: TrainConfig,
-        data: _Data,
+        data: TrainingData,
         number: int,
         out: Path,
         started: float,
-        workers: int,
-        show_progress: bool,
+        loader: Loader,
+        device: torch.device,
+        tensorboard: bool,
     ) -> None:
         self.config, self.data, self.out = config, data, out
-        self.started, self.workers, self.show_progress = started, workers, show_progress
+        self.started, self.loader, self.device, self.tensorboard = started, loader, device, tensorboard
+        self.is_first = distributed.number() == 0
         self.earlier = 0.0  # seconds spent before this process, on a resumed run
         self.step = self.bad_steps = 0
+        self.exact = float("nan")
+        self.journal: Journal | None = None  # of the first process
         torch.manual_seed(config.seed)
-        shape = _model_config(config, data.alphabet)
-        self.model: CRNN = CRNN(shape).to(config.device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(self.model, config.optimizer, config.weight_decay)
+        model: CRNN = CRNN(model_config(config, data.alphabet)).to(device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.learner = self._learner(model)
         self._begin_round(number, data.train)
         self.data = data._replace(train=Samples())
+
+    def _learner(self, model: CRNN) -> Learner:
+        return Learner(model, self.config, self.data.preprocess, self.data.alphabet)
 
     def _begin_round(self, number: int, samples: Samples) -> None:
         """Makes batches of these samples from now on."""
         config = self.config
         self.round, self.fingerprint = number, samples.fingerprint()
+        if self.fingerprint != distributed.from_first(samples.fingerprint):
+            raise TrainError(f"process {distributed.number()} has other images than the first")
         self.batches = BatchMaker(
             samples,
             self.data.alphabet,
@@ -470,27 +242,33 @@ class _Run:
     def _draw_round(self, number: int) -> None:
         """Replaces the training images by newly drawn ones."""
         self._begin_round(number, Samples())  # lets go of the old ones first
-        self._begin_round(
-            number, _draw(self.config, number, self.data.preprocess, self.workers, self.show_progress)
-        )
+        draw = self.loader.draw
+        samples = distributed.first_before_others(lambda: draw(self.config, number, self.data.preprocess))
+        self._begin_round(number, samples)
 
     def begin(self) -> None:
         """Settles the number of steps and writes the first state."""
         if self.config.steps is None:
-            self.config = replace(self.config, steps=self._steps_that_fit())
-        (self.out / LOG_FILE).unlink(missing_ok=True)
+            self.config = self.learner.config = replace(self.config, steps=self._steps_that_fit())
+        self._open_journal()
         self.save()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up a saved state."""
         if state["round"] == self.round and state["data"] != self.fingerprint:
             raise TrainError("the training data is not what the run began with: it cannot be resumed")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.learner.restore(state)
         self.step, self.bad_steps, self.earlier = state["step"], state["bad_steps"], state["seconds"]
+        self._open_journal()
+
+    def _open_journal(self) -> None:
+        if self.is_first:
+            self.journal = Journal(self.out, self.step, self.tensorboard)
 
     def save(self) -> None:
-        """Writes state and checkpoint."""
+        """Writes the state."""
+        if not self.is_first:
+            return
         state = {
             "config": asdict(self.config),
             "step": self.step,
@@ -498,70 +276,59 @@ class _Run:
             "seconds": self.seconds(),
             "round": self.round,
             "data": self.fingerprint,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
         }
-        save_state(state, self.out / STATE_FILE)
+        save_state(state | self.learner.state(), self.out / STATE_FILE)
 
     def seconds(self) -> float:
-        """Wall time of this run, drawing included, over all its processes."""
+        """Wall time of this run, drawing included, over all times it was resumed."""
         return self.earlier + time.monotonic() - self.started
 
     def loop(self, should_stop: Callable[[int], bool]) -> Evaluation:
         """Trains up to the last step; returns the evaluation of the weights as they are stored."""
-        steps = self.config.steps or 0
-        self.model.train()
-        clock, exact = _Clock(), float("nan")
-        with tqdm(
-            total=steps,
-            initial=self.step,
-            desc="training",
-            unit="step",
-            disable=None if self.show_progress else True,
-        ) as bar:
+        config, steps, tally = self.config, self.config.steps or 0, Tally()
+        quiet = None if self.loader.show_progress else True
+        with tqdm(total=steps, initial=self.step, desc="training", unit="step", disable=quiet) as bar:
             while self.step < steps:
-                if should_stop(self.step):
+                if distributed.any_of(should_stop(self.step)):
                     self.save()
                     raise KeyboardInterrupt
-                report = self._advance(clock)
+                report = self._advance(tally)
                 bar.update()
                 if self.step % 20 == 0:
-                    bar.set_postfix_str(
-                        f"loss {report.loss:.3f}, exact {100 * exact:.1f}%,"
-                        f" blank {100 * report.blank_rate:.0f}%,"
-                        f" {clock.rate()}"
-                    )
-                if self.step % self.config.eval_every == 0 and self.step < steps:
-                    exact = self._evaluate().exact_match
-                    self._log(report, clock, exact)
-                    clock = _Clock()
-                if self.step % self.config.save_every == 0 or self.step == steps:
+                    bar.set_postfix_str(self._postfix(report, tally))
+                if self.step < steps and self._is_logged(tally):
+                    tally = Tally()
+                if self.step % config.save_every == 0 or self.step == steps:
                     self.save()
-        save_checkpoint(self._checkpoint(None), self.out / MODEL_FILE)
-        self.model = load_checkpoint(self.out / MODEL_FILE).model.to(self.config.device)
-        evaluation = self._evaluate()
-        if clock.images:
-            self._log(report, clock, evaluation.exact_match)
+        evaluation = distributed.from_first(self._evaluate_stored)
+        if tally.steps:
+            self._log(tally, evaluation)
         return evaluation
 
     def finish(self, evaluation: Evaluation) -> TrainResult:
-        """Writes the final checkpoint with its record."""
+        """Writes the final checkpoint with its record, and the picture of the run."""
         path = self.out / MODEL_FILE
-        save_checkpoint(self._checkpoint(evaluation), path)
+        if self.journal is not None:
+            save_checkpoint(self._checkpoint(evaluation), path)
+            self.journal.close()
+            title = f"{self.out.name}: {evaluation.summary()}"
+            try:
+                save_curve(read_log(self.out / LOG_FILE), self.out / CURVE_FILE, title)
+            except ModuleNotFoundError as error:
+                log.info("no %s: %s", CURVE_FILE, error)
+            shutil.rmtree(self.out / SAMPLES_FOLDER, ignore_errors=True)
         return TrainResult(path, self.config, evaluation, self.data.problems, self.bad_steps)
 
-    def _advance(self, clock: _Clock) -> StepReport:
+    def _advance(self, tally: Tally) -> StepReport:
         """One step, timed."""
         began = time.perf_counter()
-        number = _round(self.config, self.step)
+        number = round_of(self.config, self.step)
         if number != self.round:
             self._draw_round(number)
-        batch = self.batches.batch(self.step)
+        batch = self.batches.batch(self.step, self._part())
         ready = time.perf_counter()
-        report = self._train_on(self.model, self.optimizer, batch, self.step)
-        clock.data += ready - began
-        clock.compute += time.perf_counter() - ready
-        clock.images += len(batch.widths)
+        report = self.learner.step(batch, self.step)
+        tally.add(report, self.config.batch_size, ready - began, time.perf_counter() - ready)
         self.step += 1
         self.bad_steps = self.bad_steps + 1 if report.skipped else 0
         if self.bad_steps >= MAX_BAD_STEPS:
@@ -571,55 +338,71 @@ class _Run:
             )
         return report
 
-    def _train_on(
-        self, model: CRNN, optimizer: torch.optim.AdamW | MuonAdamW, batch: Batch, step: int
-    ) -> StepReport:
-        config = self.config
-        lr, momentum = one_cycle(step, config.steps or 1, config.max_lr, config.warmup)
-        set_rate(optimizer, lr, momentum)
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
-        return training_step(
-            model, optimizer, batch, self.data.preprocess, self.data.alphabet,
-            clip=config.clip, bf16=config.precision == "bf16",
-        )  # fmt: skip
+    def _part(self) -> tuple[int, int]:
+        return distributed.number(), distributed.count()
 
     def _steps_that_fit(self) -> int:
         """Measures a few steps on a copy of the model and fills the rest of the minutes with such."""
-        model = copy.deepcopy(self.model).train()
-        optimizer = make_optimizer(model, self.config.optimizer, self.config.weight_decay)
+        learner = self._learner(copy.deepcopy(self.learner.model))
         times = []
         for step in range(24):
             began = time.perf_counter()
-            self._train_on(model, optimizer, self.batches.batch(step), step)
+            learner.step(self.batches.batch(step, self._part()), step)
             times.append(time.perf_counter() - began)
         step_seconds = sorted(times[4:])[len(times[4:]) // 2]
-        began = time.perf_counter()
-        self._evaluate()
-        evaluation_seconds = time.perf_counter() - began
-        left = 60 * (self.config.minutes or 0) - self.seconds() - evaluation_seconds
-        return max(1, int(0.95 * left / (step_seconds + evaluation_seconds / self.config.eval_every)))
 
-    def _evaluate(self) -> Evaluation:
-        return evaluate(
-            self.model, self.data.unseen, self.data.alphabet, self.data.preprocess, device=self.config.device
+        def fitting() -> int:
+            began = time.perf_counter()
+            self._evaluate(learner.result)
+            evaluation_seconds = time.perf_counter() - began
+            left = 60 * (self.config.minutes or 0) - self.seconds() - evaluation_seconds
+            return max(1, int(0.95 * left / (step_seconds + evaluation_seconds / self.config.eval_every)))
+
+        return distributed.from_first(fitting)
+
+    def _evaluate(self, model: CRNN) -> Evaluation:
+        data = self.data
+        return evaluate(model, data.unseen, data.alphabet, data.preprocess, device=self.device)
+
+    def _evaluate_stored(self) -> Evaluation:
+        """Stores the model and evaluates it as it is read from the file."""
+        save_checkpoint(self._checkpoint(None), self.out / MODEL_FILE)
+        return self._evaluate(load_checkpoint(self.out / MODEL_FILE).model.to(self.device))
+
+    def _is_logged(self, tally: Tally) -> bool:
+        """Writes what is due after a step: an evaluation, or a line without one."""
+        if self.step % self.config.eval_every == 0:
+            self._log(tally, distributed.from_first(lambda: self._evaluate(self.learner.result)))
+            return True
+        if self.step % self.config.log_every == 0:
+            self._log(tally, None)
+            return True
+        return False
+
+    def _log(self, tally: Tally, evaluation: Evaluation | None) -> None:
+        """Writes a line of the log; with an evaluation, it is said, too."""
+        if self.journal is None:
+            return
+        config = self.config
+        rate = one_cycle(self.step - 1, config.steps or 1, config.max_lr, config.warmup)[0]
+        line = {"step": self.step, "seconds": round(self.seconds(), 1), "learning_rate": round(rate, 9)}
+        line |= tally.figures()
+        if evaluation is not None:
+            self.exact = evaluation.exact_match
+            line["exact_match"] = round(self.exact, 5)
+            log.info(
+                "step %d of %d, %.1f min: loss %.4f, exact match %.2f%% of %d unseen, blank rate %.0f%%, %s",
+                self.step, config.steps, self.seconds() / 60, line["loss"], 100 * self.exact,
+                evaluation.count, 100 * line["blank_rate"], tally.rate(),
+            )  # fmt: skip
+        self.journal.write(line)
+
+    def _postfix(self, report: StepReport, tally: Tally) -> str:
+        """What stands behind the progress bar."""
+        return (
+            f"loss {report.loss:.3f}, exact {100 * self.exact:.1f}%, blank {100 * report.blank_rate:.0f}%,"
+            f" {tally.rate()}"
         )
-
-    def _log(self, report: StepReport, clock: _Clock, exact: float) -> None:
-        """Appends a line of figures to the log file, and says it."""
-        entry = {
-            "step": self.step, "seconds": round(self.seconds(), 1), "loss": round(report.loss, 5),
-            "blank_rate": round(report.blank_rate, 4), "exact_match": round(exact, 5),
-            "images_per_second": round(clock.images / (clock.data + clock.compute), 1),
-            "data_seconds": round(clock.data, 3), "compute_seconds": round(clock.compute, 3),
-        }  # fmt: skip
-        with (self.out / LOG_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        log.info(
-            "step %d of %d, %.1f min: loss %.4f, exact match %.2f%% of %d unseen, blank rate %.0f%%, %s",
-            self.step, self.config.steps, self.seconds() / 60, report.loss, 100 * exact,
-            len(self.data.unseen),
-            100 * report.blank_rate, clock.rate(),
-        )  # fmt: skip
 
     def _checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
         """The model with its record, as it is now."""
@@ -638,4 +421,4 @@ class _Run:
             record["exact_match"] = round(evaluation.exact_match, 6)
             record["character_error_rate"] = round(evaluation.character_error_rate, 6)
             record["evaluated_images"] = evaluation.count
-        return Checkpoint(self.model, self.data.alphabet, self.data.preprocess, record)
+        return Checkpoint(self.learner.result, self.data.alphabet, self.data.preprocess, record)

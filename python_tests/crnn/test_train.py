@@ -21,7 +21,8 @@ from fastctc.crnn.model import CRNN, CRNNConfig
 from fastctc.crnn.optimize import make_optimizer, one_cycle, training_step
 from fastctc.crnn.preprocess import PreprocessConfig
 from fastctc.crnn.readers import LabelError
-from fastctc.crnn.train import PRESETS, TrainConfig, TrainError, _Mixture, formula_source, train
+from fastctc.crnn.train import PRESETS, TrainConfig, TrainError, train
+from fastctc.crnn.training_data import _Mixture, formula_source
 from fastctc.text import Alphabet
 
 ALPHABET = Alphabet(CHARACTERS)
@@ -145,7 +146,12 @@ def test_what_a_run_leaves(folder, tmp_path):
     assert all(
         entry["loss"] > 0 and entry["compute_seconds"] > 0 and entry["data_seconds"] > 0 for entry in entries
     )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors", "state.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "curve.png",
+        "log.jsonl",
+        "model.safetensors",
+        "state.pt",
+    ]
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, 11])
