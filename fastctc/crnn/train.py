@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from fastctc.crnn.augment import AugmentConfig
 from fastctc.crnn.batches import Batch, BatchMaker, check_samples, split_holdout
 from fastctc.crnn.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint, save_state
 from fastctc.crnn.collect import Problem, Samples, collect, default_workers
@@ -72,7 +73,10 @@ class TrainConfig:
         max_lr: peak of the one-cycle learning rate.
         warmup: share of the steps in which the rate rises.
         weight_decay, clip: of AdamW, and the largest gradient norm.
-        shift, stretch: of images in training, see :class:`fastctc.crnn.batches.BatchMaker`.
+        median, gaussian, equalize, binarize, opening, closing: filters of every image, in training and in
+            reading, see :class:`fastctc.crnn.preprocess.PreprocessConfig`.
+        shift, stretch, rotate, blur, contrast, noise: random changes of images in training, see
+            :class:`fastctc.crnn.augment.AugmentConfig`.
         seed: decides images, weights, order, shifts and dropout.
         threads: of torch in this process; sums depend on it. None: torch's choice.
         precision: ``"bf16"`` (autocast), ``"fp32"``, or ``"auto"``: bf16 where the processor has it.
@@ -101,8 +105,18 @@ class TrainConfig:
     warmup: float = 0.15
     weight_decay: float = 1e-2
     clip: float = 5.0
-    shift: int = 4
+    median: int = 0
+    gaussian: float = 0.0
+    equalize: bool = False
+    binarize: bool = False
+    opening: int = 0
+    closing: int = 0
+    shift: float = 4
     stretch: float = 0.08
+    rotate: float = 0.0
+    blur: float = 0.0
+    contrast: float = 0.0
+    noise: float = 0.0
     seed: int = 0
     threads: int | None = None
     precision: str = "auto"
@@ -125,6 +139,21 @@ class TrainConfig:
             raise ValueError("steps and images may be left open only with minutes")
         if self.data is not None and self.rounds > 1:
             raise ValueError(f"rounds is {self.rounds}, but only drawn images can be replaced by new ones")
+        self.preprocess(), self.augment()  # check their settings
+
+    def preprocess(self) -> PreprocessConfig:
+        """What happens to every image."""
+        return PreprocessConfig(
+            height=self.height or PreprocessConfig.height, median=self.median, gaussian=self.gaussian,
+            equalize=self.equalize, binarize=self.binarize, opening=self.opening, closing=self.closing,
+        )  # fmt: skip
+
+    def augment(self) -> AugmentConfig:
+        """How images are changed at random in training."""
+        return AugmentConfig(
+            shift=self.shift, stretch=self.stretch, rotate=self.rotate, blur=self.blur,
+            contrast=self.contrast, noise=self.noise,
+        )  # fmt: skip
 
 
 PRESETS = {
@@ -270,7 +299,7 @@ def load_data(
     config: TrainConfig, number: int, workers: int, show_progress: bool
 ) -> tuple[_Data, TrainConfig]:
     """Draws or reads the samples of a round and checks them; the configuration returned says how many."""
-    preprocess = PreprocessConfig(height=_height(config))
+    preprocess = config.preprocess()
     if config.data is not None:
         samples, problems = _read_folder(config.data, preprocess, workers, show_progress)
         alphabet = Alphabet(config.characters or "".join(sorted(set("".join(samples.texts)))) or "?")
@@ -427,8 +456,7 @@ class _Run:
             self.data.alphabet,
             config.batch_size,
             seed=config.seed,
-            shift=config.shift,
-            stretch=config.stretch,
+            augment=config.augment(),
         )
 
     def _draw_round(self, number: int) -> None:
