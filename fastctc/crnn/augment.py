@@ -141,11 +141,16 @@ def moved(image: Pixels, shift: tuple[float, float], scale: tuple[float, float])
     return image
 
 
-def _rotated(image: Pixels, degrees: float) -> Pixels:
-    """An image turned anticlockwise about its middle, but not so far that the ends of its line leave it."""
-    height, width = image.shape
+def bounded_angle(shape: tuple[int, ...], degrees: float) -> float:
+    """An angle in degrees, or the largest by which the ends of the line of an image (H, W) stay in it."""
+    height, width = shape
     most = math.degrees(math.atan(height / 4 / width))  # an eighth of the height at either end
-    angle = max(-most, min(most, degrees))
+    return max(-most, min(most, degrees))
+
+
+def _rotated(image: Pixels, degrees: float) -> Pixels:
+    """An image turned anticlockwise about its middle, on white."""
+    angle = bounded_angle(image.shape, degrees)
     turned = Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR, fillcolor=_WHITE)
     return np.asarray(turned, dtype=np.uint8)
 

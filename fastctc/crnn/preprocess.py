@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 ImageLike = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -92,10 +92,12 @@ class Prepared(NamedTuple):
     Attributes:
         pixels: (H, W) uint8.
         contrast: standard deviation of the grey levels of the original image, as a share of 255: 0 to 0.5.
+        size: width and height of the original image in pixels, upright.
     """
 
     pixels: npt.NDArray[np.uint8]
     contrast: float
+    size: tuple[int, int]
 
 
 def load_grey(image: ImageLike, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
@@ -116,16 +118,16 @@ def prepare(image: ImageLike, config: PreprocessConfig) -> Prepared:
         config: target height, limits and filters.
 
     Returns:
-        The pixels, (config.height, W), and the contrast.
+        The pixels, (config.height, W), and what was measured.
 
     Raises:
         ImageError: missing, unreadable, truncated, empty or too large; the message names the reason.
     """
-    contrast = 0.0
+    contrast, size = 0.0, (0, 0)
     for name, picture in _steps(image, config):
         if name == "grey":
-            contrast = _contrast(picture.histogram())
-    return Prepared(np.asarray(picture, dtype=np.uint8), contrast)
+            contrast, size = _contrast(picture.histogram()), picture.size
+    return Prepared(np.asarray(picture, dtype=np.uint8), contrast, size)
 
 
 def steps(image: ImageLike, config: PreprocessConfig) -> list[tuple[str, npt.NDArray[np.uint8]]]:
@@ -192,6 +194,8 @@ def _decoded(image: ImageLike, config: PreprocessConfig) -> Image.Image:
         raise
     except FileNotFoundError as error:
         raise ImageError("no such file") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"not a readable image: none of {', '.join(_formats())}") from error
     except Exception as error:  # decoders raise almost anything: OSError, SyntaxError, struct.error, KeyError
         raise ImageError(f"not a readable image: {str(error) or type(error).__name__}") from error
 

@@ -110,6 +110,7 @@ def test_steps_are_named_and_end_in_what_the_model_sees():
     assert (pictures["height 30"] == load_grey(image, config)).all()
     prepared = prepare(image, config)
     assert (prepared.pixels == pictures["height 30"]).all()
+    assert prepared.size == (180, 60)
     assert prepared.contrast == pytest.approx(pictures["grey"].std() / 255, abs=1e-9)
     assert [name for name, _ in steps(image, CONFIG)] == ["original", "grey", "tone curve", "height 32"]
     assert steps(Image.fromarray(noisy()).convert("1"), CONFIG)[0][1].max() == 255
