@@ -105,13 +105,11 @@ def steps_sheet(samples: Sequence[tuple[ImageLike, str]], preprocess: Preprocess
 
 def filters_sheet(samples: Sequence[tuple[ImageLike, str]], preprocess: PreprocessConfig) -> Figure:
     """Images, one a column, as the model would see them with each filter that is switched off, one a row."""
-    off = [name for name in _FILTERS if not getattr(preprocess, name)]
-    configs = {"as configured": preprocess} | {
-        f"--{name}" if _FILTERS[name] is True else f"--{name} {_FILTERS[name]}": replace(
-            preprocess, **{name: _FILTERS[name]}
-        )
-        for name in off
-    }
+    configs = {"as configured": preprocess}
+    for name, value in _FILTERS.items():
+        if not getattr(preprocess, name):
+            option = f"--{name}" if value is True else f"--{name} {value}"
+            configs[option] = replace(preprocess, **{name: value})
     columns = _columns([Titled(load_grey(image, preprocess)) for image, _ in samples], 6)
     rows = [
         [Titled(load_grey(image, config), "" if row else title) for image, title in samples[:columns]]
