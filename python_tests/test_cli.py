@@ -24,7 +24,9 @@ def model(run_folder):
     return str(run_folder / "run" / "model.safetensors")
 
 
-@pytest.mark.parametrize("command", [[], ["read"], ["generate"], ["train"], ["evaluate"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["read"], ["generate"], ["explore"], ["train"], ["evaluate"], ["demo"]]
+)
 def test_help_shows_examples_and_exit_status(command, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--help"])
@@ -136,6 +138,37 @@ def test_what_cannot_be_done_says_why(run_folder, model, tmp_path, capsys):
     ]:
         assert cli.main(command) == 2
         assert re.search("fastctc: .*" + message, capsys.readouterr().err)
+
+
+def test_explore_draws_a_folder_and_names_what_is_wrong(tmp_path, capsys):
+    data = tmp_path / "data"
+    assert cli.main(["generate", str(data), "--count", "6", "--renderer", "glyphs"]) == 0
+    (data / "000002.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert cli.main(["explore", str(data), "--median", "3", "--rotate", "4"]) == 1
+    out, err = capsys.readouterr()
+    assert re.search("000002.png: not a readable image", err)
+    assert re.search(r"^labels +6: .* characters; 6 different$", out, re.MULTILINE)
+    assert re.search(r"^images +5 of 6 ", out, re.MULTILINE)
+    report = tmp_path / "data-explore" / "report.html"
+    assert out.splitlines()[-1].split() == ["report", str(report)]
+    assert "000002.png: not a readable image" in report.read_text()
+    for path in report.parent.glob("*.png"):
+        assert Image.open(path).size[0] > 1000
+    for options, message in (
+        (["--rotate", "40"], "rotate is 40.0, expected 0 to 15 degrees"),
+        (["--median", "2"], "median is 2, expected 0 or an odd number"),
+        (["--height", "20"], "height is 20, expected a multiple of 8"),
+    ):
+        assert cli.main(["explore", str(data), *options]) == 2
+        assert f"fastctc: {message}" in capsys.readouterr().err
+
+
+def test_explore_draws_drawn_formulas(tmp_path, capsys):
+    command = ["explore", "--look", "default", "--renderer", "glyphs", "--limit", "5"]
+    assert cli.main([*command, "--out", str(tmp_path / "look")]) == 0
+    assert "Drawn formulas, look default" in (tmp_path / "look" / "report.html").read_text()
+    assert "images    5 of 5 " in capsys.readouterr().out
 
 
 def test_resuming_a_finished_run_says_its_accuracy_again(run_folder, capsys):

@@ -11,6 +11,7 @@ import sys
 
 from fastctc.cli.demo import add_demo
 from fastctc.cli.evaluate import add_evaluate
+from fastctc.cli.explore import add_explore
 from fastctc.cli.generate import add_generate
 from fastctc.cli.options import EXIT_STATUS
 from fastctc.cli.read import add_read
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_read(commands)
     add_generate(commands)
+    add_explore(commands)
     add_train(commands)
     add_evaluate(commands)
     add_demo(commands)

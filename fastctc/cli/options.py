@@ -76,6 +76,40 @@ def add_formula_options(parser: argparse.ArgumentParser, **defaults: Any) -> Non
     add("--value", VALUES, "what follows the expression: nothing, =value, or a wrong =value")
 
 
+def add_preprocess_options(parser: argparse.ArgumentParser) -> None:
+    """Filters of every image; an option left out is left out of the arguments."""
+    group = parser.add_argument_group(
+        "preprocessing", "what is done to every image, in this order; the checkpoint keeps it"
+    )
+
+    def add(option: str, **settings: Any) -> None:
+        group.add_argument(option, default=argparse.SUPPRESS, **settings)
+
+    add("--median", type=int, metavar="SIZE", help="median filter of SIZE x SIZE pixels, odd: removes specks")
+    add("--gaussian", type=float, metavar="PIXELS", help="Gaussian filter of this standard deviation")
+    add("--equalize", action="store_true", help="histogram equalisation of the ink")
+    add("--binarize", action="store_true", help="black and white, by Otsu's threshold")
+    add("--opening", type=int, metavar="SIZE", help="opening of the ink, odd: removes specks")
+    add("--closing", type=int, metavar="SIZE", help="closing of the ink, odd: fills gaps")
+
+
+def add_augment_options(parser: argparse.ArgumentParser) -> None:
+    """Random changes of training images; an option left out is left out of the arguments."""
+    group = parser.add_argument_group(
+        "augmentation", "how much training images are changed at most, at random, in this order; 0: not"
+    )
+
+    def add(option: str, metavar: str, what: str) -> None:
+        group.add_argument(option, type=float, metavar=metavar, default=argparse.SUPPRESS, help=what)
+
+    add("--shift", "PIXELS", "shift to the sides, and by half as much up or down (default: 4)")
+    add("--stretch", "SHARE", "stretch or squeeze (default: 0.08)")
+    add("--rotate", "DEGREES", "rotation, 15 at most (default: 0)")
+    add("--blur", "PIXELS", "Gaussian blur of this standard deviation (default: 0)")
+    add("--contrast", "SHARE", "contrast of faint ink against strong ink (default: 0)")
+    add("--noise", "LEVELS", "Gaussian noise of this standard deviation in grey levels (default: 0)")
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """How many processes draw or read."""
     parser.add_argument(

@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastctc.cli.options import (
+    add_augment_options,
     add_command,
     add_formula_options,
+    add_preprocess_options,
     add_run_options,
     positive_float,
     positive_int,
@@ -30,6 +32,7 @@ def add_train(commands: Any) -> None:
             "train --out runs/formulas --resume",
             "train --out runs/mine --data data/mine --minutes 30",
             "train --out runs/exact --steps 2000 --images 20000 --seed 3 --threads 2",
+            "train --out runs/scans --data data/scans --median 3 --rotate 3 --noise 8",
             "train --out runs/shipped --preset shipped --threads 2",
         ],
         _train,
@@ -69,6 +72,8 @@ def add_train(commands: Any) -> None:
     option("--eval-images", type=positive_int, help="unseen images to measure accuracy on")
     option("--eval-every", type=positive_int, help="steps between evaluations")
     option("--save-every", type=positive_int, help="steps between saves")
+    add_preprocess_options(parser)
+    add_augment_options(parser)
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Batches by a pure rule.
 
-Which samples form the batch of a step, and how they are shifted, depends on nothing but the seed and the
+Which samples form the batch of a step, and how they are augmented, depends on nothing but the seed and the
 step: no sampler state has to be saved, and a resumed run sees exactly what an uninterrupted one would have
 seen.
 """
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastctc.crnn.augment import AugmentConfig, augmented, draws
 from fastctc.crnn.collect import Problem, Samples
 from fastctc.crnn.preprocess import pad_batch
 from fastctc.crnn.readers import LabelError
@@ -96,9 +97,8 @@ class BatchMaker:
         samples: all with texts in the alphabet.
         alphabet: for the targets.
         batch_size: images a step.
-        seed: decides order and shifts.
-        shift: an image moves by up to this many columns, and half as many rows, its edge repeated.
-        stretch: it is stretched or squeezed about its middle by up to this share, in each direction.
+        seed: decides order and augmentation.
+        augment: how much images are changed at random; None: not at all.
     """
 
     def __init__(
@@ -108,11 +108,10 @@ class BatchMaker:
         batch_size: int,
         *,
         seed: int = 0,
-        shift: int = 2,
-        stretch: float = 0.0,
+        augment: AugmentConfig | None = None,
     ) -> None:
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
-        self.shift, self.stretch = shift, stretch
+        self.augment = augment
         self._targets = [torch.tensor(alphabet.encode(text), dtype=torch.int64) for text in samples.texts]
         self._epoch = -1
         self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -123,7 +122,7 @@ class BatchMaker:
         return [int(self._permutation(p // len(self.samples))[p % len(self.samples)]) for p in positions]
 
     def batch(self, step: int, part: tuple[int, int] = (0, 1)) -> Batch:
-        """The batch of a step, its images shifted and stretched.
+        """The batch of a step, its images augmented.
 
         Args:
             step: which batch.
@@ -137,17 +136,12 @@ class BatchMaker:
         if self.batch_size % parts:
             raise ValueError(f"batch_size is {self.batch_size}, expected a multiple of {parts} parts")
         width = max(self.samples.images[i].shape[1] for i in indices)
-        draws = np.random.default_rng([self.seed, 1, step]).uniform(-1, 1, (len(indices), 4)).tolist()
         rows = slice(number * self.batch_size // parts, (number + 1) * self.batch_size // parts)
-        indices, draws = indices[rows], draws[rows]
-        images = [
-            moved(
-                self.samples.images[i],
-                (self.shift * dx, self.shift / 2 * dy),
-                (1 + self.stretch * sx, 1 + self.stretch * sy),
-            )
-            for i, (dx, dy, sx, sy) in zip(indices, draws, strict=True)
-        ]
+        images = [self.samples.images[i] for i in indices[rows]]
+        if self.augment is not None:
+            changes = draws(self.seed, step, len(indices))[rows]
+            images = [augmented(*each, self.augment) for each in zip(images, changes, strict=True)]
+        indices = indices[rows]
         pixels, widths = pad_batch(images, width=width)
         targets = [self._targets[i] for i in indices]
         return Batch(pixels, widths, torch.cat(targets), torch.tensor([len(target) for target in targets]))
@@ -157,24 +151,3 @@ class BatchMaker:
             self._epoch = epoch
             self._order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.samples))
         return self._order
-
-
-def moved(
-    image: npt.NDArray[np.uint8], shift: tuple[float, float], scale: tuple[float, float]
-) -> npt.NDArray[np.uint8]:
-    """An image shifted right and down, and magnified about its middle, by nearest pixels.
-
-    Args:
-        image: (H, W).
-        shift: pixels to the right and down; what comes in repeats the edge.
-        scale: magnification of width and height.
-
-    Returns:
-        (H, W) uint8.
-    """
-    for axis, by, times in ((0, shift[1], scale[1]), (1, shift[0], scale[0])):
-        size = image.shape[axis]
-        middle = (size - 1) / 2
-        origin = np.rint((np.arange(size) - middle - by) / times + middle).astype(np.intp)
-        image = image.take(np.clip(origin, 0, size - 1), axis=axis)
-    return image

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fastctc.crnn.augment import AugmentConfig
 from fastctc.crnn.model import CRNNConfig
 from fastctc.crnn.optimizers import OPTIMIZERS
 from fastctc.crnn.preprocess import PreprocessConfig
@@ -46,7 +47,10 @@ class TrainConfig:
         weight_decay, clip: of the optimizer, and the largest gradient norm.
         ema: the weights that are evaluated and kept are a moving average over the steps, of which each step
             keeps this share (0.999: an average over some thousand steps); 0: those of the last step.
-        shift, stretch: of images in training, see :class:`fastctc.crnn.batches.BatchMaker`.
+        median, gaussian, equalize, binarize, opening, closing: filters of every image, in training and in
+            reading, see :class:`fastctc.crnn.preprocess.PreprocessConfig`.
+        shift, stretch, rotate, blur, contrast, noise: random changes of images in training, see
+            :class:`fastctc.crnn.augment.AugmentConfig`.
         seed: decides images, weights, order, shifts and dropout.
         threads: of torch in this process; sums depend on it. None: torch's choice.
         precision: ``"bf16"`` (autocast), ``"fp32"``, or ``"auto"``: bf16 where the processor has it.
@@ -81,8 +85,18 @@ class TrainConfig:
     weight_decay: float = 1e-2
     clip: float = 5.0
     ema: float = 0.0
-    shift: int = 4
+    median: int = 0
+    gaussian: float = 0.0
+    equalize: bool = False
+    binarize: bool = False
+    opening: int = 0
+    closing: int = 0
+    shift: float = 4
     stretch: float = 0.08
+    rotate: float = 0.0
+    blur: float = 0.0
+    contrast: float = 0.0
+    noise: float = 0.0
     seed: int = 0
     threads: int | None = None
     precision: str = "auto"
@@ -112,10 +126,21 @@ class TrainConfig:
             raise ValueError("steps and images may be left open only with minutes")
         if self.data is not None and self.rounds > 1:
             raise ValueError(f"rounds is {self.rounds}, but only drawn images can be replaced by new ones")
+        self.preprocess(), self.augment()  # check their settings
 
     def preprocess(self) -> PreprocessConfig:
         """What happens to every image."""
-        return PreprocessConfig(height=self.height or PreprocessConfig.height)
+        return PreprocessConfig(
+            height=self.height or PreprocessConfig.height, median=self.median, gaussian=self.gaussian,
+            equalize=self.equalize, binarize=self.binarize, opening=self.opening, closing=self.closing,
+        )  # fmt: skip
+
+    def augment(self) -> AugmentConfig:
+        """How images are changed at random in training."""
+        return AugmentConfig(
+            shift=self.shift, stretch=self.stretch, rotate=self.rotate, blur=self.blur,
+            contrast=self.contrast, noise=self.noise,
+        )  # fmt: skip
 
 
 PRESETS = {

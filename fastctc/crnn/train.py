@@ -235,8 +235,7 @@ class _Run:
             self.data.alphabet,
             config.batch_size,
             seed=config.seed,
-            shift=config.shift,
-            stretch=config.stretch,
+            augment=config.augment(),
         )
 
     def _draw_round(self, number: int) -> None:

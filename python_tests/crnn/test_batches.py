@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastctc.crnn.batches import BatchMaker, check_samples, frames_needed, moved, split_holdout
+from fastctc.crnn.augment import AugmentConfig
+from fastctc.crnn.batches import BatchMaker, check_samples, frames_needed, split_holdout
 from fastctc.crnn.collect import Samples
 from fastctc.crnn.readers import LabelError
 from fastctc.text import Alphabet
@@ -47,7 +48,8 @@ def test_holdout_is_seeded_and_disjoint():
 
 def test_a_batch_depends_on_seed_and_step_alone():
     samples = make_samples(10)
-    one, two = (BatchMaker(samples, ALPHABET, 4, seed=5) for _ in range(2))
+    augment = AugmentConfig(rotate=5, blur=1, contrast=0.5, noise=10)
+    one, two = (BatchMaker(samples, ALPHABET, 4, seed=5, augment=augment) for _ in range(2))
     forward = [one.batch(step) for step in range(6)]
     for step in reversed(range(6)):
         for a, b in zip(forward[step], two.batch(step), strict=True):
@@ -66,7 +68,7 @@ def test_every_sample_comes_once_an_epoch(count):
 def test_batches_hold_padded_images_and_their_targets():
     samples = make_samples(3)
     samples.images[1] = samples.images[1][:, :13]
-    batches = BatchMaker(samples, ALPHABET, 3, shift=0)
+    batches = BatchMaker(samples, ALPHABET, 3)
     batch = batches.batch(0)
     order = batches.indices(0)
     assert batch.images.shape == (3, 1, 32, 40)
@@ -74,13 +76,3 @@ def test_batches_hold_padded_images_and_their_targets():
     assert batch.targets.tolist() == [t for i in order for t in ALPHABET.encode(samples.texts[i])]
     assert batch.target_lengths.tolist() == [3, 3, 3]
     assert (batch.images[order.index(1), :, :, 13:] == 0).all()
-
-
-def test_images_are_moved_by_nearest_pixels():
-    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    assert (moved(image, (0, 0), (1, 1)) == image).all()
-    assert moved(image, (1, 0), (1, 1)).tolist() == [[0, 0, 1, 2], [4, 4, 5, 6], [8, 8, 9, 10]]
-    assert moved(image, (-2, 1), (1, 1)).tolist() == [[2, 3, 3, 3], [2, 3, 3, 3], [6, 7, 7, 7]]
-    line = np.arange(9, dtype=np.uint8)[None]
-    assert moved(line, (0, 0), (2, 1)).tolist() == [[2, 2, 3, 4, 4, 4, 5, 6, 6]]
-    assert moved(line, (0, 0), (0.5, 1)).tolist() == [[0, 0, 0, 2, 4, 6, 8, 8, 8]]

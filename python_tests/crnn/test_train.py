@@ -87,7 +87,7 @@ def test_one_batch_is_learnt_by_heart():
     torch.manual_seed(0)
     model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=16, hidden=32, dropout=0.0)).train()
     optimizer = make_optimizer(model, "adamw", 0.0)
-    batches = BatchMaker(samples, ALPHABET, 8, shift=0)
+    batches = BatchMaker(samples, ALPHABET, 8)
     for step in range(80):
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, 80, 5e-3, 0.15)[0]
@@ -102,7 +102,7 @@ def test_the_papers_network_learns():
     torch.manual_seed(0)
     model = CRNN(CRNNConfig(ALPHABET.num_classes, "vgg-bilstm", channels=8, hidden=32, dropout=0.0)).train()
     optimizer = make_optimizer(model, "adamw", 0.0)
-    batch = BatchMaker(samples, ALPHABET, 2, shift=0).batch(0)
+    batch = BatchMaker(samples, ALPHABET, 2).batch(0)
     losses = []
     for _ in range(60):
         losses.append(
@@ -131,6 +131,23 @@ def test_the_seed_decides_everything(folder, tmp_path):
     assert_same_weights(tmp_path / "a", tmp_path / "b")
     with pytest.raises(AssertionError):
         assert_same_weights(tmp_path / "a", tmp_path / "c")
+
+
+def test_the_checkpoint_keeps_preprocessing_and_augmentation(folder, tmp_path):
+    settings = {"median": 3, "equalize": True, "rotate": 3.0, "noise": 5.0}
+    for name, changes in (("plain", {}), ("changed", settings)):
+        train(tiny(folder, steps=2, **changes), tmp_path / name, show_progress=False)
+    checkpoint = load_checkpoint(tmp_path / "changed" / "model.safetensors")
+    assert checkpoint.preprocess == PreprocessConfig(height=32, median=3, equalize=True)
+    assert settings.items() <= checkpoint.training["recipe"].items()
+    assert (
+        load_state(tmp_path / "plain" / "state.pt")["data"]
+        != load_state(tmp_path / "changed" / "state.pt")["data"]
+    )
+    with pytest.raises(ValueError, match="rotate is 20, expected 0 to 15 degrees"):
+        TrainConfig(rotate=20)
+    with pytest.raises(ValueError, match="median is 2, expected 0 or an odd number"):
+        TrainConfig(median=2)
 
 
 def test_what_a_run_leaves(folder, tmp_path):
