@@ -184,7 +184,7 @@ def test_stopped_and_resumed_equals_uninterrupted(folder, tmp_path, stop_at):
 
 
 def test_killed_and_resumed_equals_uninterrupted(folder, tmp_path):
-    config = tiny(folder, steps=300, height=None, channels=None, hidden=None, save_every=2)
+    config = tiny(folder, steps=300, height=None, channels=None, hidden=None, save_every=2, optimizer="muon")
     parts = tmp_path / "parts"
     options = "--steps 300 --batch-size 8 --threads 1 --save-every 2 --precision fp32 --eval-every 5"
     run = subprocess.Popen(
