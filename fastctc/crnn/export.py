@@ -36,6 +36,7 @@ METADATA = "fastctc"
 INPUTS = ("images", "widths")
 OUTPUTS = ("log_probs", "lengths")
 TOLERANCE = 1e-3  # between natural-log probabilities; a wrong graph is off by whole numbers
+NOISY = ("onnx_ir", "onnxscript", "torch.export", "torch._export", "torch.onnx")  # loggers
 
 Run = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -104,8 +105,8 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path) -> Export:
             graph, graph.example(), dynamo=True, dynamic_shapes=_dynamic_shapes(),
             input_names=INPUTS, output_names=OUTPUTS, verbose=False,
         )  # fmt: skip
-    assert program is not None
-    model = ClearMetadataAndDocStringPass()(program.model).model  # traces of the tracing, with local paths
+        assert program is not None
+        model = ClearMetadataAndDocStringPass()(program.model).model  # traces of the tracing, local paths
     model.producer_name, model.producer_version = "fastctc", _version()
     model.metadata_props[METADATA] = json.dumps(describe(checkpoint), sort_keys=True)
     content = onnx_ir.to_proto(model).SerializeToString()
@@ -375,7 +376,7 @@ def _recurrence_as_loops(model: CRNN) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps from the user what the exporters say of packages and plans of their own."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._export")]
+    loggers = [logging.getLogger(name) for name in NOISY]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

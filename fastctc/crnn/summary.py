@@ -189,9 +189,10 @@ def _observe(
     def note_cost(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
         weights = sum(p.numel() for p in module.parameters() if p.dim() > 1)
         if isinstance(output, Tensor):  # each weight once for each output place
-            costs[module] = weights * output.numel() // output.shape[1 if output.dim() == 4 else -1]
+            places = output.numel() // output.shape[1 if output.dim() == 4 else -1]
         else:
-            costs[module] = weights * output[0].shape[1]
+            places = model.config.frames(width)
+        costs[module] = weights * places
 
     hooks = [module.register_forward_hook(note_shape) for module in parts]
     for module in model.modules():
