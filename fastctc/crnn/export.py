@@ -113,13 +113,8 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path) -> Export:
     run = _onnx_runner(content)
     difference = None if run is None else _compare(checkpoint, run, "onnxruntime")
     write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
-    return Export(
-        Path(path),
-        len(content),
-        *_signature(checkpoint, 0),
-        difference,
-        None if run is None else "onnxruntime",
-    )
+    checked_by = None if run is None else "onnxruntime"
+    return Export(Path(path), len(content), *_signature(checkpoint, 0), difference, checked_by)
 
 
 def export_program(checkpoint: Checkpoint, path: str | Path) -> Export:
@@ -150,9 +145,10 @@ def export_program(checkpoint: Checkpoint, path: str | Path) -> Export:
         for node in getattr(part, "graph", torch.fx.Graph()).nodes:
             node.meta.pop("stack_trace", None)
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={METADATA: json.dumps(describe(checkpoint))})
-    content = buffer.getvalue()
+    description = json.dumps(describe(checkpoint), sort_keys=True)
     with _quiet():
+        torch.export.save(program, buffer, extra_files={METADATA: description})
+        content = buffer.getvalue()
         loaded = torch.export.load(io.BytesIO(content)).module()
         difference = _compare(checkpoint, loaded, "torch.export")
     write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
@@ -216,6 +212,12 @@ def _steps(config: PreprocessConfig) -> list[str]:
     ]
 
 
+def _plain(model: CRNN) -> CRNN:
+    """A copy that reads, on the CPU, its kernels laid out as usual."""
+    plain = copy.deepcopy(model).cpu().float().eval()
+    return plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
+
+
 def _version() -> str:
     import fastctc
 
@@ -259,7 +261,7 @@ class _Exported(nn.Module):
         super().__init__()
         self.spare_frames = spare_frames
         self.preprocess = checkpoint.preprocess
-        self.model = copy.deepcopy(checkpoint.model).cpu().float().eval()
+        self.model = _plain(checkpoint.model)
         if isinstance(self.model.head, RecurrentHead):
             self.model.head = recurrence(self.model.head)  # type: ignore[assignment]
         self.eval()
@@ -402,7 +404,7 @@ def _compare(checkpoint: Checkpoint, run: Run, name: str) -> float:
     Raises:
         ExportError: it is above ``TOLERANCE``, or a length differs.
     """
-    model = copy.deepcopy(checkpoint.model).cpu().float().eval()
+    model = _plain(checkpoint.model)
     generator = torch.Generator().manual_seed(0)
     step = model.config.columns_per_frame
     largest = 0.0

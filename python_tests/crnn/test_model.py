@@ -163,7 +163,7 @@ def test_errors():
         CRNNConfig(7, height=30)
     with pytest.raises(ValueError, match="stem_stride is 3"):
         CRNNConfig(7, stem_stride=3)
-    with pytest.raises(ValueError, match="stem_stride is 2, expected 1$"):
+    with pytest.raises(ValueError, match=r"stem_stride is 2, expected 1$"):
         CRNNConfig(7, "vgg-bilstm", stem_stride=2)
     with pytest.raises(ValueError, match="hidden is 0, expected at least 1"):
         CRNNConfig(7, hidden=0)

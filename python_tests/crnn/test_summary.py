@@ -40,7 +40,7 @@ def test_the_receptive_field_is_what_gradients_reach(name):
         reached |= image.grad[0, 0].ne(0).any(0)
     columns = reached.nonzero()[:, 0]
     first = summary.columns_per_frame * t + summary.first_column
-    assert 0 < first and first + summary.receptive_field < 400
+    assert first > 0 and first + summary.receptive_field < 400
     assert (int(columns[0]), int(columns[-1])) == (first, first + summary.receptive_field - 1)
 
 
