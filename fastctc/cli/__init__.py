@@ -12,9 +12,11 @@ import sys
 from fastctc.cli.demo import add_demo
 from fastctc.cli.evaluate import add_evaluate
 from fastctc.cli.explore import add_explore
+from fastctc.cli.export import add_export
 from fastctc.cli.generate import add_generate
 from fastctc.cli.options import EXIT_STATUS
 from fastctc.cli.read import add_read
+from fastctc.cli.summary import add_summary
 from fastctc.cli.train import add_train
 
 
@@ -52,4 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_evaluate(commands)
     add_demo(commands)
+    add_summary(commands)
+    add_export(commands)
     return parser

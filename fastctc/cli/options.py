@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
 LOOKS = ("contest", "default", "mixed")
 RENDERERS = ("captcha", "glyphs", "mixed")
 VALUES = ("mixed", "none", "right", "wrong")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastctc.cli.options import (
+    ARCHITECTURES,
     add_augment_options,
     add_command,
     add_formula_options,
@@ -57,8 +58,9 @@ def add_train(commands: Any) -> None:
     option("--images", type=positive_int, help="images to draw before training")
     add_formula_options(parser)
     option(
-        "--architecture", choices=("conv", "vgg-bilstm"), help="small and fast, or the CRNN paper's network"
-    )
+        "--architecture", choices=ARCHITECTURES,
+        help="head of the small network: convolutional, BiLSTM or BiGRU; or the CRNN paper's network",
+    )  # fmt: skip
     option(
         "--height", type=positive_int, help="rows images are resized to (default: 64, or 32 for vgg-bilstm)"
     )

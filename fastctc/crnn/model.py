@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fastctc.crnn import distributed
 
-ARCHITECTURES = ("conv", "vgg-bilstm")
+ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,17 @@ class CRNNConfig:
 
     Attributes:
         num_classes: classes, the blank included.
-        architecture: ``"conv"``, a small network with a convolutional head that trains fast on a CPU, or
-            ``"vgg-bilstm"``, the network of the CRNN paper.
-        height: rows of the input images, a multiple of 8 times ``stem_stride`` (conv) or of 16 (vgg-bilstm).
-        stem_stride: 1, or 2: the first convolution is 5x5 and halves the image (conv only). Reading small
-            letters at twice the resolution costs little that way.
-        pooled_columns: columns after the first convolution that become one frame: 4, or 2 (conv only), which
-            reads lines of narrow characters much better at 1.5 times the cost.
+        architecture: a small stack of convolutions with a head that is ``"conv"``, convolutional, which
+            trains fast on a CPU, ``"bilstm"`` or ``"bigru"``; or ``"vgg-bilstm"``, the network of the CRNN
+            paper.
+        height: rows of the input images, a multiple of 8 times ``stem_stride``, or of 16 for
+            ``"vgg-bilstm"``.
+        stem_stride: 1, or 2: the first convolution is 5x5 and halves the image (not for ``"vgg-bilstm"``).
+            Reading small letters at twice the resolution costs little that way.
+        pooled_columns: columns after the first convolution that become one frame: 4, or 2 (not for
+            ``"vgg-bilstm"``), which reads lines of narrow characters much better at 1.5 times the cost.
         channels: channels of the first convolution; the others are multiples of it.
-        hidden: features of a frame in the head (for the BiLSTM: in each direction).
+        hidden: features of a frame in the head (of a recurrent one: in each direction).
         dropout: share of features dropped before the last layer in training.
     """
 
@@ -58,11 +60,15 @@ class CRNNConfig:
             raise ValueError(
                 f"num_classes is {self.num_classes}, expected at least 2: a character and the blank"
             )
-        if self.stem_stride not in (1, 2) or (self.stem_stride == 2 and self.architecture != "conv"):
-            raise ValueError(f"stem_stride is {self.stem_stride}, expected 1, or 2 for 'conv'")
-        if self.pooled_columns not in (2, 4) or (self.pooled_columns == 2 and self.architecture != "conv"):
-            raise ValueError(f"pooled_columns is {self.pooled_columns}, expected 4, or 2 for 'conv'")
-        multiple = 8 * self.stem_stride if self.architecture == "conv" else 16
+        for name in ("channels", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        paper = self.architecture == "vgg-bilstm"
+        if self.stem_stride not in (1, 2) or (self.stem_stride == 2 and paper):
+            raise ValueError(f"stem_stride is {self.stem_stride}, expected 1{'' if paper else ' or 2'}")
+        if self.pooled_columns not in (2, 4) or (self.pooled_columns == 2 and paper):
+            raise ValueError(f"pooled_columns is {self.pooled_columns}, expected 4{'' if paper else ' or 2'}")
+        multiple = 16 if paper else 8 * self.stem_stride
         if self.height < multiple or self.height % multiple:
             raise ValueError(
                 f"height is {self.height}, expected a multiple of {multiple} for {self.architecture!r}"
@@ -80,7 +86,7 @@ class CRNNConfig:
 
     def frames(self, width: int) -> int:
         """Frames the model makes of an image of this width: width / columns_per_frame, rounded up."""
-        return -(-width // self.columns_per_frame)
+        return (width + self.columns_per_frame - 1) // self.columns_per_frame
 
 
 def _divided(widths: Tensor, by: int) -> Tensor:
@@ -194,12 +200,12 @@ class ConvHead(nn.Module):
         return x.squeeze(2).transpose(1, 2)
 
 
-class BiLSTMHead(nn.Module):
-    """Two bidirectional LSTM layers along the frames."""
+class RecurrentHead(nn.Module):
+    """Two bidirectional recurrent layers along the frames, ``nn.LSTM`` or ``nn.GRU``."""
 
-    def __init__(self, inputs: int, hidden: int) -> None:
+    def __init__(self, kind: type[nn.LSTM] | type[nn.GRU], inputs: int, hidden: int) -> None:
         super().__init__()
-        self.rnn = nn.LSTM(inputs, hidden, num_layers=2, bidirectional=True, batch_first=True)
+        self.rnn = kind(inputs, hidden, num_layers=2, bidirectional=True, batch_first=True)
         self.features = 2 * hidden
 
     def forward(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
@@ -252,20 +258,25 @@ class CRNN(nn.Module):
         super().__init__()
         self.config = config
         c, hidden = config.channels, config.hidden
-        self.head: ConvHead | BiLSTMHead
-        if config.architecture == "conv":
+        self.head: ConvHead | RecurrentHead
+        if config.architecture != "vgg-bilstm":
             self.stages = nn.ModuleList(_conv_stages(c, config.stem_stride, config.pooled_columns))
             self.project = nn.Sequential(
                 nn.Linear(4 * c * (config.height // 8 // config.stem_stride), hidden),
                 nn.LayerNorm(hidden),
                 nn.ReLU(inplace=True),
             )
-            self.head = ConvHead(hidden)
+            if config.architecture == "conv":
+                self.head = ConvHead(hidden)
+            else:
+                self.head = RecurrentHead(
+                    nn.LSTM if config.architecture == "bilstm" else nn.GRU, hidden, hidden
+                )
         else:
             self.stages = nn.ModuleList(_vgg_stages(c))
             rows = config.height // 16
             self.project = nn.Sequential(nn.Linear(8 * c * rows * 2, 8 * c), nn.ReLU(inplace=True))
-            self.head = BiLSTMHead(8 * c, hidden)
+            self.head = RecurrentHead(nn.LSTM, 8 * c, hidden)
         self.dropout = Dropout(config.dropout)
         self.classify = nn.Linear(self.head.features, config.num_classes)
 
@@ -287,13 +298,15 @@ class CRNN(nn.Module):
         """As ``forward``, without the softmax: for a loss that takes logits."""
         self._check(images, widths)
         n, _, _, width = images.shape
-        images = F.pad(images, (0, -width % self.config.columns_per_frame))
-        full = images.shape[3]
+        full = self.config.frames(width) * self.config.columns_per_frame
+        images = F.pad(images, (0, full - width))
         if widths is None:
             widths = torch.full((n,), width, device=images.device)
         lengths = _divided(widths, self.config.columns_per_frame)
-        # Processes that share a batch compute alike, whether or not their own rows have padding.
-        padded = bool((widths < full).any()) or (self.training and distributed.is_shared())
+        # No branch on a value where the model is exported; and processes that share a batch compute alike,
+        # whether or not their own rows have padding.
+        always = torch.compiler.is_exporting() or (self.training and distributed.is_shared())
+        padded = always or bool((widths < full).any())
         remaining = widths if padded else None
         inside = _inside(images, remaining)
         x = images if inside is None else images * inside
@@ -307,7 +320,7 @@ class CRNN(nn.Module):
         """(N, C, H', T) -> (N, T, features): each column of the feature map becomes a frame."""
         if self.config.architecture == "vgg-bilstm":
             # The paper's last layer, a 2x2 convolution over two rows, as a linear map of column t and t + 1.
-            x = torch.cat([x, F.pad(x[..., 1:], (0, 1))], dim=1)  # (N, 2C, H', T)
+            x = torch.cat([x, F.pad(x, (0, 1))[..., 1:]], dim=1)  # (N, 2C, H', T)
         return x.permute(0, 3, 2, 1).flatten(2)  # rows before channels: a view when memory is channels-last
 
     def _check(self, images: Tensor, widths: Tensor | None) -> None:
@@ -323,6 +336,8 @@ class CRNN(nn.Module):
             raise ValueError(
                 f"widths is {widths.dtype} {tuple(widths.shape)}, expected integers ({images.shape[0]},)"
             )
+        if torch.compiler.is_exporting():
+            return  # values are not known
         if widths.numel() and (int(widths.min()) < 1 or int(widths.max()) > images.shape[3]):
             raise ValueError(
                 f"widths has {int(widths.min())} to {int(widths.max())}, expected 1 to {images.shape[3]}"

@@ -350,7 +350,7 @@ def normalize(images: Tensor, widths: Tensor, config: PreprocessConfig) -> Tenso
     """
     levels = images.float()
     height, width = levels.shape[-2:]
-    if bool((widths == width).all()):
+    if not torch.compiler.is_exporting() and bool((widths == width).all()):
         deviation, mean = torch.std_mean(levels, (2, 3), correction=0, keepdim=True)
         return (mean - levels) / (deviation + config.contrast_floor)
     inside = (torch.arange(width, device=images.device) < widths[:, None])[:, None, None, :]  # (N, 1, 1, W)

@@ -29,11 +29,12 @@ class TrainConfig:
         images: how many images are drawn; None: what can be drawn in a fifth of ``minutes``.
         rounds: how many times, evenly over the run, the images are replaced by as many new ones.
         characters: the alphabet; None: of the formulas, or of all labels in ``data``.
-        architecture: ``"conv"`` or ``"vgg-bilstm"``.
+        architecture: ``"conv"``, ``"bilstm"``, ``"bigru"`` or ``"vgg-bilstm"``, see
+            :class:`fastctc.crnn.model.CRNNConfig`.
         channels, hidden: sizes of the network, see :class:`fastctc.crnn.model.CRNNConfig`; None: as usual.
-        height: rows images are resized to; None: 64 for ``"conv"``, 32 for ``"vgg-bilstm"``.
+        height: rows images are resized to; None: 64, or 32 for ``"vgg-bilstm"``.
         stem_stride: 2 halves the image in the first convolution, see :class:`fastctc.crnn.model.CRNNConfig`;
-            None: 2 for ``"conv"`` from height 64 on, else 1.
+            None: 2 from height 64 on, else 1; for ``"vgg-bilstm"`` always 1.
         pooled_columns: 2 doubles the frames, see :class:`fastctc.crnn.model.CRNNConfig`; None: 2 with a
             ``stem_stride`` of 2, else 4.
         steps: training steps; None: what fits into ``minutes``.
@@ -176,9 +177,9 @@ def recipe_from(saved: dict[str, Any]) -> TrainConfig:
 
 def settled(config: TrainConfig) -> TrainConfig:
     """The recipe with everything that follows from the machine and from other settings filled in."""
-    conv = config.architecture == "conv"
-    height = config.height or (64 if conv else 32)
-    stem_stride = config.stem_stride or (2 if conv and height >= 64 else 1)
+    paper = config.architecture == "vgg-bilstm"
+    height = config.height or (32 if paper else 64)
+    stem_stride = config.stem_stride or (2 if height >= 64 and not paper else 1)
     threads = config.threads or torch.get_num_threads()
     pooled_columns = config.pooled_columns or (2 if stem_stride == 2 else 4)
     return replace(

@@ -2,11 +2,21 @@ import pytest
 import torch
 from torch import nn
 
-from fastctc.crnn.model import CRNN, CRNNConfig, MaskedBatchNorm
+from fastctc.cli import options
+from fastctc.crnn.batches import Batch
+from fastctc.crnn.model import ARCHITECTURES, CRNN, CRNNConfig, MaskedBatchNorm
+from fastctc.crnn.optimize import training_step
+from fastctc.crnn.optimizers import make_optimizer
+from fastctc.crnn.preprocess import PreprocessConfig, normalize
+from fastctc.crnn.recipe import TrainConfig, model_config, settled
+from fastctc.crnn.recognize import greedy_texts
+from fastctc.text import Alphabet
 
 SMALL = {
     "stem": CRNNConfig(7, height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0),
     "conv": CRNNConfig(7, channels=8, hidden=16, dropout=0.0),
+    "bilstm": CRNNConfig(7, "bilstm", height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0),
+    "bigru": CRNNConfig(7, "bigru", channels=4, hidden=8, dropout=0.0),
     "vgg-bilstm": CRNNConfig(7, "vgg-bilstm", channels=4, hidden=8, dropout=0.0),
 }
 WIDTHS = [96, 50, 37, 1, 93, 4]
@@ -78,6 +88,43 @@ def test_sizes():
     assert [SMALL["stem"].frames(w) for w in (1, 8, 9, 192)] == [1, 1, 2, 24]
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_head_learns_images_of_mixed_widths(architecture):
+    torch.manual_seed(0)
+    sizes = {"channels": 8, "hidden": 32} if architecture != "vgg-bilstm" else {"channels": 16, "hidden": 32}
+    model = CRNN(CRNNConfig(4, architecture, dropout=0.0, **sizes)).train()
+    optimizer = make_optimizer(model, "adamw", 0.0)
+    for group in optimizer.param_groups:
+        group["lr"] = 3e-3
+    widths, texts = torch.tensor([32, 20, 9, 28]), ["abca", "cc", "b", "bca"]
+    targets = torch.tensor(["-abc".index(character) for character in "".join(texts)])
+    lengths = torch.tensor([len(text) for text in texts])
+    batch = Batch(torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8), widths, targets, lengths)
+    losses = []
+    while len(losses) < 400 and (not losses or losses[-1] >= 0.1):
+        report = training_step(
+            model, optimizer, batch, PreprocessConfig(), Alphabet("abc"), clip=5.0, bf16=False
+        )
+        losses.append(report.loss)
+    assert losses[-1] < 0.1 < losses[0]
+    log_probs, frames = model(normalize(batch.images, widths, PreprocessConfig()), widths)
+    assert greedy_texts(log_probs, frames, Alphabet("abc")) == texts
+
+
+def test_training_knows_the_architectures():
+    assert options.ARCHITECTURES == ARCHITECTURES
+    for architecture, height, stem_stride, channels, hidden in (
+        ("conv", 64, 2, 32, 128),
+        ("bilstm", 64, 2, 32, 128),
+        ("bigru", 64, 2, 32, 128),
+        ("vgg-bilstm", 32, 1, 64, 256),
+    ):
+        config = model_config(settled(TrainConfig(architecture=architecture)), Alphabet("ab"))
+        assert config.architecture == architecture
+        assert (config.height, config.stem_stride) == (height, stem_stride)
+        assert (config.channels, config.hidden) == (channels, hidden)
+
+
 @pytest.mark.parametrize("architecture", SMALL)
 def test_log_probs_are_normalised_logits(architecture):
     model = CRNN(SMALL[architecture]).eval()
@@ -107,7 +154,9 @@ def test_channels_last_and_bf16(architecture):
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="architecture is 'rnn', expected one of conv, vgg-bilstm"):
+    with pytest.raises(
+        ValueError, match="architecture is 'rnn', expected one of conv, bilstm, bigru, vgg-bilstm"
+    ):
         CRNNConfig(7, "rnn")
     with pytest.raises(ValueError, match="num_classes is 1"):
         CRNNConfig(1)
@@ -115,6 +164,10 @@ def test_errors():
         CRNNConfig(7, height=30)
     with pytest.raises(ValueError, match="stem_stride is 3"):
         CRNNConfig(7, stem_stride=3)
+    with pytest.raises(ValueError, match=r"stem_stride is 2, expected 1$"):
+        CRNNConfig(7, "vgg-bilstm", stem_stride=2)
+    with pytest.raises(ValueError, match="hidden is 0, expected at least 1"):
+        CRNNConfig(7, hidden=0)
     with pytest.raises(ValueError, match="height is 24, expected a multiple of 16"):
         CRNNConfig(7, "vgg-bilstm", height=24)
     model = CRNN(SMALL["conv"])

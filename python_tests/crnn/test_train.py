@@ -18,7 +18,8 @@ from fastctc.crnn.drawing import FormulaSource
 from fastctc.crnn.evaluate import evaluate
 from fastctc.crnn.formulas import CHARACTERS
 from fastctc.crnn.model import CRNN, CRNNConfig
-from fastctc.crnn.optimize import make_optimizer, one_cycle, training_step
+from fastctc.crnn.optimize import one_cycle, training_step
+from fastctc.crnn.optimizers import make_optimizer
 from fastctc.crnn.preprocess import PreprocessConfig
 from fastctc.crnn.readers import LabelError
 from fastctc.crnn.train import PRESETS, TrainConfig, TrainError, train

@@ -1,0 +1,82 @@
+"""Read images with an exported model: numpy, Pillow and onnxruntime, neither PyTorch nor fastctc.
+
+    fastctc export shipped formula.onnx
+    python examples/read_with_onnx.py formula.onnx formula.png another.jpg
+
+All that is done to an image is in the file's metadata, in numbers and in words: json["preprocess"], json["steps"].
+"""
+
+import argparse
+import json
+from itertools import groupby
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+parser = argparse.ArgumentParser(description="Read images with a model that fastctc exported as ONNX.")
+parser.add_argument("model", help="what fastctc export wrote")
+parser.add_argument("images", nargs="+", help="image files with 8 bits a channel")
+
+SETTINGS = {"height", "max_width", "max_pixels", "tone", "tone_floor", "contrast_floor"}
+
+
+class Reader:
+    """An exported model with its description."""
+
+    def __init__(self, path: str) -> None:
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        description = json.loads(self.session.get_modelmeta().custom_metadata_map["fastctc"])
+        self.classes, self.settings = description["classes"], description["preprocess"]
+        others = [name for name, value in self.settings.items() if name not in SETTINGS and value]
+        if others:
+            raise ValueError(f"the model wants filters that this example does not have: {', '.join(others)}")
+
+    def read(self, images: list[Image.Image]) -> list[str]:
+        """The most probable text of each image, all in one batch."""
+        greys = [self.prepare(image) for image in images]
+        widths = np.array([grey.shape[1] for grey in greys])
+        batch = np.zeros((len(greys), 1, self.settings["height"], widths.max()), dtype=np.uint8)
+        for n, grey in enumerate(greys):
+            batch[n, 0, :, : widths[n]] = grey
+        log_probs, lengths = self.session.run(None, {"images": batch, "widths": widths})
+        best = log_probs.argmax(2)
+        return [
+            "".join(self.classes[c] for c, _ in groupby(path[:length])) for path, length in zip(best, lengths)
+        ]
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """Grey, dark ink on white whatever it was, at the model's height: (height, W) uint8."""
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"the image has mode {image.mode}, this example takes 8 bits a channel")
+        if "A" in image.mode.upper() or "transparency" in image.info:  # transparent parts become white
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        grey = image if image.mode == "L" else image.convert("RGB").convert("L")
+
+        histogram = grey.histogram()
+        total = np.cumsum(histogram)
+        background = int(np.searchsorted(total, total[-1] / 2))
+        present = np.flatnonzero(histogram)
+        darker, lighter = background - present[0], present[-1] - background
+        ink = (np.arange(256) - background) * (-1 if darker >= lighter else 1)
+        share = np.clip(ink / max(darker, lighter, self.settings["tone_floor"]), 0, 1)
+        grey = grey.point(np.rint(255 * (1 - share ** self.settings["tone"])).astype(int).tolist())
+
+        height = self.settings["height"]
+        width = max(1, round(grey.width * height / grey.height))
+        if width > self.settings["max_width"]:
+            raise ValueError(f"the image would be {width} wide, the limit is {self.settings['max_width']}")
+        return np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def main(model: str, images: list[str]) -> None:
+    """Prints a line for each image: its path, a tab, its text."""
+    texts = Reader(model).read([Image.open(path) for path in images])
+    for path, text in zip(images, texts):
+        print(f"{path}\t{text}")
+
+
+if __name__ == "__main__":
+    main(**vars(parser.parse_args()))
