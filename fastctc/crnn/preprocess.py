@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, ImageStat
 from torch import Tensor
 
 ImageLike = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -43,7 +45,24 @@ class PreprocessConfig:
     contrast_floor: float = 8.0
 
 
+class Prepared(NamedTuple):
+    """An image as the model takes it, and what was measured before.
+
+    Attributes:
+        pixels: (H, W) uint8.
+        contrast: standard deviation of the grey levels of the original image, as a share of 255: 0 to 0.5.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    contrast: float
+
+
 def load_grey(image: ImageLike, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
+    """The pixels of ``prepare``."""
+    return prepare(image, config).pixels
+
+
+def prepare(image: ImageLike, config: PreprocessConfig) -> Prepared:
     """Reads an image of any kind as grey levels at the model's height.
 
     Grey, dark ink on a white background whatever it was before, then resized to ``config.height`` keeping the
@@ -55,7 +74,7 @@ def load_grey(image: ImageLike, config: PreprocessConfig) -> npt.NDArray[np.uint
         config: target height and the limits.
 
     Returns:
-        (config.height, W) uint8.
+        The pixels, (config.height, W), and the contrast.
 
     Raises:
         ImageError: missing, unreadable, truncated, empty or too large; the message names the reason.
@@ -74,10 +93,11 @@ def load_grey(image: ImageLike, config: PreprocessConfig) -> npt.NDArray[np.uint
         raise ImageError(f"not a readable image: {error}") from error
     width, height = grey.size
     resized_width = max(1, round(width * config.height / height))
+    contrast = math.sqrt(max(0.0, ImageStat.Stat(grey).var[0])) / 255  # older Pillows round below 0
     grey = grey.point(_tone_curve(grey.histogram(), config))
     if grey.size != (resized_width, config.height):
         grey = grey.resize((resized_width, config.height), Image.Resampling.BILINEAR)
-    return np.asarray(grey, dtype=np.uint8)
+    return Prepared(np.asarray(grey, dtype=np.uint8), contrast)
 
 
 def _open(image: ImageLike) -> Image.Image:
