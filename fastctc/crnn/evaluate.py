@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 
 from fastctc.crnn.collect import Samples
+from fastctc.crnn.decoding import greedy_texts
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.preprocess import PreprocessConfig
-from fastctc.crnn.recognize import greedy_texts, infer
+from fastctc.crnn.recognize import infer
 from fastctc.text import Alphabet
 
 
