@@ -49,9 +49,10 @@ class Decoder:
             raise ValueError(f"beam_size is {beam_size}, expected at least 1, or None for greedy decoding")
         if constraint is not None and beam_size is None:
             beam_size = CONSTRAINED_BEAM_SIZE
+        if nbest > 1 and beam_size is None:
+            raise ValueError(f"nbest is {nbest}, but greedy decoding has one hypothesis: give a beam_size too")
         if not 1 <= nbest <= (beam_size or 1):
-            limit = "1 without a beam_size" if beam_size is None else f"beam_size, {beam_size}"
-            raise ValueError(f"nbest is {nbest}, expected at least 1 and at most {limit}")
+            raise ValueError(f"nbest is {nbest}, expected 1 to beam_size, which is {beam_size or 1}")
         self.alphabet, self.beam_size, self.nbest = alphabet, beam_size, nbest
         self._search = None if constraint is None else ConstrainedSearch(constraint, alphabet)
 
