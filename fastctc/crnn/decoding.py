@@ -50,7 +50,9 @@ class Decoder:
         if constraint is not None and beam_size is None:
             beam_size = CONSTRAINED_BEAM_SIZE
         if nbest > 1 and beam_size is None:
-            raise ValueError(f"nbest is {nbest}, but greedy decoding has one hypothesis: give a beam_size too")
+            raise ValueError(
+                f"nbest is {nbest}, but greedy decoding has one hypothesis: give a beam_size too"
+            )
         if not 1 <= nbest <= (beam_size or 1):
             raise ValueError(f"nbest is {nbest}, expected 1 to beam_size, which is {beam_size or 1}")
         self.alphabet, self.beam_size, self.nbest = alphabet, beam_size, nbest
