@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastctc.cli.options import (
     add_command,
+    add_decoding,
     add_formula_options,
     add_workers,
+    constraint_of,
     count_from_zero,
     positive_int,
 )
 
 if TYPE_CHECKING:
-    from fastctc.crnn.evaluate import Evaluation
+    from fastctc.crnn.evaluate import Evaluation, Share
 
 
 def add_evaluate(commands: Any) -> None:
@@ -27,6 +30,8 @@ def add_evaluate(commands: Any) -> None:
             "evaluate shipped --look contest --count 2000",
             "evaluate runs/demo/model.safetensors data/mine --mistakes 10",
             "evaluate shipped data/mine --json",
+            "evaluate shipped data/mine --report reports/mine",
+            "evaluate shipped --value right --constraint formula",
         ],
         _evaluate,
     )  # fmt: skip
@@ -42,19 +47,30 @@ def add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("--mistakes", type=count_from_zero, default=0, help="show so many of the mistakes")
     parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--report", metavar="DIR", type=Path,
+        help="write report.html there, and its pictures: confused characters, accuracy by length and contrast,"
+        " the worst samples",
+    )  # fmt: skip
+    add_decoding(parser)
     add_formula_options(parser, look="contest", renderer="captcha", value="mixed")
     add_workers(parser)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
     from fastctc.crnn.checkpoint import load_checkpoint
     from fastctc.crnn.collect import collect, default_workers
     from fastctc.crnn.drawing import FormulaSource
     from fastctc.crnn.evaluate import evaluate
     from fastctc.crnn.readers import FolderSource
     from fastctc.crnn.recognize import SHIPPED_CHECKPOINT
+    from fastctc.crnn.report import check_matplotlib, write_report
     from fastctc.crnn.training_data import FIRST_UNSEEN
 
+    if arguments.report:
+        check_matplotlib()
     name = SHIPPED_CHECKPOINT if arguments.checkpoint == "shipped" else arguments.checkpoint
     checkpoint = load_checkpoint(name)
     if arguments.folder is not None:
@@ -70,26 +86,41 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         samples, problems = collect(source, indices, checkpoint.preprocess, workers=workers)
     for problem in problems:
         print(problem, file=sys.stderr)
-    result = evaluate(checkpoint.model, samples, checkpoint.alphabet, checkpoint.preprocess)
+    with tqdm(total=len(samples), desc="reading", unit="img", disable=None) as bar:
+        result = evaluate(
+            checkpoint.model, samples, checkpoint.alphabet, checkpoint.preprocess,
+            beam_size=arguments.beam_size, constraint=constraint_of(arguments), on_progress=bar.update,
+        )  # fmt: skip
     _print_evaluation(result, len(problems), arguments)
+    if arguments.report:
+        data = arguments.folder or f"{arguments.count} drawn formulas"
+        page = write_report(result, samples, arguments.report, f"{arguments.checkpoint} on {data}")
+        if not arguments.json:
+            print(f"report {page}")
     if problems:
         print(f"{len(problems)} of {len(problems) + result.count} images could not be read", file=sys.stderr)
     return 1 if problems else 0
 
 
 def _print_evaluation(result: Evaluation, unreadable: int, arguments: argparse.Namespace) -> None:
+    mistakes = result.mistakes[: arguments.mistakes]
     if arguments.json:
-        figures = {
-            "count": result.count, "correct": result.correct, "exact_match": result.exact_match,
-            "character_error_rate": result.character_error_rate, "edits": result.edits,
-            "characters": result.characters, "unreadable": unreadable,
-        }  # fmt: skip
-        mistakes = [
-            {"name": name, "text": right, "read": read}
-            for name, right, read in result.mistakes[: arguments.mistakes]
+        listed = [
+            {"name": one.name, "text": one.right, "read": one.read, "score": one.score} for one in mistakes
         ]
-        print(json.dumps(figures | {"mistakes": mistakes}))
+        print(json.dumps(result.figures() | {"unreadable": unreadable, "mistakes": listed}))
         return
     print(result.summary())
-    for name, right, read in result.mistakes[: arguments.mistakes]:
-        print(f"{name}\t{right}\tread as\t{read}")
+    groups: dict[str, dict[Any, Share]] = {
+        "kind": result.by_kind(),
+        "length": {f"{length}:": share for length, share in result.by_length().items()},
+        "contrast": {f"from {low:.2f}": share for low, share in result.by_contrast().items()},
+    }
+    for name, shares in groups.items():
+        if shares:
+            parts = [
+                f"{key} {100 * share.exact_match:.1f}% of {share.count}" for key, share in shares.items()
+            ]
+            print(f"by {name}: {', '.join(parts)}")
+    for one in mistakes:
+        print(f"{one.name}\t{one.right}\tread as\t{one.read}")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastctc.crnn.constraint import Constraint
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
@@ -109,6 +112,26 @@ def add_augment_options(parser: argparse.ArgumentParser) -> None:
     add("--blur", "PIXELS", "Gaussian blur of this standard deviation (default: 0)")
     add("--contrast", "SHARE", "contrast of faint ink against strong ink (default: 0)")
     add("--noise", "LEVELS", "Gaussian noise of this standard deviation in grey levels (default: 0)")
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """How texts are found in what the model says."""
+    parser.add_argument(
+        "--beam-size", type=positive_int, metavar="N",
+        help="beam search with so many prefixes (default: greedy, or 20 with --constraint)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--constraint", choices=("formula",),
+        help="formula: of all formulas without '=' or with the right value behind it, the most probable one."
+        " Opt-in, because a wrong equation is then never read as it is drawn",
+    )  # fmt: skip
+
+
+def constraint_of(arguments: argparse.Namespace) -> Constraint | None:
+    """The constraint that ``--constraint`` names."""
+    from fastctc.crnn.constraint import FormulaConstraint
+
+    return FormulaConstraint() if arguments.constraint == "formula" else None
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

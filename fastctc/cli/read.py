@@ -8,20 +8,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastctc.cli.options import add_command, images_in, positive_int
+from fastctc.cli.options import add_command, add_decoding, constraint_of, images_in, positive_int
 
 if TYPE_CHECKING:
-    from fastctc.crnn.recognize import Recognizer
+    from fastctc.crnn.recognize import Reading, Recognizer
 
 
 def add_read(commands: Any) -> None:
     """Declares the command."""
     parser = add_command(
-        commands, "read", "read images: one line each, the path, a tab, the text",
+        commands, "read", "read images: one line each, the path, a tab, the text;"
+        " with --nbest, a line each hypothesis, and its natural-log probability behind another tab",
         [
             "read formula.png",
             "read --json scans/ *.png",
             "read formula.png --explain why.png",
+            "read formula.png --beam-size 20 --nbest 5",
+            "read --constraint formula equations/",
             "read --checkpoint runs/a/model.safetensors a.png",
         ],
         _read,
@@ -33,6 +36,11 @@ def add_read(commands: Any) -> None:
         "--checkpoint", type=Path, help="model to read with (default: the one in the package)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line, with score and n-best")
+    add_decoding(parser)
+    parser.add_argument(
+        "--nbest", type=positive_int, default=1, metavar="N",
+        help="hypotheses an image, the best first; more than one needs --beam-size or --constraint",
+    )  # fmt: skip
     parser.add_argument(
         "--explain", metavar="PICTURE", type=Path,
         help="draw where the image shows each character and how sure that is: a .png, .pdf or .svg file",
@@ -57,7 +65,11 @@ def _read(arguments: argparse.Namespace) -> int:
     total = len(paths) + failed
     if arguments.explain and total != 1:
         raise ValueError(f"--explain draws one image, but {total} are to be read")
-    for path, reading in zip(paths, recognizer.read_stream(paths, arguments.batch_size), strict=True):
+    readings = recognizer.read_stream(
+        paths, arguments.batch_size,
+        beam_size=arguments.beam_size, nbest=arguments.nbest, constraint=constraint_of(arguments),
+    )  # fmt: skip
+    for path, reading in zip(paths, readings, strict=True):
         if reading.error is not None:
             print(f"{path}: {reading.error}", file=sys.stderr)
             failed += 1
@@ -66,19 +78,22 @@ def _read(arguments: argparse.Namespace) -> int:
             print(
                 json.dumps({"path": str(path), "text": reading.text, "score": reading.score, "nbest": nbest})
             )
+        elif arguments.nbest > 1:
+            for hypothesis in reading.nbest:
+                print(f"{path}\t{hypothesis.text}\t{hypothesis.log_prob:.6g}")
         else:
             print(f"{path}\t{reading.text}")
         if arguments.explain and reading.error is None:
-            _explain(recognizer, path, arguments.explain)
+            _explain(recognizer, path, reading, arguments.explain)
     if failed:
         print(f"{failed} of {total} could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _explain(recognizer: Recognizer, image: Path, picture: Path) -> None:
+def _explain(recognizer: Recognizer, image: Path, reading: Reading, picture: Path) -> None:
     from fastctc.crnn.checkpoint import write_atomically
     from fastctc.crnn.explain import explain
 
-    figure = explain(recognizer, image).plot()
+    figure = explain(recognizer, image, reading).plot()
     kind = picture.suffix or ".png"
     write_atomically(picture.with_suffix(kind), lambda path: figure.savefig(path, dpi=200, format=kind[1:]))

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from fastctc.crnn.preprocess import ImageError, PreprocessConfig, load_grey
+from fastctc.crnn.preprocess import ImageError, Prepared, PreprocessConfig, prepare
 from fastctc.crnn.readers import LABELS_FILE, LabelError, Source
 
 CHUNK = 64
@@ -40,11 +40,15 @@ class Problem:
 
 @dataclass
 class Samples:
-    """Preprocessed images, (H, W) uint8 each, with their texts and the names they go by in reports."""
+    """Preprocessed images, (H, W) uint8 each, with their texts and the names they go by in reports.
+
+    ``contrasts`` are those of :class:`fastctc.crnn.preprocess.Prepared`, or empty if they were not measured.
+    """
 
     images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    contrasts: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,10 +66,11 @@ class Samples:
             [self.images[i] for i in indices],
             [self.texts[i] for i in indices],
             [self.names[i] for i in indices],
+            [self.contrasts[i] for i in indices] if self.contrasts else [],
         )
 
 
-_Collected = tuple[npt.NDArray[np.uint8] | str, str]  # the image or why there is none, and the text
+_Collected = tuple[Prepared | str, str]  # the image or why there is none, and the text
 
 
 def collect(
@@ -100,7 +105,8 @@ def collect(
             if isinstance(image, str):
                 problems.append(Problem(name(index), image))
                 continue
-            samples.images.append(image)
+            samples.images.append(image.pixels)
+            samples.contrasts.append(image.contrast)
             samples.texts.append(text)
             samples.names.append(name(index))
         on_progress(len(chunk))
@@ -161,7 +167,7 @@ def file_name(index: int) -> str:
 def _read_one(source: Source, preprocess: PreprocessConfig, index: int) -> _Collected:
     image, text = source(index)
     try:
-        return load_grey(image, preprocess), text
+        return prepare(image, preprocess), text
     except ImageError as error:
         return str(error), text
 

@@ -55,12 +55,13 @@ class Explanation:
         )
 
 
-def explain(recognizer: Recognizer, image: ImageLike) -> Explanation:
+def explain(recognizer: Recognizer, image: ImageLike, reading: Reading | None = None) -> Explanation:
     """Reads one image and aligns what was read with it.
 
     Args:
         recognizer: a trained model.
         image: a path, encoded bytes, a PIL image or a uint8 array.
+        reading: what was read from it already; None: it is read greedily.
 
     Returns:
         The reading with its alignment.
@@ -69,7 +70,8 @@ def explain(recognizer: Recognizer, image: ImageLike) -> Explanation:
         ImageError: the image cannot be read.
     """
     grey = load_grey(image, recognizer.checkpoint.preprocess)
-    (reading,) = recognizer.read([image])
+    if reading is None:
+        (reading,) = recognizer.read([image])
     log_probs, lengths = infer(recognizer.model, [grey], recognizer.checkpoint.preprocess, recognizer.device)
     alphabet = recognizer.alphabet
     target = lengths.new_tensor([alphabet.encode(reading.text)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +13,12 @@ import torch
 from torch import Tensor
 
 from fastctc.crnn.checkpoint import Checkpoint, load_checkpoint
+from fastctc.crnn.constraint import Constraint
+from fastctc.crnn.decoding import Decoder, Hypothesis
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.preprocess import ImageError, ImageLike, PreprocessConfig, load_grey, normalize, pad_batch
-from fastctc.decode import greedy_decode
-from fastctc.loss import ctc_loss
-from fastctc.text import Alphabet
 
 SHIPPED_CHECKPOINT = Path(__file__).with_name("formula.safetensors")
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One possible text with its natural-log probability given the image, summed over all alignments."""
-
-    text: str
-    log_prob: float
 
 
 @dataclass(frozen=True)
@@ -69,29 +61,57 @@ class Recognizer:
         """A recogniser from a checkpoint file; None: the checkpoint that ships with the package."""
         return cls(load_checkpoint(SHIPPED_CHECKPOINT if path is None else path), device)
 
-    def read(self, images: Iterable[ImageLike], batch_size: int = 64) -> list[Reading]:
+    def read(
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int = 64,
+        *,
+        beam_size: int | None = None,
+        nbest: int = 1,
+        constraint: Constraint | None = None,
+    ) -> list[Reading]:
         """Reads images of any kind and size, in the order given.
 
         Args:
             images: paths, encoded bytes, PIL images or uint8 arrays.
             batch_size: images that go through the model together; no influence on the result.
+            beam_size: prefixes in the beam of :func:`fastctc.beam_search`; None: greedy decoding, or 20 with a
+                constraint.
+            nbest: hypotheses an image, at most ``beam_size``, or 1 without one.
+            constraint: what texts are allowed, as :class:`fastctc.crnn.constraint.FormulaConstraint`; None: all.
 
         Returns:
             One reading an image; an image that cannot be read gives one with ``error`` set.
+
+        Raises:
+            ValueError: ``batch_size``, ``beam_size`` or ``nbest`` out of range, or a constraint with no text made
+                of the model's characters.
         """
-        return list(self.read_stream(images, batch_size))
+        return list(
+            self.read_stream(images, batch_size, beam_size=beam_size, nbest=nbest, constraint=constraint)
+        )
 
-    def read_stream(self, images: Iterable[ImageLike], batch_size: int = 64) -> Iterator[Reading]:
+    def read_stream(
+        self,
+        images: Iterable[ImageLike],
+        batch_size: int = 64,
+        *,
+        beam_size: int | None = None,
+        nbest: int = 1,
+        constraint: Constraint | None = None,
+    ) -> Iterator[Reading]:
         """As ``read``, yielding batch after batch: only one batch of images is in memory."""
-        chunk: list[ImageLike] = []
-        for image in images:
-            chunk.append(image)
-            if len(chunk) == batch_size:
-                yield from self._read_chunk(chunk)
-                chunk = []
-        yield from self._read_chunk(chunk)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        decoder = Decoder(self.alphabet, beam_size=beam_size, nbest=nbest, constraint=constraint)
+        chunks = iter(images)
+        return (
+            reading
+            for chunk in iter(lambda: list(islice(chunks, batch_size)), [])
+            for reading in self._read_chunk(chunk, decoder)
+        )
 
-    def _read_chunk(self, images: Sequence[ImageLike]) -> list[Reading]:
+    def _read_chunk(self, images: Sequence[ImageLike], decoder: Decoder) -> list[Reading]:
         readings: list[Reading | None] = []
         greys = []
         for image in images:
@@ -100,19 +120,21 @@ class Recognizer:
                 readings.append(None)
             except ImageError as error:
                 readings.append(Reading("", float("-inf"), error=str(error)))
-        read = iter(self._read_greys(greys))
+        read = iter(self._read_greys(greys, decoder))
         return [next(read) if reading is None else reading for reading in readings]
 
-    def _read_greys(self, greys: list[npt.NDArray[np.uint8]]) -> list[Reading]:
-        """Readings of preprocessed images: the greedy hypothesis with its exact probability."""
+    def _read_greys(self, greys: list[npt.NDArray[np.uint8]], decoder: Decoder) -> list[Reading]:
+        """Readings of preprocessed images."""
         if not greys:
             return []
         log_probs, lengths = infer(self.model, greys, self.checkpoint.preprocess, self.device)
-        readings = []
-        for hypotheses in greedy_hypotheses(log_probs, lengths, self.alphabet):
-            best = hypotheses[0]
-            readings.append(Reading(best.text, best.log_prob, hypotheses))
-        return readings
+        return [_reading(hypotheses) for hypotheses in decoder(log_probs, lengths)]
+
+
+def _reading(hypotheses: list[Hypothesis]) -> Reading:
+    if not hypotheses:
+        return Reading("", float("-inf"), error="no allowed text has a probability above 0")
+    return Reading(hypotheses[0].text, hypotheses[0].log_prob, hypotheses)
 
 
 def infer(
@@ -127,30 +149,3 @@ def infer(
         images = normalize(pixels.to(device), widths.to(device), preprocess)
         log_probs, lengths = model(images.contiguous(memory_format=torch.channels_last), widths.to(device))
     return log_probs, lengths
-
-
-def greedy_texts(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list[str]:
-    """The text of the most probable path of each image."""
-    return [alphabet.decode(row) for row in greedy_decode(log_probs, lengths, blank=alphabet.blank).to_list()]
-
-
-def greedy_hypotheses(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list[list[Hypothesis]]:
-    """For each image a list of one: the greedy text, scored over all its alignments rather than the best one.
-
-    Args:
-        log_probs: (N, T, C).
-        lengths: (N,) frames of each image.
-        alphabet: characters and blank.
-
-    Returns:
-        N lists of hypotheses.
-    """
-    decoded = greedy_decode(log_probs, lengths, blank=alphabet.blank)
-    targets = decoded.tokens.clamp_min(
-        0 if alphabet.blank else 1
-    )  # the padding must be a class, but is not used
-    losses = ctc_loss(
-        log_probs.transpose(0, 1), targets, lengths, decoded.lengths, blank=alphabet.blank, reduction="none"
-    )
-    texts = [alphabet.decode(row) for row in decoded.to_list()]
-    return [[Hypothesis(text, -loss)] for text, loss in zip(texts, losses.tolist(), strict=True)]

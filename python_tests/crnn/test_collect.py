@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastctc.crnn.collect import collect, default_workers, write_folder
+from fastctc.crnn.collect import Samples, collect, default_workers, write_folder
 from fastctc.crnn.preprocess import PreprocessConfig
 from fastctc.crnn.readers import FolderSource, LabelError
 
@@ -35,6 +35,10 @@ def test_workers_keep_the_order(tmp_path):
     two, same_problems = collect(source, range(150), PreprocessConfig(), workers=2, name=source.name)
     assert one.names == two.names and one.texts == two.texts and one.fingerprint() == two.fingerprint()
     assert problems == same_problems and len(one) == 149
+    assert one.contrasts == two.contrasts and len(one.contrasts) == 149
+    assert one.contrasts[:100] == pytest.approx([np.sqrt((w - 1) / w**2) for w in [40, 41, 42, 43, 44] * 20])
+    assert one.subset([3, 1]).contrasts == [one.contrasts[3], one.contrasts[1]]
+    assert Samples(one.images[:2], one.texts[:2], one.names[:2]).subset([1]).contrasts == []
     assert str(problems[0]).startswith("000100.png: not a readable image")
     assert default_workers() >= 0
 

@@ -8,10 +8,11 @@ from PIL import Image
 
 from fastctc.crnn.checkpoint import Checkpoint, save_checkpoint
 from fastctc.crnn.collect import Samples
+from fastctc.crnn.decoding import greedy_hypotheses, greedy_texts
 from fastctc.crnn.evaluate import Evaluation, edit_distance, evaluate
 from fastctc.crnn.model import CRNN, CRNNConfig
 from fastctc.crnn.preprocess import PreprocessConfig, load_grey
-from fastctc.crnn.recognize import Recognizer, greedy_hypotheses, greedy_texts, infer
+from fastctc.crnn.recognize import Recognizer, infer
 from fastctc.text import Alphabet
 
 

@@ -1,0 +1,64 @@
+"""Score every formula there is against one image, by one call of the loss.
+
+No search: each of the 27,000 expressions of fastctc.crnn.formulas, without and with its value, gets its exact CTC
+probability. Equations that do not hold are not among them.
+
+    python examples/score_all_formulas.py formula.png
+    python examples/score_all_formulas.py formula.png --top 3 --checkpoint runs/a/model.safetensors
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+import fastctc
+from fastctc.crnn import Recognizer
+from fastctc.crnn.formulas import all_expressions, evaluate
+from fastctc.crnn.preprocess import load_grey
+from fastctc.crnn.recognize import infer
+
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+)
+parser.add_argument("image", type=Path)
+parser.add_argument("--top", type=int, default=10, help="formulas to print (default: %(default)s)")
+parser.add_argument("--checkpoint", type=Path, help="model to read with (default: the one in the package)")
+
+
+def main(image: Path, top: int, checkpoint: Path | None) -> None:
+    """Prints the most probable formulas, their probabilities normalised over all formulas."""
+    recognizer = Recognizer.from_checkpoint(checkpoint)
+    preprocess, alphabet = recognizer.checkpoint.preprocess, recognizer.alphabet
+    log_probs, frames = infer(recognizer.model, [load_grey(image, preprocess)], preprocess)
+
+    expressions = all_expressions()
+    formulas = expressions + [f"{expression}={evaluate(expression)}" for expression in expressions]
+    targets = torch.tensor([token for formula in formulas for token in alphabet.encode(formula)])
+    lengths = torch.tensor([len(formula) for formula in formulas])
+
+    began = time.perf_counter()
+    losses = fastctc.ctc_loss(
+        log_probs.transpose(0, 1).expand(
+            -1, len(formulas), -1
+        ),  # every formula sees the same frames: no copy
+        targets,
+        frames.expand(len(formulas)),
+        lengths,
+        blank=alphabet.blank,
+        reduction="none",
+    )
+    seconds = time.perf_counter() - began
+    if torch.isinf(losses).all():
+        raise SystemExit(f"{image}: {int(frames)} frames are too few for any formula")
+
+    probabilities = (-losses.double()).softmax(0)  # of a formula, given that it is one of them
+    best = probabilities.topk(min(max(top, 1), len(formulas)))
+    for probability, index in zip(best.values.tolist(), best.indices.tolist()):
+        print(f"{formulas[index]:12}  probability {probability:.6f}  log-probability {-losses[index]:.3f}")
+    print(f"{len(formulas)} formulas scored in {1000 * seconds:.0f} ms")
+
+
+if __name__ == "__main__":
+    main(**vars(parser.parse_args()))
