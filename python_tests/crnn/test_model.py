@@ -4,12 +4,12 @@ from torch import nn
 
 from fastctc.cli import options
 from fastctc.crnn.batches import Batch
+from fastctc.crnn.decoding import greedy_texts
 from fastctc.crnn.model import ARCHITECTURES, CRNN, CRNNConfig, MaskedBatchNorm
 from fastctc.crnn.optimize import training_step
 from fastctc.crnn.optimizers import make_optimizer
 from fastctc.crnn.preprocess import PreprocessConfig, normalize
 from fastctc.crnn.recipe import TrainConfig, model_config, settled
-from fastctc.crnn.recognize import greedy_texts
 from fastctc.text import Alphabet
 
 SMALL = {
