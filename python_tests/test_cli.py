@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 import subprocess
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fastctc import cli
+from fastctc.crnn.formulas import holds, is_formula
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +110,51 @@ def test_bad_images_are_reported_skipped_and_counted(run_folder, model, tmp_path
 def test_evaluate(run_folder, model, capsys):
     assert cli.main(["evaluate", model, str(run_folder / "data"), "--mistakes", "2"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("exact match 0.00% (0 of 12), character error rate") and len(out) == 3
+    assert out[0].startswith("exact match 0.00% (0 of 12), character error rate") and len(out) == 6
+    assert [line.partition(":")[0] for line in out[1:4]] == ["by kind", "by length", "by contrast"]
     assert (
         cli.main(["evaluate", model, "--count", "3", "--look", "default", "--json", "--mistakes", "1"]) == 0
     )
     figures = json.loads(capsys.readouterr().out)
     assert figures["count"] == 3 and figures["exact_match"] == 0 and len(figures["mistakes"]) == 1
+
+
+def test_evaluate_writes_a_report(run_folder, model, tmp_path, capsys):
+    command = ["evaluate", model, str(run_folder / "data"), "--report", str(tmp_path / "report")]
+    assert cli.main(command) == 0
+    page = tmp_path / "report" / "report.html"
+    assert capsys.readouterr().out.splitlines()[-1] == f"report {page}"
+    assert {path.name for path in page.parent.iterdir()} == {
+        "report.html", "confusion.png", "accuracy.png", "worst.png"
+    }  # fmt: skip
+    (tmp_path / "file").touch()
+    assert cli.main([*command[:-1], str(tmp_path / "file")]) == 2
+
+
+def test_reading_with_a_beam_and_a_constraint(run_folder, capsys):
+    image = str(run_folder / "data" / "000000.png")
+    assert cli.main(["read", image, "--beam-size", "8", "--nbest", "3"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 3 and {path for path, _, _ in lines} == {image}
+    assert sorted(lines, key=lambda line: -float(line[2])) == lines
+    assert cli.main(["read", image, "--constraint", "formula", "--json", "--nbest", "2"]) == 0
+    reading = json.loads(capsys.readouterr().out)
+    texts = [hypothesis["text"] for hypothesis in reading["nbest"]]
+    assert reading["text"] == texts[0] and len(texts) == 2
+    assert all(holds(text) or (is_formula(text) and "=" not in text) for text in texts)
+    assert cli.main(["read", image, "--nbest", "2"]) == 2
+    assert "nbest is 2, but greedy decoding has one hypothesis" in capsys.readouterr().err
+
+
+def test_evaluating_under_a_constraint(capsys):
+    command = ["evaluate", "shipped", "--count", "60", "--json"]
+    found = {}
+    for value, constraint in itertools.product(("right", "wrong"), ([], ["--constraint", "formula"])):
+        options = ["--value", value, "--count", "60" if value == "right" else "5", *constraint]
+        assert cli.main([*command, *options]) == 0
+        found[value, bool(constraint)] = json.loads(capsys.readouterr().out)["exact_match"]
+    assert found["right", True] == 1 and found["wrong", True] == 0
+    assert found["right", False] > 0.9 and found["wrong", False] > 0.5
 
 
 def test_evaluate_counts_what_it_cannot_read(run_folder, model, tmp_path, capsys):

@@ -5,7 +5,17 @@ import importlib
 
 import pytest
 
-MODULES = ["alignment", "build", "decode", "loss", "streaming", "text"]
+MODULES = [
+    "alignment",
+    "build",
+    "decode",
+    "loss",
+    "streaming",
+    "text",
+    "crnn.constraint",
+    "crnn.evaluate",
+    "crnn.formulas",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

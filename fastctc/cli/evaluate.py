@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     if arguments.report:
         check_matplotlib()
+        arguments.report.mkdir(parents=True, exist_ok=True)  # or says that it cannot, before the reading
     name = SHIPPED_CHECKPOINT if arguments.checkpoint == "shipped" else arguments.checkpoint
     checkpoint = load_checkpoint(name)
     if arguments.folder is not None:
@@ -106,8 +108,12 @@ def _print_evaluation(result: Evaluation, unreadable: int, arguments: argparse.N
     mistakes = result.mistakes[: arguments.mistakes]
     if arguments.json:
         listed = [
-            {"name": one.name, "text": one.right, "read": one.read, "score": one.score} for one in mistakes
-        ]
+            {
+                "name": one.name, "text": one.right, "read": one.read,
+                "score": one.score if math.isfinite(one.score) else None,
+            }
+            for one in mistakes
+        ]  # fmt: skip
         print(json.dumps(result.figures() | {"unreadable": unreadable, "mistakes": listed}))
         return
     print(result.summary())
@@ -119,7 +125,7 @@ def _print_evaluation(result: Evaluation, unreadable: int, arguments: argparse.N
     for name, shares in groups.items():
         if shares:
             parts = [
-                f"{key} {100 * share.exact_match:.1f}% of {share.count}" for key, share in shares.items()
+                f"{key} {100 * share.exact_match:.2f}% of {share.count}" for key, share in shares.items()
             ]
             print(f"by {name}: {', '.join(parts)}")
     for one in mistakes:

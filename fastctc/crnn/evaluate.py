@@ -167,7 +167,7 @@ class Evaluation:
             "by_kind": [{"kind": kind} | asdict(share) for kind, share in self.by_kind().items()],
             "by_length": [{"length": length} | asdict(share) for length, share in self.by_length().items()],
             "by_contrast": [
-                {"from": low, "to": low + 1 / CONTRAST_BINS} | asdict(share)
+                {"from": low, "to": (round(low * CONTRAST_BINS) + 1) / CONTRAST_BINS} | asdict(share)
                 for low, share in self.by_contrast().items()
             ],
             "confusion": [

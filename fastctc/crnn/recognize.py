@@ -79,6 +79,7 @@ class Recognizer:
                 constraint.
             nbest: hypotheses an image, at most ``beam_size``, or 1 without one.
             constraint: what texts are allowed, as :class:`fastctc.crnn.constraint.FormulaConstraint`; None: all.
+                Of its n-best only the first is sure to be the most probable of all that are allowed.
 
         Returns:
             One reading an image; an image that cannot be read gives one with ``error`` set.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
+import numpy.typing as npt
 
 from fastctc.crnn.checkpoint import write_atomically
 from fastctc.crnn.collect import Samples
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 40
 SHEET = (10, 3)  # rows and columns of the sheet of the worst samples
+LONGEST = 30  # characters of a text on that sheet
 WRONG = COLOURS[1]
 KINDS = {"bare": "no value", "holds": "equation\nholds", "wrong": "wrong\nequation"}
 
@@ -74,7 +76,7 @@ def _in_style(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure
 
     @wraps(draw)
     def styled(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
-        with _matplotlib().rc_context(STYLE):
+        with _matplotlib().rc_context({**STYLE, "text.parse_math": False}):
             return draw(*args, **kwargs)
 
     return styled
@@ -148,7 +150,7 @@ def plot_accuracy(evaluation: Evaluation) -> Figure:
     ]
     if not panels:
         return _figure(4, 3)
-    widths = [1.2 + 0.5 * len(shares) for _, shares in panels]
+    widths = [min(10.0, 1.2 + 0.5 * len(shares)) for _, shares in panels]
     figure = _figure(max(7.0, 0.8 + sum(widths)), 3.2)
     grid: Any = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=widths)
     for axes, (name, shares) in zip(grid[0], panels, strict=True):
@@ -182,11 +184,12 @@ def plot_worst(evaluation: Evaluation, samples: Samples) -> Figure:
     worst = evaluation.worst()[: rows * columns]
     rows = max(1, math.ceil(len(worst) / columns))
     figure = _figure(3.6 * columns, 0.5 + 0.85 * rows)
-    grid: Any = figure.subplots(rows, columns, squeeze=False)
+    grid: Any = figure.subplots(rows, 2 * columns, squeeze=False, width_ratios=[2.0, 1.5] * columns)
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, index in zip(grid.flat, worst, strict=False):
-        _draw_sample(axes, samples.images[index], evaluation.outcomes[index])
+    for (image, texts), index in zip(grid.reshape(-1, 2), worst, strict=False):
+        _draw_image(image, samples.images[index])
+        _draw_texts(texts, evaluation.outcomes[index])
     mistakes = len(evaluation.mistakes)
     shown = f"The worst {len(worst)} of {mistakes}" if mistakes > len(worst) else f"All {mistakes}"
     heading = f"{shown} samples not read exactly" if mistakes else "All samples were read exactly"
@@ -229,31 +232,32 @@ def _draw_shares(axes: Axes, shares: dict[Any, Share], overall: float) -> None:
         )  # fmt: skip
 
 
-def _draw_sample(axes: Axes, image: Any, outcome: Outcome) -> None:
-    """An image with its right text above and what was read below, what differs in colour."""
+def _draw_image(axes: Axes, image: npt.NDArray[np.uint8]) -> None:
     height, width = image.shape
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect="equal")
-    room = max(width, round(3.4 * height))
-    axes.set_xlim(-2, room + 1.9 * height)
+    axes.set_anchor("W")
+    axes.set_xlim(-2, max(width, 3 * height) + 2)  # narrow images are not drawn larger than others
     axes.set_ylim(height + 2, -2)
     axes.plot([0, width, width, 0, 0], [0, 0, height, height, 0], color=FAINT, lw=0.8)
+
+
+def _draw_texts(axes: Axes, outcome: Outcome) -> None:
+    """The right text, below it what was read, what differs in colour; of long texts where they differ first."""
     pairs = edit_alignment(outcome.right, outcome.read)
-    longest = max(12, len(pairs))
-    step = 1.85 * height / longest
-    size = min(10.0, 130 / longest)
-    left = width + 0.15 * height
-    for y, of_line in ((0.22, 0), (0.52, 1)):
-        for k, pair in enumerate(pairs):
+    first = next((k for k, (right, read) in enumerate(pairs) if right != read), 0)
+    begin = max(0, min(first - LONGEST // 2, len(pairs) - LONGEST))
+    shown = pairs[begin : begin + LONGEST]
+    step = 1 / max(14, len(shown))
+    for y, of_line in ((0.86, 0), (0.56, 1)):
+        for k, pair in enumerate(shown):
             same = pair[0] == pair[1]
             axes.text(
-                left + k * step, y * height, _visible(pair[of_line]) or "·", va="center", family="monospace",
-                fontsize=size, color=INK if same or of_line == 0 else WRONG,
+                k * step, y, _visible(pair[of_line]) or "·", va="center", family="monospace",
+                fontsize=140 * step, color=INK if same or of_line == 0 else WRONG,
                 weight="normal" if same else "bold",
             )  # fmt: skip
-    name = outcome.name if len(outcome.name) < 22 else f"…{outcome.name[-20:]}"
-    axes.text(
-        left, 0.84 * height, f"{_percent(outcome.score)} sure\n{name}", va="center", fontsize=6, color=BLANK
-    )
+    name = outcome.name if len(outcome.name) <= 30 else f"…{outcome.name[-29:]}"
+    axes.text(0, 0.18, f"{_percent(outcome.score)} sure\n{name}", va="center", fontsize=6, color=BLANK)
 
 
 def _percent(score: float) -> str:
@@ -318,7 +322,7 @@ def _order(character: str) -> tuple[int, str]:
 
 
 def _visible(character: str) -> str:
-    return {" ": "␣", "$": r"\$"}.get(character, character)
+    return "␣" if character == " " else character
 
 
 def _cell(i: int) -> Any:

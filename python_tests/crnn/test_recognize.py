@@ -7,9 +7,7 @@ import torch
 from PIL import Image
 
 from fastctc.crnn.checkpoint import Checkpoint, save_checkpoint
-from fastctc.crnn.collect import Samples
 from fastctc.crnn.decoding import greedy_hypotheses, greedy_texts
-from fastctc.crnn.evaluate import Evaluation, edit_distance, evaluate
 from fastctc.crnn.model import CRNN, CRNNConfig
 from fastctc.crnn.preprocess import PreprocessConfig, load_grey
 from fastctc.crnn.recognize import Recognizer, infer
@@ -73,30 +71,26 @@ def test_from_checkpoint(recognizer, tmp_path):
     assert loaded.read(image)[0].score == pytest.approx(recognizer.read(image)[0].score, abs=0.1)
 
 
-def test_edit_distance():
-    assert [edit_distance(a, b) for a, b in [("", ""), ("abc", ""), ("", "ab"), ("abc", "abc")]] == [
-        0,
-        3,
-        2,
-        0,
-    ]
-    assert [edit_distance(a, b) for a, b in [("kitten", "sitting"), ("1+2", "1-2"), ("12", "21")]] == [
-        3,
-        1,
-        2,
-    ]
+def test_beam_search_finds_at_least_as_much_and_more_of_it(recognizer):
+    images = pictures([96, 20, 64])
+    greedy = recognizer.read(images)
+    found = recognizer.read(images, beam_size=16, nbest=4)
+    for one, other in zip(greedy, found, strict=True):
+        assert other.score >= one.score - 1e-4
+        assert len(other.nbest) == 4 and other.nbest[0].text == other.text
+        assert [h.log_prob for h in other.nbest] == sorted((h.log_prob for h in other.nbest), reverse=True)
+        assert len({h.text for h in other.nbest}) == 4
+        assert sum(math.exp(h.log_prob) for h in other.nbest) <= 1 + 1e-4
+    assert recognizer.read(images, 1, beam_size=16)[1].text == found[1].text
 
 
-def test_evaluation_counts(recognizer):
-    images = [load_grey(image, PreprocessConfig()) for image in pictures([60, 40, 33])]
-    texts = [reading.text for reading in recognizer.read(images)]
-    samples = Samples(images, [texts[0], texts[1] + "a", texts[2]], ["x", "y", "z"])
-    recognizer.model.train()
-    result = evaluate(recognizer.model, samples, recognizer.alphabet, PreprocessConfig(), batch_size=2)
-    assert recognizer.model.training
-    recognizer.model.eval()
-    assert (result.count, result.correct, result.edits) == (3, 2, 1)
-    assert result.mistakes == [("y", texts[1] + "a", texts[1])]
-    assert result.characters == sum(map(len, samples.texts))
-    assert "exact match 66.67% (2 of 3)" in result.summary()
-    assert Evaluation().exact_match == 0
+def test_options_out_of_range(recognizer):
+    for options, message in [
+        ({"nbest": 2}, "nbest is 2, but greedy decoding has one hypothesis"),
+        ({"nbest": 0}, "nbest is 0, expected 1 to beam_size, which is 1"),
+        ({"nbest": 9, "beam_size": 8}, "nbest is 9, expected 1 to beam_size, which is 8"),
+        ({"beam_size": 0}, "beam_size is 0, expected at least 1"),
+        ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            recognizer.read_stream([], **options)

@@ -1,0 +1,36 @@
+"""The examples that are quick enough run as a reader would run them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastctc.crnn.drawing import FormulaSource
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def test_score_all_formulas(tmp_path):
+    image, text = FormulaSource(look="default", renderer="captcha", seed=4, value="right")(0)
+    image.save(tmp_path / "formula.png")
+    done = run(str(EXAMPLES / "score_all_formulas.py"), str(tmp_path / "formula.png"), "--top", "4")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) == 5, done.stderr
+    assert lines[0].split()[0] == text and lines[-1].startswith("54000 formulas scored in ")
+    probabilities = [float(line.split()[2]) for line in lines[:4]]
+    assert probabilities == sorted(probabilities, reverse=True) and 0.5 < sum(probabilities) <= 1
+
+
+@pytest.mark.parametrize("name", ["score_all_formulas"])
+def test_help_shows_how(name):
+    done = run(str(EXAMPLES / f"{name}.py"), "--help")
+    assert done.returncode == 0 and f"python examples/{name}.py formula.png" in done.stdout
