@@ -18,7 +18,7 @@ from fastctc.crnn.recipe import TrainConfig, model_config, settled
 from fastctc.crnn.training_data import formula_source
 from fastctc.text import Alphabet
 
-STEPS, SECONDS, IMAGES = 400, 50.0, 16  # at most
+STEPS, SECONDS, IMAGES = 400, 50.0, 8  # at most
 SMALL_LOSS = 0.05  # nats a character
 ALL_BLANK = 0.98  # blank rate from which nothing is read
 
@@ -62,9 +62,11 @@ class Overfit:
             reason = "loss or gradient is not finite: lower --max-lr, or use --precision fp32"
         elif self.blank_rate > ALL_BLANK:
             reason = (
-                "every frame is read as blank, the plateau at which training with CTC begins, and it was not"
-                " left: try another --max-lr; a network without batch normalisation, or a large one, needs longer"
+                "every frame is read as blank, the plateau on which training with CTC begins, and it was not left:"
+                " try another --max-lr"
             )
+        elif self.steps < STEPS:
+            reason = "the time ran out: a smaller --batch-size, more --threads or a smaller network may do"
         elif self.loss < SMALL_LOSS:
             reason = "the loss is small, yet not all is read: labels may be wrong, or images the same"
         else:
@@ -79,7 +81,7 @@ def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Ove
     works against learning by heart is off: random changes of the images, dropout, weight decay and averaging.
 
     Args:
-        config: the recipe. At most 16 images are used.
+        config: the recipe. At most 8 images are used.
         show_progress: a progress bar on stderr, if that is a terminal.
 
     Returns:
