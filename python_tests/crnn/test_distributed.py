@@ -37,7 +37,7 @@ if __name__ == "__main__":
     data, out, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
     config = TrainConfig(
         data=data, steps=2000, batch_size=16, height=32, channels=8, hidden=16, threads=1, precision="fp32",
-        max_lr=1e-3, ema=0.9, log_every=1, eval_every=20, save_every=5,
+        max_lr=3e-4, ema=0.9, log_every=1, eval_every=20, save_every=5,
     )
     try:
         train(config, out, resume=True, show_progress=False, should_stop=should_stop)
