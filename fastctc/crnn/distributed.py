@@ -95,7 +95,14 @@ def _end_as_error() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, before)
+
+
+def ignore_end() -> None:
+    """Lets this process, which ends anyway, say its last words; ``torchrun`` grants it 30 seconds."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def is_shared() -> bool:

@@ -130,6 +130,7 @@ def train(
         except RuntimeError as error:
             if isinstance(error, TrainError) or not distributed.is_shared():
                 raise
+            distributed.ignore_end()
             raise TrainError(_broken_off(out, error)) from error
         finally:
             torch.set_num_threads(threads_before)
