@@ -218,10 +218,10 @@ def test_resuming_a_finished_run_says_its_accuracy_again(run_folder, capsys):
 
 
 def test_demo_trains_and_reads_five_images(tmp_path, capsys, monkeypatch):
-    from fastctc.crnn import train
+    from fastctc.crnn import recipe
 
-    quick = train.TrainConfig(images=8, renderer="captcha", steps=1, eval_images=4, batch_size=4, threads=1)
-    monkeypatch.setitem(train.PRESETS, "quick", quick)
+    quick = recipe.TrainConfig(images=8, renderer="captcha", steps=1, eval_images=4, batch_size=4, threads=1)
+    monkeypatch.setitem(recipe.PRESETS, "quick", quick)
     assert cli.main(["demo", str(tmp_path)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"checkpoint {tmp_path / 'model.safetensors'}"

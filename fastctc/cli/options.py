@@ -146,9 +146,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     if parser.prog.endswith("demo"):
         parser.add_argument("out", metavar="DIR", type=Path, help="where model, state, log and examples go")
     else:
-        parser.add_argument(
-            "--out", metavar="DIR", type=Path, required=True, help="where model, state and log go"
-        )
+        parser.add_argument("--out", metavar="DIR", type=Path, help="where model, state, log and curve go")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR, exactly where it was saved"
     )
@@ -161,5 +159,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads", type=positive_int, default=suppress, help="threads of torch (default: its choice)"
+    )
+    parser.add_argument(
+        "--cache", metavar="DIR", type=Path,
+        help="keep the preprocessed images here: a second run neither draws nor reads them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write logs for TensorBoard into DIR/tensorboard"
     )
     add_workers(parser)

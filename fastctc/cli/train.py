@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ from fastctc.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fastctc.crnn.train import TrainConfig, TrainResult
+    from fastctc.crnn.recipe import TrainConfig
+    from fastctc.crnn.train import TrainResult
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def add_train(commands: Any) -> None:
             "train --out runs/exact --steps 2000 --images 20000 --seed 3 --threads 2",
             "train --out runs/scans --data data/scans --median 3 --rotate 3 --noise 8",
             "train --out runs/shipped --preset shipped --threads 2",
+            "train --data data/mine --overfit-one-batch",
         ],
         _train,
     )  # fmt: skip
@@ -42,6 +45,12 @@ def add_train(commands: Any) -> None:
         "--preset", choices=("quick", "shipped"), default="quick",
         help="recipe the other options change: quick takes 9 minutes on 2 CPU cores; shipped made the"
         " checkpoint in the package (default: %(default)s)",
+    )  # fmt: skip
+    parser.set_defaults(usage_error=parser.error)
+    parser.add_argument(
+        "--overfit-one-batch", action="store_true",
+        help="only check that the set-up can learn one batch by heart, in less than a minute; writes nothing,"
+        " exit status 1 if it cannot",
     )  # fmt: skip
     add_run_options(parser)
 
@@ -68,32 +77,63 @@ def add_train(commands: Any) -> None:
     option("--optimizer", choices=("adamw", "muon"), help="muon needs half the steps")
     option("--max-lr", type=positive_float, help="peak of the learning rate")
     option(
+        "--ema", type=float, metavar="SHARE",
+        help="keep a moving average of the weights, of which a step keeps this share, as 0.999 (default: 0, off)",
+    )  # fmt: skip
+    option(
         "--precision", choices=("auto", "bf16", "fp32"), help="auto: bf16 where the processor multiplies it"
     )
     option("--device", help="cpu or cuda")
     option("--eval-images", type=positive_int, help="unseen images to measure accuracy on")
     option("--eval-every", type=positive_int, help="steps between evaluations")
     option("--save-every", type=positive_int, help="steps between saves")
+    option("--log-every", type=positive_int, help="steps between lines of log.jsonl")
     add_preprocess_options(parser)
     add_augment_options(parser)
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    if arguments.overfit_one_batch:
+        return _overfit(arguments)
+    if arguments.out is None:
+        arguments.usage_error("the following arguments are required: --out")
     result = run_training(arguments, arguments.preset)
-    print(f"checkpoint {result.checkpoint}")
-    print(f"unseen images: {result.evaluation.summary()}")
+    if _is_first():
+        print(f"checkpoint {result.checkpoint}")
+        print(f"unseen images: {result.evaluation.summary()}")
     return 0
+
+
+def _overfit(arguments: argparse.Namespace) -> int:
+    from fastctc.crnn.overfit import overfit_one_batch
+
+    outcome = overfit_one_batch(_recipe(arguments.preset, _given(arguments)))
+    print(outcome.summary())
+    return 0 if outcome.succeeded else 1
+
+
+def _is_first() -> bool:
+    """Whether this process speaks: of several that torchrun started, the first."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given and are settings of a recipe."""
+    from fastctc.crnn.recipe import TrainConfig
+
+    names = TrainConfig.__dataclass_fields__
+    return {name: value for name, value in vars(arguments).items() if name in names}
 
 
 def run_training(arguments: argparse.Namespace, preset: str) -> TrainResult:
     """Trains with a preset and the options that were given, from the start or resumed."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from fastctc.crnn.train import TrainConfig, saved_config, train
+    from fastctc.crnn.train import saved_config, train
 
-    given = {
-        name: value for name, value in vars(arguments).items() if name in TrainConfig.__dataclass_fields__
-    }
+    if not _is_first():
+        logging.getLogger("fastctc").setLevel(logging.ERROR)
+    given = _given(arguments)
     saved = saved_config(arguments.out) if arguments.resume else None
     if saved is not None:
         for name, value in given.items():
@@ -107,7 +147,10 @@ def run_training(arguments: argparse.Namespace, preset: str) -> TrainResult:
             log.info("nothing to resume in %s: starting", arguments.out)
     try:
         with logging_redirect_tqdm():
-            result = train(config, arguments.out, resume=arguments.resume, workers=arguments.workers)
+            result = train(
+                config, arguments.out, resume=arguments.resume, workers=arguments.workers,
+                cache=arguments.cache, tensorboard=arguments.tensorboard,
+            )  # fmt: skip
     except KeyboardInterrupt:
         log.info("stopped; go on with the same command and --resume")
         raise
@@ -118,7 +161,7 @@ def run_training(arguments: argparse.Namespace, preset: str) -> TrainResult:
 
 def _recipe(preset: str, given: dict[str, Any]) -> TrainConfig:
     """A preset changed by options; a budget given one way replaces one preset in another."""
-    from fastctc.crnn.train import PRESETS
+    from fastctc.crnn.recipe import PRESETS
 
     base: dict[str, Any] = {}
     if "steps" in given and "minutes" not in given:

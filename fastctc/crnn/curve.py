@@ -59,6 +59,7 @@ def plot_curve(lines: Lines, title: str = "") -> Figure:
         for axes in (loss, share, rate):
             axes.grid(color=FAINT, lw=0.6)
             axes.set_axisbelow(True)
+        figure.align_ylabels()
     return figure
 
 
@@ -77,15 +78,22 @@ def _shares(axes: Axes, lines: Lines) -> None:
     steps, exact = _series(lines, "exact_match")
     if steps:
         axes.plot(
-            steps, [100 * v for v in exact], color=COLOURS[2], lw=1.4, marker="o", ms=4, label="exact match"
+            steps,
+            [100 * v for v in exact],
+            color=COLOURS[2],
+            lw=1.4,
+            marker="o",
+            ms=4,
+            clip_on=False,
+            label="exact match",
         )
         axes.annotate(
             f"{100 * exact[-1]:.2f}%", (steps[-1], 100 * exact[-1]), (-4, -6), textcoords="offset points",
             ha="right", va="top", color=INK,
         )  # fmt: skip
-    axes.set_ylabel("%")
+    axes.set_ylabel("share, %")
     axes.set_ylim(-3, 103)
-    axes.legend(frameon=False, loc="center right")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.97), ncols=2, borderpad=0)
 
 
 def _series(lines: Lines, name: str) -> tuple[list[int], list[float]]:

@@ -95,7 +95,14 @@ def _end_as_error() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, before)
+
+
+def ignore_end() -> None:
+    """Lets this process, which ends anyway, say its last words; ``torchrun`` grants it 30 seconds."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def is_shared() -> bool:
@@ -146,11 +153,22 @@ def any_of(flag: bool) -> bool:
     return bool(votes)
 
 
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        summed: Tensor = _Total.apply(*gradients)  # type: ignore[no-untyped-call]
+        return summed
+
+
 def total(values: Tensor) -> Tensor:
     """The sum over the processes; its gradient is summed likewise."""
-    from torch.distributed.nn.functional import all_reduce
-
-    summed: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    summed: Tensor = _Total.apply(values)  # type: ignore[no-untyped-call]
     return summed
 
 

@@ -138,7 +138,7 @@ def _shared_logits(model: CRNN) -> Callable[[Tensor, Tensor], tuple[Tensor, Tens
     """What computes logits such that gradients become means over the processes that share a batch."""
     if not distributed.is_shared():
         return model.logits
-    return nn.parallel.DistributedDataParallel(_Logits(model), broadcast_buffers=False)  # they are equal
+    return nn.parallel.DistributedDataParallel(_Logits(model), forward_sync_buffers=False)  # they stay equal
 
 
 def training_step(

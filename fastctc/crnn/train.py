@@ -122,12 +122,15 @@ def train(
             loader = _loader(out, workers, cache, show_progress)
             number = round_of(config, state["step"] if state else 0)
             data, config = distributed.first_before_others(lambda: loader.load(config, number))
+            for problem in data.problems if distributed.number() == 0 else ():
+                log.warning("left out: %s", problem)
             run = _Run(config, data, number, out, started, loader, device, tensorboard)
             run.restore(state) if state is not None else run.begin()
             return run.finish(run.loop(should_stop))
         except RuntimeError as error:
             if isinstance(error, TrainError) or not distributed.is_shared():
                 raise
+            distributed.ignore_end()
             raise TrainError(_broken_off(out, error)) from error
         finally:
             torch.set_num_threads(threads_before)

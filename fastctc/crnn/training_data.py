@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,8 +16,6 @@ from fastctc.crnn.preprocess import ImageLike, PreprocessConfig
 from fastctc.crnn.readers import FolderSource, Source
 from fastctc.crnn.recipe import TrainConfig, model_config
 from fastctc.text import Alphabet
-
-log = logging.getLogger(__name__)
 
 # Evaluation images of a drawn series start at this index, beyond any training image.
 FIRST_UNSEEN = 1_000_000_000

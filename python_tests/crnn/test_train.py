@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastctc.crnn import training_data
 from fastctc.crnn.batches import BatchMaker
 from fastctc.crnn.checkpoint import load_checkpoint, load_state, save_state
 from fastctc.crnn.collect import collect, write_folder
@@ -18,7 +19,7 @@ from fastctc.crnn.drawing import FormulaSource
 from fastctc.crnn.evaluate import evaluate
 from fastctc.crnn.formulas import CHARACTERS
 from fastctc.crnn.model import CRNN, CRNNConfig
-from fastctc.crnn.optimize import one_cycle, training_step
+from fastctc.crnn.optimize import moving_average, one_cycle, training_step
 from fastctc.crnn.optimizers import make_optimizer
 from fastctc.crnn.preprocess import PreprocessConfig
 from fastctc.crnn.readers import LabelError
@@ -119,11 +120,69 @@ def test_a_step_that_is_not_finite_changes_nothing(folder):
     batch = BatchMaker(samples, ALPHABET, 4).batch(0)
     with torch.no_grad():
         model.classify.bias[0] = float("nan")
-    before = {name: p.clone() for name, p in model.named_parameters()}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     report = training_step(model, optimizer, batch, PreprocessConfig(), ALPHABET, clip=5.0, bf16=False)
     assert report.skipped
-    for name, p in model.named_parameters():
-        torch.testing.assert_close(p, before[name], rtol=0, atol=0, equal_nan=True)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_moving_average_is_one():
+    model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=4, hidden=8))
+    average = moving_average(model, 0.5)
+    bias, mean, expected = model.classify.bias, model.stages[0].norm.running_mean, []
+    for step in range(30):
+        with torch.no_grad():
+            bias.fill_(step), mean.fill_(2 * step)
+        average.update_parameters(model)
+        keep = min(0.5, (1 + step) / (10 + step))
+        expected.append(step if not expected else keep * expected[-1] + (1 - keep) * step)
+        assert average.module.classify.bias[0].item() == pytest.approx(expected[-1], rel=1e-5)
+        averaged = average.module.stages[0].norm.running_mean[0].item()
+        assert averaged == pytest.approx(2 * expected[-1], rel=1e-5)
+    assert expected[-1] == pytest.approx(28, abs=0.01)
+
+
+def test_the_averaged_weights_are_kept(folder, tmp_path):
+    result = train(tiny(folder, ema=0.9), tmp_path, show_progress=False)
+    state = load_state(tmp_path / "state.pt")
+    kept = load_checkpoint(result.checkpoint).model.classify.bias
+    assert torch.equal(kept, state["average"]["module.classify.bias"])
+    assert not torch.equal(kept, state["model"]["classify.bias"])
+
+
+def test_a_second_run_takes_its_images_from_the_cache(folder, tmp_path, monkeypatch):
+    for name in "ab":
+        train(tiny(folder, steps=2), tmp_path / name, cache=tmp_path / "cache", show_progress=False)
+        monkeypatch.setattr(training_data, "collect", None)  # the second neither draws nor reads
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+
+
+def test_without_matplotlib_there_is_no_picture(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with caplog.at_level(logging.INFO):
+        train(tiny(folder, steps=1), tmp_path, show_progress=False)
+    assert "no curve.png: the picture of a run needs matplotlib: pip install fastctc[train]" in caplog.text
+    assert not (tmp_path / "curve.png").exists()
+
+
+def test_a_resumed_runs_log_has_each_step_once(folder, tmp_path):
+    config = tiny(folder, log_every=1, save_every=4)
+    with pytest.raises(TrainError):  # dies two steps after a save
+        train(config, tmp_path, show_progress=False, should_stop=fail_at(6))
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 6
+    train(config, tmp_path, resume=True, show_progress=False)
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == list(range(1, 13))
+
+
+def fail_at(step: int):
+    def should_stop(now: int) -> bool:
+        if now == step:
+            raise TrainError("as if killed")
+        return False
+
+    return should_stop
 
 
 def test_the_seed_decides_everything(folder, tmp_path):
@@ -172,11 +231,12 @@ def test_what_a_run_leaves(folder, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("stop_at", [1, 7, 11])
-def test_stopped_and_resumed_equals_uninterrupted(folder, tmp_path, stop_at):
-    train(tiny(folder), tmp_path / "whole", show_progress=False)
+@pytest.mark.parametrize("stop_at, ema", [(1, 0.0), (7, 0.9), (11, 0.0)])
+def test_stopped_and_resumed_equals_uninterrupted(folder, tmp_path, stop_at, ema):
+    config = tiny(folder, ema=ema)
+    train(config, tmp_path / "whole", show_progress=False)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny(folder), tmp_path / "parts", show_progress=False, should_stop=lambda step: step == stop_at)
+        train(config, tmp_path / "parts", show_progress=False, should_stop=lambda step: step == stop_at)
     assert load_state(tmp_path / "parts" / "state.pt")["step"] == stop_at
     train(
         tiny(folder, seed=99), tmp_path / "parts", resume=True, show_progress=False
