@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 ImageLike = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -70,6 +70,8 @@ def load_grey(image: ImageLike, config: PreprocessConfig) -> npt.NDArray[np.uint
         raise
     except FileNotFoundError as error:
         raise ImageError("no such file") from error
+    except UnidentifiedImageError as error:  # its message holds an address in memory
+        raise ImageError("not a readable image: of no known format") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"not a readable image: {error}") from error
     width, height = grey.size

@@ -21,13 +21,14 @@ import torch
 from tqdm import tqdm
 
 from fastctc.crnn.batches import Batch, BatchMaker, check_samples, split_holdout
+from fastctc.crnn.cache import Collected, cached
 from fastctc.crnn.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint, save_state
 from fastctc.crnn.collect import Problem, Samples, collect, default_workers
 from fastctc.crnn.evaluate import Evaluation, evaluate
 from fastctc.crnn.model import CRNN, CRNNConfig
 from fastctc.crnn.optimize import StepReport, make_optimizer, one_cycle, training_step
 from fastctc.crnn.preprocess import ImageLike, PreprocessConfig
-from fastctc.crnn.readers import FolderSource, Source
+from fastctc.crnn.readers import LabelError, Source, open_source
 from fastctc.text import Alphabet
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ class TrainConfig:
     """A training recipe. Kept in the training state and in the checkpoint.
 
     Attributes:
-        data: folder with ``labels.tsv`` to train on; None: formulas are drawn.
+        data: labelled images to train on, see :func:`fastctc.crnn.readers.open_source`; None: formulas are
+            drawn.
         look, renderer, value: which formulas are drawn, see :class:`fastctc.crnn.drawing.FormulaSource`.
         captcha_share: with renderer ``"mixed"``, how many of the images the ``captcha`` package draws; the
             others are composed of its glyphs, ten times faster, but a model that has seen few of the
@@ -79,6 +81,9 @@ class TrainConfig:
         device: ``"cpu"`` or ``"cuda"``.
         eval_images: unseen images that accuracy is measured on.
         eval_every, save_every: steps between evaluations, and between saves.
+        buckets: batches in a window that is sorted by width, see :class:`fastctc.crnn.batches.BatchMaker`.
+        cache: folder to keep preprocessed images in, for the next run with the same data; None: they are kept
+            in memory only, as are images drawn by time.
     """
 
     data: str | None = None
@@ -110,9 +115,11 @@ class TrainConfig:
     eval_images: int = 1_000
     eval_every: int = 500
     save_every: int = 250
+    buckets: int = 32
+    cache: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_images", "eval_every", "save_every", "rounds"):
+        for name in ("batch_size", "eval_images", "eval_every", "save_every", "rounds", "buckets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in ("images", "steps", "minutes", "threads", "height"):
@@ -272,7 +279,7 @@ def load_data(
     """Draws or reads the samples of a round and checks them; the configuration returned says how many."""
     preprocess = PreprocessConfig(height=_height(config))
     if config.data is not None:
-        samples, problems = _read_folder(config.data, preprocess, workers, show_progress)
+        samples, problems = _read_data(config, preprocess, workers, show_progress)
         alphabet = Alphabet(config.characters or "".join(sorted(set("".join(samples.texts)))) or "?")
         usable, unusable = check_samples(samples, alphabet, _model_config(config, alphabet).frames)
         training, unseen = split_holdout(usable, config.seed, config.eval_images)
@@ -281,9 +288,10 @@ def load_data(
         from fastctc.crnn.formulas import CHARACTERS
 
         alphabet = Alphabet(config.characters or CHARACTERS)
-        training = _draw(config, number, preprocess, workers, show_progress)
+        samples, problems = _draw(config, number, preprocess, workers, show_progress)
         unseen = draw_unseen(config, preprocess, workers, show_progress)
-        training, problems = check_samples(training, alphabet, _model_config(config, alphabet).frames)
+        training, unusable = check_samples(samples, alphabet, _model_config(config, alphabet).frames)
+        problems += unusable
         config = replace(config, images=len(training) + len(problems))
     for problem in problems:
         log.warning("left out: %s", problem)
@@ -323,41 +331,71 @@ def _round(config: TrainConfig, step: int) -> int:
 
 def _draw(
     config: TrainConfig, number: int, preprocess: PreprocessConfig, workers: int, show_progress: bool
-) -> Samples:
+) -> Collected:
     """The training images of a round: as many as are named, or fit into a share of the minutes."""
-    seconds = None if config.images else 60 * DRAWING_SHARE * (config.minutes or 0)
     count = config.images or MAX_DRAWN
-    with tqdm(
-        total=config.images, desc="drawing", unit="img", disable=None if show_progress else True
-    ) as bar:
-        samples, _ = collect(
-            formula_source(config), range(number * count, (number + 1) * count), preprocess,
-            workers=workers, seconds=seconds, on_progress=bar.update,
-        )  # fmt: skip
-    return samples
+    indices = range(number * count, (number + 1) * count)
+    return _collect_drawn("drawing", config, config.renderer, indices, preprocess, workers, show_progress)
 
 
 def draw_unseen(
     config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_progress: bool
 ) -> Samples:
     """Evaluation images of the same look that are never trained on, drawn by the ``captcha`` package."""
-    source = formula_source(config, renderer="captcha")
+    config = replace(config, images=config.eval_images)
     indices = range(FIRST_UNSEEN, FIRST_UNSEEN + config.eval_images)
-    with tqdm(
-        total=len(indices), desc="drawing unseen", unit="img", disable=None if show_progress else True
-    ) as bar:
-        return collect(source, indices, preprocess, workers=workers, on_progress=bar.update)[0]
+    return _collect_drawn("drawing unseen", config, "captcha", indices, preprocess, workers, show_progress)[0]
 
 
-def _read_folder(
-    folder: str, preprocess: PreprocessConfig, workers: int, show_progress: bool
-) -> tuple[Samples, list[Problem]]:
-    source = FolderSource(folder)
-    with tqdm(total=len(source), desc="reading", unit="img", disable=None if show_progress else True) as bar:
-        return collect(
-            source, range(len(source)), preprocess, workers=workers if len(source) > 2_000 else 0,
-            name=source.name, on_progress=bar.update,
-        )  # fmt: skip
+def _collect_drawn(
+    what: str, config: TrainConfig, renderer: str, indices: range, preprocess: PreprocessConfig, workers: int,
+    show_progress: bool,
+) -> Collected:  # fmt: skip
+    """Draws formulas: all, or what fits into a share of the minutes if the number of images is left open."""
+    source = formula_source(config, renderer=renderer)
+    seconds = None if config.images else 60 * DRAWING_SHARE * (config.minutes or 0)
+
+    def make() -> Collected:
+        with _bar(what, config.images and len(indices), show_progress) as bar:
+            return collect(
+                source, indices, preprocess, workers=workers, seconds=seconds, on_progress=bar.update
+            )
+
+    key = {"drawn": repr(source), "first": indices[0], "count": len(indices)}
+    return _kept(config.cache if seconds is None else None, key, preprocess, make)
+
+
+def _read_data(
+    config: TrainConfig, preprocess: PreprocessConfig, workers: int, show_progress: bool
+) -> Collected:
+    source = open_source(config.data or "")
+    workers = workers if len(source) > 2_000 else 0
+
+    def make() -> Collected:
+        with _bar("reading", len(source), show_progress) as bar:
+            return collect(
+                source, range(len(source)), preprocess,
+                workers=workers, name=source.name, on_progress=bar.update,
+            )  # fmt: skip
+
+    return _kept(config.cache, {"read": source.key()} if config.cache else {}, preprocess, make)
+
+
+def _kept(
+    cache: str | None, key: dict[str, Any], preprocess: PreprocessConfig, make: Callable[[], Collected]
+) -> Collected:
+    """What ``make`` returns, from the cache if there is one; LabelError if no sample could be read."""
+    if cache is None:
+        samples, problems = make()
+    else:
+        samples, problems = cached(cache, key | {"preprocess": asdict(preprocess)}, make)
+    if problems and not samples:
+        raise LabelError(f"none of {len(problems)} samples can be read; the first: {problems[0]}")
+    return samples, problems
+
+
+def _bar(what: str, total: int | None, show: bool) -> Any:
+    return tqdm(total=total, desc=what, unit="img", disable=None if show else True)
 
 
 def _height(config: TrainConfig) -> int:
@@ -429,14 +467,16 @@ class _Run:
             seed=config.seed,
             shift=config.shift,
             stretch=config.stretch,
+            buckets=config.buckets,
         )
 
     def _draw_round(self, number: int) -> None:
         """Replaces the training images by newly drawn ones."""
         self._begin_round(number, Samples())  # lets go of the old ones first
-        self._begin_round(
-            number, _draw(self.config, number, self.data.preprocess, self.workers, self.show_progress)
-        )
+        samples, problems = _draw(self.config, number, self.data.preprocess, self.workers, self.show_progress)
+        for problem in problems:
+            log.warning("left out: %s", problem)
+        self._begin_round(number, samples)
 
     def begin(self) -> None:
         """Settles the number of steps and writes the first state."""
