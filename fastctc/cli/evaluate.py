@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def add_evaluate(commands: Any) -> None:
     """Declares the command."""
     parser = add_command(
-        commands, "evaluate", "measure how well a checkpoint reads: a folder with labels.tsv, or drawings",
+        commands, "evaluate", "measure how well a checkpoint reads: labelled images, or drawings",
         [
             "evaluate shipped --look contest --count 2000",
             "evaluate runs/demo/model.safetensors data/mine --mistakes 10",
@@ -38,8 +38,10 @@ def add_evaluate(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint file, or 'shipped'")
     parser.add_argument(
-        "folder", metavar="DIR", nargs="?", help="image files and labels.tsv; without it, drawn formulas"
-    )
+        "folder", metavar="DIR", nargs="?",
+        help="images with labels.tsv, labels.txt or labels.json, or a scene-text LMDB (data.mdb); without it,"
+        " drawn formulas",
+    )  # fmt: skip
     parser.add_argument(
         "--count", type=positive_int, default=1000, help="images to draw (default: %(default)s)"
     )
@@ -65,7 +67,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from fastctc.crnn.collect import collect, default_workers
     from fastctc.crnn.drawing import FormulaSource
     from fastctc.crnn.evaluate import evaluate
-    from fastctc.crnn.readers import FolderSource
+    from fastctc.crnn.readers import open_source
     from fastctc.crnn.recognize import SHIPPED_CHECKPOINT
     from fastctc.crnn.report import check_matplotlib, write_report
     from fastctc.crnn.training_data import FIRST_UNSEEN
@@ -75,14 +77,17 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         arguments.report.mkdir(parents=True, exist_ok=True)  # or says that it cannot, before the reading
     name = SHIPPED_CHECKPOINT if arguments.checkpoint == "shipped" else arguments.checkpoint
     checkpoint = load_checkpoint(name)
+    workers = default_workers() if arguments.workers is None else arguments.workers
     if arguments.folder is not None:
-        folder = FolderSource(arguments.folder)
-        samples, problems = collect(folder, range(len(folder)), checkpoint.preprocess, name=folder.name)
+        data = open_source(arguments.folder)
+        workers = workers if len(data) > 2_000 else 0
+        samples, problems = collect(
+            data, range(len(data)), checkpoint.preprocess, workers=workers, name=data.name
+        )
     else:
         source = FormulaSource(
             look=arguments.look, renderer=arguments.renderer, seed=arguments.seed, value=arguments.value
         )
-        workers = default_workers() if arguments.workers is None else arguments.workers
         indices = range(FIRST_UNSEEN, FIRST_UNSEEN + arguments.count)
         workers = workers if arguments.count > 500 else 0
         samples, problems = collect(source, indices, checkpoint.preprocess, workers=workers)
@@ -95,8 +100,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
     _print_evaluation(result, len(problems), arguments)
     if arguments.report:
-        data = arguments.folder or f"{arguments.count} drawn formulas"
-        page = write_report(result, samples, arguments.report, f"{arguments.checkpoint} on {data}")
+        what = arguments.folder or f"{arguments.count} drawn formulas"
+        page = write_report(result, samples, arguments.report, f"{arguments.checkpoint} on {what}")
         if not arguments.json:
             print(f"report {page}")
     if problems:

@@ -32,7 +32,8 @@ def add_explore(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "folder", metavar="DIR", nargs="?", type=Path,
-        help="image files and labels.tsv; without it, drawn formulas",
+        help="images with labels.tsv, labels.txt or labels.json, or a scene-text LMDB (data.mdb); without it,"
+        " drawn formulas",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path,
@@ -63,16 +64,17 @@ def _explore(arguments: argparse.Namespace) -> int:
     from fastctc.crnn.explore import DataSet, Drawn, explore
     from fastctc.crnn.explore_pictures import require_matplotlib
     from fastctc.crnn.explore_report import PICTURES, write_report
-    from fastctc.crnn.model import CRNNConfig
     from fastctc.crnn.preprocess import PreprocessConfig
-    from fastctc.crnn.readers import FolderSource
+    from fastctc.crnn.readers import open_source
+    from fastctc.crnn.recipe import TrainConfig, model_config, settled
+    from fastctc.text import Alphabet
 
     require_matplotlib()
     preprocess, augment = _given(PreprocessConfig, arguments), _given(AugmentConfig, arguments)
-    model = CRNNConfig(2, height=arguments.height, stem_stride=2 if arguments.height >= 64 else 1)
+    model = model_config(settled(TrainConfig(height=arguments.height)), Alphabet("a"))
     data: DataSet
     if arguments.folder is not None:
-        data, title = FolderSource(arguments.folder), str(arguments.folder)
+        data, title = open_source(arguments.folder), str(arguments.folder)
         place = arguments.folder.resolve()
         out = arguments.out or place.with_name(f"{place.name}-explore")
     else:

@@ -29,11 +29,12 @@ log = logging.getLogger(__name__)
 def add_train(commands: Any) -> None:
     """Declares the command."""
     parser = add_command(
-        commands, "train", "train a recogniser on drawn formulas, or on a folder of images with labels.tsv",
+        commands, "train", "train a recogniser on drawn formulas, or on labelled images",
         [
             "train --out runs/formulas",
             "train --out runs/formulas --resume",
             "train --out runs/mine --data data/mine --minutes 30",
+            "train --out runs/again --data data/mine --minutes 30 --cache data/cache",
             "train --out runs/exact --steps 2000 --images 20000 --seed 3 --threads 2",
             "train --out runs/scans --data data/scans --median 3 --rotate 3 --noise 8",
             "train --out runs/shipped --preset shipped --threads 2",
@@ -60,7 +61,8 @@ def add_train(commands: Any) -> None:
     option(
         "--data",
         metavar="DIR",
-        help="train on this folder: image files and labels.tsv (file name, tab, text)",
+        help="train on this folder: images with labels.tsv (file name, tab, text), labels.txt (the same, or"
+        " parted by a comma or spaces) or labels.json, or a scene-text LMDB (data.mdb)",
     )
     option("--characters", help="the alphabet (default: of formulas, or all characters in the labels)")
     option("--steps", type=positive_int, help="training steps, instead of minutes")

@@ -93,12 +93,20 @@ class BatchMaker:
     Sample positions run through an endless chain of epochs, each a permutation of all samples drawn from the
     seed and the epoch's number; step k takes positions ``k * batch_size`` up to ``(k + 1) * batch_size``.
 
+    Where widths differ, little of a batch is padding: within each window of ``buckets`` batches of an epoch,
+    the permutation is sorted by width, cut into batches, and their order drawn anew. Only the batch in which
+    one epoch ends and the next begins stays unsorted, so that no width is bound to the ends::
+
+        epoch      ... tail | head  window     window     window  tail | head ...
+        batches         [   |   ]  [][][][]   [][][][]   [][]    [    |    ]
+
     Args:
         samples: all with texts in the alphabet.
         alphabet: for the targets.
         batch_size: images a step.
         seed: decides order and augmentation.
         augment: how much images are changed at random; None: not at all.
+        buckets: batches in a window; 1 leaves the permutation as drawn, as do images of equal width.
     """
 
     def __init__(
@@ -109,9 +117,12 @@ class BatchMaker:
         *,
         seed: int = 0,
         augment: AugmentConfig | None = None,
+        buckets: int = 32,
     ) -> None:
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.augment = augment
+        self._widths = np.array([image.shape[1] for image in samples.images], dtype=np.int64)
+        self._buckets = 1 if len(np.unique(self._widths)) < 2 else buckets
         self._targets = [torch.tensor(alphabet.encode(text), dtype=torch.int64) for text in samples.texts]
         self._epoch = -1
         self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -149,5 +160,15 @@ class BatchMaker:
     def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.samples))
+            rng = np.random.default_rng([self.seed, 0, epoch])
+            order = rng.permutation(len(self.samples))
+            if self._buckets > 1:
+                head = -epoch * len(order) % self.batch_size  # completes the last epoch's last batch
+                window = self._buckets * self.batch_size
+                whole = max(head, len(order) - (len(order) - head) % self.batch_size)
+                for start in range(head, whole, window):
+                    part = order[start : min(start + window, whole)]  # a view
+                    by_width = part[np.argsort(self._widths[part], kind="stable")]
+                    part[:] = rng.permutation(by_width.reshape(-1, self.batch_size)).ravel()
+            self._order = order
         return self._order

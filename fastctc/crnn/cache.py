@@ -8,6 +8,7 @@ into memory, where all processes of a machine share them.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import logging
 import mmap
@@ -16,6 +17,7 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 MAGIC = b"fastctc samples1"
 HEADER = struct.Struct("<16sQI")  # magic, bytes of the index, CRC-32 of the index
 SUFFIX = ".samples"
+MAKERS = ("drawing", "fonts", "formulas", "glyphs", "preprocess")  # the modules that decide pixels and texts
 
 Collected = tuple[Samples, list[Problem]]
 
@@ -37,8 +40,9 @@ def cached(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Collec
     """What ``make`` returns, from a file in ``folder`` if it was made before.
 
     Processes may ask for the same key at the same time: each makes it and the last one's file stays, so
-    ``make`` must depend on nothing but the key. A file that is damaged, or of another key, is made anew with a
-    logged warning. If the file cannot be written, that is logged, and the samples stay in memory.
+    ``make`` must depend on nothing but the key, and on how this package draws and preprocesses, which becomes
+    part of the key. A file that is damaged, or of another key, is made anew with a logged warning. If the file
+    cannot be written, that is logged, and the samples stay in memory. Files may be deleted at any time.
 
     Args:
         folder: where the file is, named after a hash of ``key``; made if missing.
@@ -51,7 +55,7 @@ def cached(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Collec
     Raises:
         TypeError: ``key`` is not JSON.
     """
-    described = json.dumps(key, sort_keys=True)
+    described = json.dumps([dict(key), _made_by()], sort_keys=True)
     path = Path(folder) / (hashlib.sha256(described.encode()).hexdigest()[:32] + SUFFIX)
     try:
         return _open(path, described)
@@ -108,6 +112,21 @@ def _open(path: Path, key: str) -> Collected:
         for end, (height, width) in zip(ends.tolist(), shapes.tolist(), strict=True)
     ]
     return Samples(images, **index["columns"]), [Problem(*pair) for pair in index["problems"]]
+
+
+@cache
+def _made_by() -> dict[str, str | None]:
+    """What samples depend on beside their key: the code that makes them, and the packages it draws with."""
+    code = hashlib.sha256()
+    for module in MAKERS:
+        code.update((Path(__file__).parent / f"{module}.py").read_bytes())
+    made_by: dict[str, str | None] = {"code": code.hexdigest()}
+    for package in ("captcha", "pillow"):
+        try:
+            made_by[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            made_by[package] = None
+    return made_by
 
 
 def _columns() -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -10,6 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -23,6 +25,8 @@ from PIL import Image
 
 from fastctc.crnn.preprocess import ImageError, Prepared, PreprocessConfig, prepare
 from fastctc.crnn.readers import LABELS_FILE, LabelError, Source
+
+log = logging.getLogger(__name__)
 
 CHUNK = 64
 
@@ -70,6 +74,7 @@ class Samples:
         )
 
 
+CRASHED = "the process that read it crashed"
 _Collected = tuple[Prepared | str, str]  # the image or why there is none, and the text
 
 
@@ -85,6 +90,9 @@ def collect(
 ) -> tuple[Samples, list[Problem]]:
     """Draws or reads samples and preprocesses them, in the order of their indices.
 
+    A sample that cannot be read, whatever is the matter with it, becomes a problem and stops nothing; so does
+    one that takes its worker process down with it.
+
     Args:
         source: gives the samples; must be picklable if ``workers`` > 0.
         indices: which samples.
@@ -95,12 +103,17 @@ def collect(
         on_progress: called with the number of samples done since the last call.
 
     Returns:
-        The samples, and the problems of those whose image could not be read.
+        The samples, and the problems of those that could not be read.
+
+    Raises:
+        ModuleNotFoundError: a package that the source needs is missing.
+        RuntimeError: worker processes cannot start.
     """
     samples, problems = Samples(), []
     deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
-    for chunk, items in _map_chunks(partial(_read_one, source, preprocess), chunks, workers):
+    read = partial(_read_one, source, preprocess)
+    for chunk, items in _map_chunks(read, chunks, workers, lambda index: (CRASHED, "")):
         for index, (image, text) in zip(chunk, items, strict=True):
             if isinstance(image, str):
                 problems.append(Problem(name(index), image))
@@ -141,7 +154,8 @@ def write_folder(
         on_progress: called with the number of samples written since the last call.
 
     Raises:
-        LabelError: the folder has a labels file already.
+        LabelError: the folder has a labels file already, or a text holds a line break.
+        RuntimeError: worker processes cannot start, or a sample crashes them.
     """
     folder = Path(folder)
     labels = folder / LABELS_FILE
@@ -151,7 +165,7 @@ def write_folder(
     lines: list[str] = []
     indices = range(first, first + count)
     chunks = [indices[start : start + CHUNK] for start in range(0, count, CHUNK)]
-    for chunk, texts in _map_chunks(partial(_write_one, source, folder), chunks, workers):
+    for chunk, texts in _map_chunks(partial(_write_one, source, folder), chunks, workers, _refuse_crash):
         lines += [f"{file_name(index)}\t{text}\n" for index, text in zip(chunk, texts, strict=True)]
         on_progress(len(chunk))
     temporary = labels.with_name(f".{LABELS_FILE}")
@@ -165,15 +179,21 @@ def file_name(index: int) -> str:
 
 
 def _read_one(source: Source, preprocess: PreprocessConfig, index: int) -> _Collected:
-    image, text = source(index)
     try:
+        image, text = source(index)
         return prepare(image, preprocess), text
-    except ImageError as error:
-        return str(error), text
+    except ModuleNotFoundError:  # not this sample's fault
+        raise
+    except (ImageError, LabelError) as error:
+        return str(error), ""
+    except Exception as error:  # sources are anyone's, and decoders raise almost anything
+        return f"{type(error).__name__}: {error}", ""
 
 
 def _write_one(source: Source, folder: Path, index: int) -> str:
     image, text = source(index)
+    if "\n" in text or "\r" in text:
+        raise LabelError(f"sample {index}: {LABELS_FILE} cannot hold the line break in {text!r}")
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     assert isinstance(image, Image.Image)
@@ -181,32 +201,76 @@ def _write_one(source: Source, folder: Path, index: int) -> str:
     return text
 
 
+def _refuse_crash(index: int) -> str:
+    raise RuntimeError(f"sample {index}: the process that drew it crashed")
+
+
 _R = TypeVar("_R")
 _worker_function: Callable[[int], Any]
 
 
 def _map_chunks(
-    function: Callable[[int], _R], chunks: list[range], workers: int
+    function: Callable[[int], _R], chunks: list[range], workers: int, on_crash: Callable[[int], _R]
 ) -> Iterator[tuple[range, list[_R]]]:
-    """Chunks with the function of each of their indices, in order; workers are a few chunks ahead."""
+    """Chunks with the function of each of their indices, in order.
+
+    ``on_crash`` gives the result of an index that crashed its worker process.
+    """
     if workers < 1 or len(chunks) < 2:
         for chunk in chunks:
             yield chunk, [function(index) for index in chunk]
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
-        waiting: deque[tuple[range, Future[list[_R]]]] = deque()
+    done = 0
+    while done < len(chunks):
+        try:
+            for items in _pool_map(function, chunks[done:], workers):
+                yield chunks[done], items
+                done += 1
+        except BrokenProcessPool:  # in this chunk, or in one that other workers were at
+            chunk = chunks[done]
+            log.warning("a worker process crashed: taking %d to %d one by one", chunk[0], chunk[-1])
+            yield chunk, _one_by_one(function, chunk, on_crash)
+            done += 1
+
+
+def _pool_map(function: Callable[[int], _R], chunks: list[range], workers: int) -> Iterator[list[_R]]:
+    """The function of each index of each chunk, in order; workers are a few chunks ahead."""
+    with _pool(function, workers) as pool:
+        waiting: deque[Future[list[_R]]] = deque()
         todo = iter(chunks)
         try:
             while True:
-                for chunk in islice(todo, 4 * workers - len(waiting)):
-                    waiting.append((chunk, pool.submit(_run_in_worker, chunk)))
+                waiting += [pool.submit(_run_in_worker, c) for c in islice(todo, 4 * workers - len(waiting))]
                 if not waiting:
                     return
-                chunk, future = waiting.popleft()
-                yield chunk, future.result()
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_by_one(function: Callable[[int], _R], chunk: range, on_crash: Callable[[int], _R]) -> list[_R]:
+    """The function of each index of a chunk that may hold one that crashes its process."""
+    items: list[_R] = []
+    while len(items) < len(chunk):
+        with _pool(function, 1) as pool:
+            try:
+                pool.submit(_run_in_worker, chunk[:0]).result()
+            except BrokenProcessPool as error:
+                raise RuntimeError(
+                    "worker processes cannot start: use workers=0, or in a script, begin under"
+                    " if __name__ == '__main__'"
+                ) from error
+            try:
+                for index in chunk[len(items) :]:
+                    items += pool.submit(_run_in_worker, range(index, index + 1)).result()
+            except BrokenProcessPool:
+                items.append(on_crash(index))
+    return items
+
+
+def _pool(function: Callable[[int], Any], workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, _start_worker, (function,))
 
 
 def _start_worker(function: Callable[[int], Any]) -> None:

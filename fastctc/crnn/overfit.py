@@ -13,7 +13,7 @@ from fastctc.crnn.collect import Samples, collect
 from fastctc.crnn.evaluate import evaluate
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.optimize import Learner
-from fastctc.crnn.readers import FolderSource
+from fastctc.crnn.readers import open_source
 from fastctc.crnn.recipe import TrainConfig, model_config, settled
 from fastctc.crnn.training_data import formula_source
 from fastctc.text import Alphabet
@@ -110,12 +110,10 @@ def _few_samples(config: TrainConfig) -> tuple[Samples, Alphabet]:
         alphabet = Alphabet(config.characters or CHARACTERS)
         samples, _ = collect(formula_source(config), range(count), preprocess)
     else:
-        source = FolderSource(config.data)
-        alphabet = Alphabet(
-            config.characters or "".join(sorted({c for _, text in source.entries for c in text}))
-        )
+        source = open_source(config.data)
         few = range(min(4 * count, len(source)))  # some may be unusable
         samples, _ = collect(source, few, preprocess, name=source.name)
+        alphabet = Alphabet(config.characters or "".join(sorted(set("".join(samples.texts)))) or "?")
     usable, _ = check_samples(samples, alphabet, model_config(config, alphabet).frames)
     return usable.subset(list(range(min(count, len(usable))))), alphabet
 

@@ -19,7 +19,8 @@ class TrainConfig:
     """A training recipe. Kept in the training state and in the checkpoint.
 
     Attributes:
-        data: folder with ``labels.tsv`` to train on; None: formulas are drawn.
+        data: labelled images to train on, see :func:`fastctc.crnn.readers.open_source`; None: formulas are
+            drawn.
         look, renderer, value: which formulas are drawn, see :class:`fastctc.crnn.drawing.FormulaSource`.
         contest_share: with look ``"mixed"``, how many of the images have the contest's look.
         glyph_variants: glyphs of each character that the faster renderer composes images of.
@@ -41,6 +42,7 @@ class TrainConfig:
         minutes: wall time for drawing and training together, turned into ``images`` and ``steps`` at the
             start.
         batch_size: images a step, of all processes together.
+        buckets: batches in a window that is sorted by width, see :class:`fastctc.crnn.batches.BatchMaker`.
         optimizer: ``"adamw"``, or ``"muon"``, which needs half the steps, see
             :class:`fastctc.crnn.optimizers.MuonAdamW`.
         max_lr: peak of the one-cycle learning rate.
@@ -80,6 +82,7 @@ class TrainConfig:
     steps: int | None = 2_000
     minutes: float | None = None
     batch_size: int = 64
+    buckets: int = 32
     optimizer: str = "adamw"
     max_lr: float = 3e-3
     warmup: float = 0.15
@@ -108,7 +111,15 @@ class TrainConfig:
     log_every: int = 25
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_images", "eval_every", "save_every", "log_every", "rounds"):
+        for name in (
+            "batch_size",
+            "eval_images",
+            "eval_every",
+            "save_every",
+            "log_every",
+            "rounds",
+            "buckets",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in ("images", "steps", "minutes", "threads", "height"):

@@ -239,6 +239,7 @@ class _Run:
             config.batch_size,
             seed=config.seed,
             augment=config.augment(),
+            buckets=config.buckets,
         )
 
     def _draw_round(self, number: int) -> None:

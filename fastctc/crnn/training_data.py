@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from fastctc.crnn.batches import check_samples, split_holdout
-from fastctc.crnn.cache import cached
+from fastctc.crnn.cache import Collected, cached
 from fastctc.crnn.collect import Problem, Samples, collect
 from fastctc.crnn.preprocess import ImageLike, PreprocessConfig
-from fastctc.crnn.readers import FolderSource, Source
+from fastctc.crnn.readers import LabelError, Source, open_source
 from fastctc.crnn.recipe import TrainConfig, model_config
 from fastctc.text import Alphabet
 
@@ -55,75 +55,71 @@ class Loader:
         """
         preprocess = config.preprocess()
         if config.data is not None:
-            samples, problems = self._read_folder(config.data, preprocess)
+            samples, problems = self._read(config.data, preprocess)
             alphabet = Alphabet(config.characters or "".join(sorted(set("".join(samples.texts)))) or "?")
             usable, unusable = check_samples(samples, alphabet, model_config(config, alphabet).frames)
             training, unseen = split_holdout(usable, config.seed, config.eval_images)
-            problems = problems + unusable
         else:
             from fastctc.crnn.formulas import CHARACTERS
 
             alphabet = Alphabet(config.characters or CHARACTERS)
-            training = self.draw(config, number, preprocess)
-            unseen = self._draw_unseen(config, preprocess)
-            training, problems = check_samples(training, alphabet, model_config(config, alphabet).frames)
-            config = replace(config, images=len(training) + len(problems))
-        return TrainingData(training, unseen, alphabet, preprocess, problems), config
+            samples, problems = self._draw_round(config, number, preprocess)
+            indices = range(FIRST_UNSEEN, FIRST_UNSEEN + config.eval_images)
+            unseen, _ = self._draw("drawing unseen", config, "captcha", indices, preprocess, None)
+            training, unusable = check_samples(samples, alphabet, model_config(config, alphabet).frames)
+            config = replace(config, images=len(samples) + len(problems))
+        return TrainingData(training, unseen, alphabet, preprocess, problems + unusable), config
 
     def draw(self, config: TrainConfig, number: int, preprocess: PreprocessConfig) -> Samples:
-        """The training images of a round: as many as are named, or fit into a share of the minutes."""
+        """The training images of a later round."""
+        return self._draw_round(config, number, preprocess)[0]
+
+    def _draw_round(self, config: TrainConfig, number: int, preprocess: PreprocessConfig) -> Collected:
+        """The images of a round: as many as are named, or fit into a share of the minutes."""
         seconds = None if config.images else 60 * DRAWING_SHARE * (config.minutes or 0)
         count = config.images or MAX_DRAWN
         indices = range(number * count, (number + 1) * count)
         return self._draw("drawing", config, config.renderer, indices, preprocess, seconds)
 
-    def _draw_unseen(self, config: TrainConfig, preprocess: PreprocessConfig) -> Samples:
-        """Evaluation images of the same look that are never trained on, drawn by the ``captcha`` package."""
-        indices = range(FIRST_UNSEEN, FIRST_UNSEEN + config.eval_images)
-        return self._draw("drawing unseen", config, "captcha", indices, preprocess, None)
-
     def _draw(
         self, what: str, config: TrainConfig, renderer: str, indices: range, preprocess: PreprocessConfig,
         seconds: float | None,
-    ) -> Samples:  # fmt: skip
-        def make() -> tuple[Samples, list[Problem]]:
+    ) -> Collected:  # fmt: skip
+        source = formula_source(config, renderer=renderer)
+
+        def make() -> Collected:
             with self._bar(None if seconds else len(indices), what) as bar:
                 return collect(
-                    formula_source(config, renderer=renderer), indices, preprocess,
+                    source, indices, preprocess,
                     workers=self.workers, seconds=seconds, on_progress=bar.update,
                 )  # fmt: skip
 
-        names = ("look", "value", "contest_share", "glyph_variants", "captcha_share", "seed")
-        key = {name: getattr(config, name) for name in names}
-        key |= {"renderer": renderer, "first": indices.start, "count": len(indices), "seconds": seconds}
-        return self._kept(key, preprocess, make)[0]
+        key = {"drawn": repr(source), "first": indices[0], "count": len(indices), "seconds": seconds}
+        return self._kept(key, preprocess, make)
 
-    def _read_folder(self, folder: str, preprocess: PreprocessConfig) -> tuple[Samples, list[Problem]]:
-        source = FolderSource(folder)
+    def _read(self, data: str, preprocess: PreprocessConfig) -> Collected:
+        source = open_source(data)
 
-        def make() -> tuple[Samples, list[Problem]]:
+        def make() -> Collected:
             with self._bar(len(source), "reading") as bar:
                 return collect(
                     source, range(len(source)), preprocess, workers=self.workers if len(source) > 2_000 else 0,
                     name=source.name, on_progress=bar.update,
                 )  # fmt: skip
 
-        if self.cache is None:
-            return make()
-        key = {"folder": str(source.folder.resolve()), "entries": source.entries}
-        return self._kept(key | {"files": _file_stamps(source)}, preprocess, make)
+        return self._kept({"read": source.key()} if self.cache else {}, preprocess, make)
 
     def _kept(
-        self,
-        key: dict[str, Any],
-        preprocess: PreprocessConfig,
-        make: Callable[[], tuple[Samples, list[Problem]]],
-    ) -> tuple[Samples, list[Problem]]:
-        import fastctc
-
+        self, key: dict[str, Any], preprocess: PreprocessConfig, make: Callable[[], Collected]
+    ) -> Collected:
+        """What ``make`` returns, from the cache if there is one; LabelError if no sample could be read."""
         if self.cache is None:
-            return make()
-        return cached(self.cache, key | {"preprocess": asdict(preprocess), "by": fastctc.__version__}, make)
+            samples, problems = make()
+        else:
+            samples, problems = cached(self.cache, key | {"preprocess": asdict(preprocess)}, make)
+        if problems and not samples:
+            raise LabelError(f"none of {len(problems)} samples can be read; the first: {problems[0]}")
+        return samples, problems
 
     def _bar(self, total: int | None, what: str) -> Any:
         return tqdm(total=total, desc=what, unit="img", disable=None if self.show_progress else True)
@@ -161,17 +157,3 @@ class _Mixture:
     def __call__(self, index: int) -> tuple[ImageLike, str]:
         golden = 0.6180339887498949  # its multiples fill the unit interval evenly
         return (self.first if index * golden % 1 < self.share else self.second)(index)
-
-
-def _file_stamps(source: FolderSource) -> list[tuple[int, int] | None]:
-    """Size and time of change of each image file; None where there is none."""
-    stamps: list[tuple[int, int] | None] = []
-    for index in range(len(source)):
-        path, _ = source(index)
-        try:
-            status = path.stat()
-        except OSError:
-            stamps.append(None)
-        else:
-            stamps.append((status.st_size, status.st_mtime_ns))
-    return stamps

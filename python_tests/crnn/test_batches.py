@@ -11,9 +11,10 @@ from fastctc.text import Alphabet
 ALPHABET = Alphabet("abc")
 
 
-def make_samples(count: int, width: int = 40) -> Samples:
+def make_samples(count: int, width: int = 40, widest: int | None = None) -> Samples:
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 255, (32, width), dtype=np.uint8) for _ in range(count)]
+    widths = rng.integers(width, widest or width, count, endpoint=True)
+    images = [rng.integers(0, 255, (32, w), dtype=np.uint8) for w in widths]
     texts = ["".join(rng.choice(list("abc"), 3)) for _ in range(count)]
     return Samples(images, texts, [f"sample {i}" for i in range(count)])
 
@@ -57,12 +58,51 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert BatchMaker(samples, ALPHABET, 4, seed=6).indices(0) != one.indices(0)
 
 
-@pytest.mark.parametrize("count", [3, 8, 10])
-def test_every_sample_comes_once_an_epoch(count):
-    batches = BatchMaker(make_samples(count), ALPHABET, 4)
+@pytest.mark.parametrize("buckets", [1, 2, 32])
+@pytest.mark.parametrize("count", [1, 3, 4, 8, 10, 37])
+def test_every_sample_comes_once_an_epoch(count, buckets):
+    batches = BatchMaker(make_samples(count, 8, 90), ALPHABET, 4, buckets=buckets)
     seen = [i for step in range(count) for i in batches.indices(step)]  # 4 epochs
     for epoch in range(4):
         assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def padding(batches: BatchMaker, steps: int) -> float:
+    """Share of the columns of the first batches that are padding."""
+    made = [batches.batch(step) for step in range(steps)]
+    columns = sum(batch.images.shape[0] * batch.images.shape[-1] for batch in made)
+    return 1 - sum(int(batch.widths.sum()) for batch in made) / columns
+
+
+def test_batches_of_similar_width_hold_little_padding():
+    samples = make_samples(1000, 32, 256)
+    sorted_, drawn = (BatchMaker(samples, ALPHABET, 16, buckets=n) for n in (32, 1))
+    assert padding(sorted_, 62) < 0.1 and padding(drawn, 62) > 0.3
+    assert padding(sorted_, 250) < 0.1  # four epochs: also where one passes into the next
+    # neither short nor long images come first: the order of batches is drawn
+    widths = [sorted_.batch(step).widths.float().mean().item() for step in range(32)]
+    assert abs(np.corrcoef(widths, range(32))[0, 1]) < 0.5
+    assert {tuple(sorted(sorted_.indices(step))) for step in range(62)}.isdisjoint(
+        {tuple(sorted(sorted_.indices(step))) for step in range(63, 125)}
+    )
+
+
+def test_batches_of_similar_width_depend_on_seed_and_step_alone():
+    samples = make_samples(50, 32, 256)
+    one, two, other = (BatchMaker(samples, ALPHABET, 8, seed=seed, buckets=3) for seed in (5, 5, 6))
+    forward = [one.indices(step) for step in range(20)]
+    assert [two.indices(step) for step in reversed(range(20))] == forward[::-1]
+    assert [other.indices(step) for step in range(20)] != forward
+
+
+def test_equal_widths_leave_the_permutation_as_drawn():
+    expected = np.random.default_rng([5, 0, 0]).permutation(100).tolist()
+    same, mixed = make_samples(100), make_samples(100, 8, 90)
+    for samples, buckets in ((same, 32), (mixed, 1)):
+        batches = BatchMaker(samples, ALPHABET, 4, seed=5, buckets=buckets)
+        assert [i for step in range(25) for i in batches.indices(step)] == expected
+    batches = BatchMaker(mixed, ALPHABET, 4, seed=5)
+    assert [i for step in range(25) for i in batches.indices(step)] != expected
 
 
 def test_batches_hold_padded_images_and_their_targets():

@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -280,6 +281,56 @@ def test_minutes_become_steps_that_are_kept(folder, tmp_path):
     result = train(config, tmp_path, show_progress=False)
     assert result.config.steps >= 1
     assert load_state(tmp_path / "state.pt")["config"]["steps"] == result.config.steps
+
+
+def test_read_images_are_cached(folder, tmp_path, caplog):
+    data = shutil.copytree(folder, tmp_path / "data")
+    (data / "000003.png").write_bytes(b"text")
+    (data / "labels.tsv").write_text((folder / "labels.tsv").read_text() + "none.png\t1\n")
+    kept = {"cache": tmp_path / "cache", "show_progress": False}
+    train(tiny(data, steps=2), tmp_path / "none", show_progress=False)
+    first = train(tiny(data, steps=2), tmp_path / "first", **kept)
+    assert_same_weights(tmp_path / "first", tmp_path / "none")
+    for image in data.glob("*.png"):  # nobody can read these, but they look unchanged
+        status = image.stat()
+        image.write_bytes(b"x" * status.st_size)
+        os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    caplog.clear()
+    second = train(tiny(data, steps=2), tmp_path / "second", **kept)
+    assert_same_weights(tmp_path / "first", tmp_path / "second")
+    assert second.problems == first.problems and len(second.problems) == 2
+    assert "left out: 000003.png: not a readable image" in caplog.text
+    assert (
+        train(tiny(data, steps=2), tmp_path / "second", resume=True, **kept).evaluation == second.evaluation
+    )
+    with pytest.raises(
+        LabelError, match=r"none of 41 samples can be read; the first: 000000.png: not a reada"
+    ):
+        train(tiny(data, height=40, steps=2), tmp_path / "higher", **kept)
+    (data / "000005.png").touch()
+    with pytest.raises(LabelError, match="none of 41 samples can be read"):
+        train(tiny(data, steps=2), tmp_path / "touched", **kept)
+
+
+def test_drawn_images_are_cached(tmp_path, monkeypatch):
+    settings = {"data": None, "renderer": "captcha", "images": 24, "eval_images": 4, "rounds": 2, "steps": 4}
+    config = tiny(None, **settings)
+    kept = {"cache": tmp_path / "cache", "show_progress": False, "workers": 0}
+    train(config, tmp_path / "none", show_progress=False, workers=0)
+    train(config, tmp_path / "first", **kept)
+    assert_same_weights(tmp_path / "first", tmp_path / "none")
+    assert len(list((tmp_path / "cache").iterdir())) == 3  # two rounds and the unseen ones
+
+    def refuse(self, index):
+        raise ModuleNotFoundError("drawn again")
+
+    monkeypatch.setattr(FormulaSource, "__call__", refuse)
+    train(replace(config, max_lr=1e-3), tmp_path / "other", **kept)
+    train(config, tmp_path / "second", **kept)
+    assert_same_weights(tmp_path / "first", tmp_path / "second")
+    for change in ({"seed": 1}, {"images": 23}, {"look": "default"}, {"height": 40}, {"value": "none"}):
+        with pytest.raises(ModuleNotFoundError, match="drawn again"):
+            train(replace(config, **change), tmp_path / "changed", **kept)
 
 
 def test_drawn_formulas(tmp_path):
