@@ -44,7 +44,7 @@ def add_train(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--preset", choices=("quick", "shipped"), default="quick",
-        help="recipe the other options change: quick takes 9 minutes on 2 CPU cores; shipped made the"
+        help="recipe the other options change: quick takes 8 minutes on 2 CPU cores; shipped made the"
         " checkpoint in the package (default: %(default)s)",
     )  # fmt: skip
     parser.set_defaults(usage_error=parser.error)

@@ -38,6 +38,7 @@ from fastctc.crnn.journal import LOG_FILE, Journal, Tally, read_log, tensorboard
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.optimize import Learner, StepReport, one_cycle
 from fastctc.crnn.recipe import PRESETS, TrainConfig, model_config, recipe_from, settled
+from fastctc.crnn.summary import summarize
 from fastctc.crnn.training_data import Loader, TrainingData, round_of
 
 __all__ = ["PRESETS", "TrainConfig", "TrainError", "TrainResult", "saved_config", "train"]
@@ -253,6 +254,8 @@ class _Run:
         """Settles the number of steps and writes the first state."""
         if self.config.steps is None:
             self.config = self.learner.config = replace(self.config, steps=self._steps_that_fit())
+        if self.is_first:
+            log.info("%s\n", summarize(self.learner.model, self.batches.samples.images[0].shape[1]))
         self._open_journal()
         self.save()
 

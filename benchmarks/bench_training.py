@@ -1,0 +1,254 @@
+"""Training the recogniser as fastctc does, against the same model on torch's loss and the captcha package alone.
+
+Three ways to train on drawn formulas, each with the same network, optimizer, batch size and precision:
+
+    fastctc     fastctc's loss; images drawn beforehand, most of them composed of a bank of glyphs
+    beforehand  torch's loss; as many images drawn beforehand, all by the captcha package
+    on the fly  torch's loss; a new image of the captcha package for every sample, by a DataLoader with workers
+
+Checked first: both losses agree on the batch, and so do the gradients of all weights. Rates are images trained on
+per second of everything, drawing included, and the split says where the time goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+import report
+from fastctc import ctc_loss
+from fastctc.crnn.batches import Batch, BatchMaker
+from fastctc.crnn.collect import Samples, collect, default_workers
+from fastctc.crnn.drawing import FormulaSource
+from fastctc.crnn.formulas import CHARACTERS
+from fastctc.crnn.model import CRNN, CRNNConfig
+from fastctc.crnn.preprocess import PreprocessConfig, load_grey, normalize
+from fastctc.text import Alphabet
+
+EXAMPLES = """examples:
+  python benchmarks/bench_training.py --quick                     does it run?
+  python benchmarks/bench_training.py --out benchmarks/results    on all cores of this machine
+"""
+ALPHABET = Alphabet(CHARACTERS)
+PREPROCESS = PreprocessConfig(height=64)
+BATCH = 64
+PASSES = (
+    2.5  # how often a drawn image is trained on: 70,000 images in 2,700 steps of 64, as `fastctc demo` does
+)
+Loss = Callable[..., Tensor]
+
+
+def torch_loss(logits: Tensor, *arguments: Tensor, blank: int) -> Tensor:
+    return nn.functional.ctc_loss(logits.log_softmax(-1), *arguments, blank=blank, zero_infinity=True)
+
+
+LOSSES: dict[str, Loss] = {
+    "fastctc": partial(ctc_loss, from_logits=True, zero_infinity=True),
+    "torch": torch_loss,
+}
+
+
+class Trainer:
+    """The shipped network and its optimizer, with a loss to choose."""
+
+    def __init__(self, loss: Loss, bf16: bool) -> None:
+        torch.manual_seed(0)
+        config = CRNNConfig(ALPHABET.num_classes, height=64, stem_stride=2, pooled_columns=2)
+        self.model = CRNN(config).train()
+        self.model.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+        self.loss, self.bf16 = loss, bf16
+
+    def gradients(self, batch: Batch) -> float:
+        """Of all weights; returns the loss."""
+        images = normalize(batch.images, batch.widths, PREPROCESS)
+        torch.manual_seed(1)  # of dropout
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            logits, lengths = self.model.logits(
+                images.contiguous(memory_format=torch.channels_last), batch.widths
+            )
+        targets = batch.targets, lengths, batch.target_lengths
+        loss = self.loss(logits.transpose(0, 1), *targets, blank=ALPHABET.blank)
+        self.optimizer.zero_grad()
+        loss.backward()
+        return loss.item()
+
+    def step(self, batch: Batch) -> float:
+        loss = self.gradients(batch)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        return loss
+
+
+class Endless(Dataset[tuple[Any, str]]):
+    """A new picture of the captcha package at every index."""
+
+    def __init__(self, source: FormulaSource, count: int) -> None:
+        self.source, self.count = source, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Any, str]:
+        image, text = self.source(index)
+        return load_grey(image, PREPROCESS), text
+
+
+def as_batch(items: list[tuple[Any, str]]) -> Batch:
+    samples = Samples([image for image, _ in items], [text for _, text in items], [""] * len(items))
+    return BatchMaker(samples, ALPHABET, len(items)).batch(0)
+
+
+def check(batch: Batch) -> None:
+    """Both losses give the same gradients, in float32 before any update."""
+    ours, theirs = (Trainer(loss, bf16=False) for loss in LOSSES.values())
+    a, b = ours.gradients(batch), theirs.gradients(batch)
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    for (name, p), q in zip(ours.model.named_parameters(), theirs.model.parameters(), strict=True):
+        assert p.grad is not None and q.grad is not None, name
+        difference = (p.grad - q.grad).norm() / q.grad.norm().clamp_min(1e-6)
+        assert difference < 1e-2, f"gradients of {name} differ by {float(difference):.1e}"
+
+
+def drawing_rate(renderer: str, count: int, workers: int) -> tuple[float, Samples]:
+    """Images drawn and preprocessed per second; the start of the workers and the bank of glyphs are left out."""
+    from fastctc.crnn.recipe import TrainConfig
+    from fastctc.crnn.training_data import formula_source
+
+    source = formula_source(TrainConfig(look="contest", renderer=renderer))
+    began, first = 0.0, 0
+
+    def progress(done: int) -> None:
+        nonlocal began, first
+        if not began:
+            began, first = time.perf_counter(), done
+
+    samples, _ = collect(source, range(count), PREPROCESS, workers=workers, on_progress=progress)
+    return (count - first) / (time.perf_counter() - began), samples
+
+
+def step_seconds(batches: list[Batch], bf16: bool, rounds: int) -> dict[str, float]:
+    """Median time of a step with each loss, taking turns."""
+    trainers = {name: Trainer(loss, bf16) for name, loss in LOSSES.items()}
+    times: dict[str, list[float]] = {name: [] for name in trainers}
+    for turn in range(rounds + 2):
+        for name, trainer in trainers.items():
+            began = time.perf_counter()
+            trainer.step(batches[turn % len(batches)])
+            if turn >= 2:
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def on_the_fly(steps: int, workers: int, bf16: bool) -> tuple[float, float]:
+    """Seconds a step, and how many of them the model waits for images."""
+    source = FormulaSource(look="contest", renderer="captcha", grey=True)
+    loader = DataLoader(
+        Endless(source, (steps + 8) * BATCH),
+        BATCH,
+        num_workers=workers,
+        collate_fn=as_batch,
+        prefetch_factor=4,
+    )
+    trainer = Trainer(torch_loss, bf16)
+    images: Iterator[Batch] = iter(loader)
+    for _ in range(8):
+        trainer.step(next(images))
+    began, waited = time.perf_counter(), 0.0
+    for _ in range(steps):
+        ready = time.perf_counter()
+        batch = next(images)
+        waited += time.perf_counter() - ready
+        trainer.step(batch)
+    return (time.perf_counter() - began) / steps, waited / steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few images and steps")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
+    parser.add_argument("--fp32", action="store_true", help="without bf16 autocast")
+    parser.add_argument("--out", type=Path, help="folder for the result, a .json and a .md file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    bf16 = not arguments.fp32
+    workers = max(1, default_workers())
+    count, rounds = (1_000, 4) if arguments.quick else (8_000, 30)
+
+    mixed_rate, samples = drawing_rate("mixed", count, workers)
+    captcha_rate, _ = drawing_rate("captcha", count // 2, workers)
+    maker = BatchMaker(samples, ALPHABET, BATCH, shift=4, stretch=0.08)
+    began = time.perf_counter()
+    batches = [maker.batch(i) for i in range(8)]
+    batch_seconds = (time.perf_counter() - began) / len(batches)
+    check(batches[0])
+    steps = step_seconds(batches, bf16, rounds)
+    fly_step, fly_wait = on_the_fly(rounds, workers, bf16)
+
+    drawing = {"fastctc": BATCH / mixed_rate / PASSES, "beforehand": BATCH / captcha_rate / PASSES}
+    rows = [
+        {
+            "way": way,
+            "drawing_ms": 1e3 * drawing[way],
+            "batching_ms": 1e3 * batch_seconds,
+            "model_ms": 1e3 * s,
+        }
+        for way, s in (("fastctc", steps["fastctc"]), ("beforehand", steps["torch"]))
+    ]
+    rows.append(
+        {
+            "way": "on the fly", "drawing_ms": 0.0,
+            "batching_ms": 1e3 * fly_wait, "model_ms": 1e3 * (fly_step - fly_wait),
+        }
+    )  # fmt: skip
+    for row in rows:
+        total = row["drawing_ms"] + row["batching_ms"] + row["model_ms"]
+        row |= {"images_per_second": 1e3 * BATCH / total, "data_share": (total - row["model_ms"]) / total}
+    result = {
+        "machine": report.describe_machine(torch.device("cpu")),
+        "threads": arguments.threads, "workers": workers, "bf16": bf16, "batch": BATCH, "passes": PASSES,
+        "drawn_per_second": {"mixed": mixed_rate, "captcha": captcha_rate}, "rows": rows,
+    }  # fmt: skip
+    text = table(result)
+    print(text)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        name = f"training-{datetime.date.today()}-cpu-{result['machine']['instruction_set']}"
+        (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (arguments.out / f"{name}.md").write_text(text)
+
+
+def table(result: dict[str, Any]) -> str:
+    ours = result["rows"][0]["images_per_second"]
+    lines = [
+        f"Training, {result['threads']} threads, {result['workers']} workers, batches of {result['batch']},"
+        f" {'bf16' if result['bf16'] else 'fp32'}, {result['machine']['cpu']}.",
+        f"Drawn per second, before training: fastctc {result['drawn_per_second']['mixed']:.0f} images, the captcha"
+        f" package {result['drawn_per_second']['captcha']:.0f}; each is trained on {result['passes']} times.",
+        "",
+        "| | drawing, ms a step | waiting for a batch | model, loss and update | images per second | fastctc is |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"| {row['way']} | {row['drawing_ms']:.1f} | {row['batching_ms']:.1f} | {row['model_ms']:.1f} |"
+            f" {row['images_per_second']:.0f} | {ours / row['images_per_second']:.2f} times as fast |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
