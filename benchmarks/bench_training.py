@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import report
 from fastctc import ctc_loss
+from fastctc.crnn.augment import AugmentConfig
 from fastctc.crnn.batches import Batch, BatchMaker
 from fastctc.crnn.collect import Samples, collect, default_workers
 from fastctc.crnn.drawing import FormulaSource
@@ -190,7 +191,7 @@ def main() -> None:
 
     mixed_rate, samples = drawing_rate("mixed", count, workers)
     captcha_rate, _ = drawing_rate("captcha", count // 2, workers)
-    maker = BatchMaker(samples, ALPHABET, BATCH, shift=4, stretch=0.08)
+    maker = BatchMaker(samples, ALPHABET, BATCH, augment=AugmentConfig())
     began = time.perf_counter()
     batches = [maker.batch(i) for i in range(8)]
     batch_seconds = (time.perf_counter() - began) / len(batches)

@@ -34,3 +34,17 @@ def test_score_all_formulas(tmp_path):
 def test_help_shows_how(name):
     done = run(str(EXAMPLES / f"{name}.py"), "--help")
     assert done.returncode == 0 and f"python examples/{name}.py formula.png" in done.stdout
+
+
+def test_walkthrough(tmp_path):
+    command = str(EXAMPLES / "walkthrough.py"), str(tmp_path), "--images", "40", "--steps", "4"
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    assert "40 images, the first shows " in done.stdout
+    assert "this model:    exact match 0.00%" in done.stdout  # after four steps
+    assert "shipped model: exact match 9" in done.stdout or "shipped model: exact match 100" in done.stdout
+    for name in ("explore/report.html", "run/model.safetensors", "run/curve.png", "report/report.html",
+                 "explain.png", "model.onnx"):  # fmt: skip
+        assert (tmp_path / name).stat().st_size > 1000, name
+    again = run(*command)
+    assert again.returncode == 0 and "held out: " in again.stdout, again.stderr
