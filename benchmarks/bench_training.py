@@ -3,8 +3,9 @@
 Three ways to train on drawn formulas, each with the same network, optimizer, batch size and precision:
 
     fastctc     fastctc's loss; images drawn beforehand, most of them composed of a bank of glyphs
-    beforehand  torch's loss; as many images drawn beforehand, all by the captcha package
-    on the fly  torch's loss; a new image of the captcha package for every sample, by a DataLoader with workers
+    beforehand  torch's loss; as many images drawn beforehand, all by the captcha package's ``generate_image``
+    on the fly  torch's loss; a new image of the captcha package for every sample, by a DataLoader with workers,
+                which share the processor with the model: what they take of it shows in the model's time
 
 Checked first: both losses agree on the batch, and so do the gradients of all weights. Rates are images trained on
 per second of everything, drawing included, and the split says where the time goes.
@@ -35,6 +36,9 @@ from fastctc.crnn.drawing import FormulaSource
 from fastctc.crnn.formulas import CHARACTERS
 from fastctc.crnn.model import CRNN, CRNNConfig
 from fastctc.crnn.preprocess import PreprocessConfig, load_grey, normalize
+from fastctc.crnn.readers import Source
+from fastctc.crnn.recipe import TrainConfig
+from fastctc.crnn.training_data import formula_source
 from fastctc.text import Alphabet
 
 EXAMPLES = """examples:
@@ -43,10 +47,9 @@ EXAMPLES = """examples:
 """
 ALPHABET = Alphabet(CHARACTERS)
 PREPROCESS = PreprocessConfig(height=64)
+CAPTCHA = FormulaSource(look="default", renderer="captcha", grey=True)  # what the package draws of itself
 BATCH = 64
-PASSES = (
-    2.5  # how often a drawn image is trained on: 70,000 images in 2,700 steps of 64, as `fastctc demo` does
-)
+PASSES = 2.5  # how often a drawn image is trained on: 70,000 images in 2,700 steps, as `fastctc demo` does
 Loss = Callable[..., Tensor]
 
 
@@ -122,12 +125,8 @@ def check(batch: Batch) -> None:
         assert difference < 1e-2, f"gradients of {name} differ by {float(difference):.1e}"
 
 
-def drawing_rate(renderer: str, count: int, workers: int) -> tuple[float, Samples]:
+def drawing_rate(source: Source, count: int, workers: int) -> tuple[float, Samples]:
     """Images drawn and preprocessed per second; the start of the workers and the bank of glyphs are left out."""
-    from fastctc.crnn.recipe import TrainConfig
-    from fastctc.crnn.training_data import formula_source
-
-    source = formula_source(TrainConfig(look="contest", renderer=renderer))
     began, first = 0.0, 0
 
     def progress(done: int) -> None:
@@ -154,9 +153,8 @@ def step_seconds(batches: list[Batch], bf16: bool, rounds: int) -> dict[str, flo
 
 def on_the_fly(steps: int, workers: int, bf16: bool) -> tuple[float, float]:
     """Seconds a step, and how many of them the model waits for images."""
-    source = FormulaSource(look="contest", renderer="captcha", grey=True)
     loader = DataLoader(
-        Endless(source, (steps + 8) * BATCH),
+        Endless(CAPTCHA, (steps + 8) * BATCH),
         BATCH,
         num_workers=workers,
         collate_fn=as_batch,
@@ -189,8 +187,8 @@ def main() -> None:
     workers = max(1, default_workers())
     count, rounds = (1_000, 4) if arguments.quick else (8_000, 30)
 
-    mixed_rate, samples = drawing_rate("mixed", count, workers)
-    captcha_rate, _ = drawing_rate("captcha", count // 2, workers)
+    mixed_rate, samples = drawing_rate(formula_source(TrainConfig()), count, workers)
+    captcha_rate, _ = drawing_rate(CAPTCHA, count // 2, workers)
     maker = BatchMaker(samples, ALPHABET, BATCH, augment=AugmentConfig())
     began = time.perf_counter()
     batches = [maker.batch(i) for i in range(8)]

@@ -76,6 +76,17 @@ def test_read_prints_a_line_an_image(run_folder, model, capsys):
     assert lines[3].startswith(str(run_folder / "data" / "000003.png") + "\t")
 
 
+def test_a_folder_is_read_whatever_the_format_of_its_images(model, tmp_path, capsys):
+    picture = Image.new("L", (90, 30), 255)
+    names = ["a.png", "b.JPG", "c.tif", "d.gif", "e.bmp", "f.webp", "g.ppm"]
+    for name in names:
+        picture.save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
+    assert cli.main(["read", "--checkpoint", model, str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [str(tmp_path / name) for name in names]
+
+
 def test_read_json(run_folder, model, capsys):
     image = str(run_folder / "data" / "000000.png")
     assert cli.main(["read", "--json", "--checkpoint", model, image, image]) == 0

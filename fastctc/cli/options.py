@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastctc.crnn.constraint import Constraint
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
 LOOKS = ("contest", "default", "mixed")
 RENDERERS = ("captcha", "glyphs", "mixed")
@@ -59,9 +58,10 @@ def count_from_zero(text: str) -> int:
 
 def images_in(folder: Path) -> list[Path]:
     """The image files directly in a folder, by name."""
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    from fastctc.crnn.preprocess import image_suffixes
+
+    suffixes = image_suffixes()
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
 
 
 def add_formula_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:

@@ -210,6 +210,11 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+def image_suffixes() -> set[str]:
+    """The endings of file names that stand for a format which can be read, in lower case with their dot."""
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()}
+
+
 def _file(path: Path) -> io.BufferedReader:
     """A file opened, unless it is a folder, a pipe or a device."""
     if path.exists() and not path.is_file():
