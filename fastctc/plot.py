@@ -64,7 +64,7 @@ def plot_posteriors(
         )
     gamma = posteriors.detach().cpu().double().numpy()
     if axes is None:
-        axes = _figure(6.5, 2.0).subplots()
+        axes = new_figure(6.5, 2.0).subplots()
     edges = np.arange(len(gamma) + 1) * scale
     dotted: Any = (0, (1, 1.5))
     rest = 1 - gamma.sum(1)
@@ -115,7 +115,7 @@ def plot_alignment(
         ValueError: posteriors are not (T, S) for S spans.
         ModuleNotFoundError: matplotlib is not installed.
     """
-    matplotlib = _matplotlib()
+    matplotlib = load_matplotlib()
     if end is None:
         last = max((span.end for span in spans), default=1.0)
         end = (
@@ -132,7 +132,7 @@ def plot_alignment(
     if posteriors is not None:
         rows["posteriors"] = 1.25
     with matplotlib.rc_context(STYLE):
-        figure = _figure(width, sum(rows.values()) + 0.55 + (0.25 if title or note else 0))
+        figure = new_figure(width, sum(rows.values()) + 0.55 + (0.25 if title or note else 0))
         all_axes = figure.subplots(
             len(rows), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": list(rows.values())}
         )[:, 0]
@@ -152,15 +152,22 @@ def plot_alignment(
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, which pyplot neither shows nor keeps."""
-    figure: Figure = _matplotlib().figure.Figure(figsize=(width, height), layout="constrained")
+def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
+    """A figure of so many inches, which pyplot neither shows nor keeps."""
+    figure: Figure = load_matplotlib().figure.Figure(figsize=(width, height), layout=layout)
     return figure
 
 
-def _matplotlib() -> Any:
+def load_matplotlib() -> Any:
+    """The package, which is imported when a picture is drawn.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; the message names the remedy.
+    """
     try:
         import matplotlib.figure
+        import matplotlib.patches
+        import matplotlib.ticker
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('pictures need matplotlib: pip install "fastctc[plot]"') from error
     return matplotlib

@@ -69,12 +69,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from fastctc.crnn.evaluate import evaluate
     from fastctc.crnn.readers import open_source
     from fastctc.crnn.recognize import SHIPPED_CHECKPOINT
-    from fastctc.crnn.report import check_matplotlib, write_report
+    from fastctc.crnn.report import write_report
     from fastctc.crnn.training_data import FIRST_UNSEEN
+    from fastctc.plot import load_matplotlib
 
     if arguments.report:
-        check_matplotlib()
-        arguments.report.mkdir(parents=True, exist_ok=True)  # or says that it cannot, before the reading
+        load_matplotlib()  # or says that it cannot, before the reading, as the next line does
+        arguments.report.mkdir(parents=True, exist_ok=True)
     name = SHIPPED_CHECKPOINT if arguments.checkpoint == "shipped" else arguments.checkpoint
     checkpoint = load_checkpoint(name)
     workers = default_workers() if arguments.workers is None else arguments.workers

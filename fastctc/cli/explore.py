@@ -62,14 +62,14 @@ def _explore(arguments: argparse.Namespace) -> int:
     from fastctc.crnn.augment import AugmentConfig
     from fastctc.crnn.drawing import FormulaSource
     from fastctc.crnn.explore import DataSet, Drawn, explore
-    from fastctc.crnn.explore_pictures import require_matplotlib
     from fastctc.crnn.explore_report import PICTURES, write_report
     from fastctc.crnn.preprocess import PreprocessConfig
     from fastctc.crnn.readers import open_source
     from fastctc.crnn.recipe import TrainConfig, model_config, settled
+    from fastctc.plot import load_matplotlib
     from fastctc.text import Alphabet
 
-    require_matplotlib()
+    load_matplotlib()
     preprocess, augment = _given(PreprocessConfig, arguments), _given(AugmentConfig, arguments)
     model = model_config(settled(TrainConfig(height=arguments.height)), Alphabet("a"))
     data: DataSet

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastctc.crnn.checkpoint import write_atomically
-from fastctc.plot import COLOURS, FAINT, INK, STYLE
+from fastctc.plot import COLOURS, FAINT, INK, STYLE, load_matplotlib, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,16 +36,8 @@ def plot_curve(lines: Lines, title: str = "") -> Figure:
         A figure of three rows over the steps: loss, on a logarithmic axis; exact match and blank rate; learning
         rate.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the picture of a run needs matplotlib: pip install fastctc[train]"
-        ) from error
-
-    with matplotlib.rc_context(dict[Any, Any](STYLE)):
-        figure = Figure(figsize=(7.0, 5.6), layout="constrained")
+    with load_matplotlib().rc_context(STYLE):
+        figure = new_figure(7.0, 5.6)
         loss, share, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 2.2, 1])
         figure.suptitle(title, fontsize=10)
         _loss(loss, lines)

@@ -19,7 +19,7 @@ from PIL import Image
 from fastctc.crnn.augment import AugmentConfig, Draw, augmented, bounded_angle, draws
 from fastctc.crnn.explore import Exploration, visible, visible_character
 from fastctc.crnn.preprocess import ImageLike, PreprocessConfig, load_grey, steps
-from fastctc.plot import COLOURS, FAINT, STYLE
+from fastctc.plot import COLOURS, FAINT, STYLE, load_matplotlib, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,14 +52,6 @@ class Titled(NamedTuple):
 
     pixels: Pixels
     title: str = ""
-
-
-def require_matplotlib() -> None:
-    """Raises a ModuleNotFoundError that names the remedy where matplotlib is not installed."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('pictures need matplotlib: pip install "fastctc[train]"') from error
 
 
 def write_png(figure: Figure, path: Path) -> None:
@@ -183,7 +175,7 @@ def labels_figure(found: Exploration) -> Figure:
     lengths = found.lengths
     with _style():
         ratios = [max(12, min(30, max(lengths, default=0))), max(12, len(common))]
-        figure = _figure(2.9)
+        figure = new_figure(_WIDTH, 2.9)
         left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": ratios})
         _integer_bars(left, lengths)
         left.set_xlabel("characters in a label")
@@ -206,7 +198,7 @@ def labels_figure(found: Exploration) -> Figure:
 def sizes_figure(found: Exploration) -> Figure:
     """How large the images are, and whether their labels fit."""
     with _style():
-        figure = _figure(3.6)
+        figure = new_figure(_WIDTH, 3.6)
         left, right = figure.subplots(1, 2)
         _bubbles(left, Counter((m.width, m.height) for m in found.measured))
         left.set_xlabel("width in pixels")
@@ -231,7 +223,7 @@ def contrast_figure(found: Exploration) -> Figure:
     """How contrasts are distributed."""
     values = [m.contrast for m in found.measured]
     with _style():
-        figure = _figure(2.6)
+        figure = new_figure(_WIDTH, 2.6)
         axes = figure.subplots()
         top = max(0.02, 1.02 * max(values))
         axes.hist(values, bins=60, range=(0, top), color=_BLUE)
@@ -306,7 +298,7 @@ def _grid(rows: Sequence[Sequence[Titled]], names: Sequence[str]) -> Figure:
 def _canvas(placed: Sequence[_Placed], labels: Sequence[tuple[str, float]], height: float) -> Figure:
     """A figure of pictures where they go, and of labels on the left at their distance from the top."""
     with _style():
-        figure = _figure(height, layout="none")
+        figure = new_figure(_WIDTH, height, layout="none")
         axes = figure.add_axes((0, 0, 1, 1))
         for label, y in labels:
             axes.text(0.05, y, label, va="center", fontsize=9, linespacing=1.4)
@@ -356,14 +348,4 @@ def _glyphs() -> set[int]:
 
 
 def _style() -> Any:
-    import matplotlib
-
-    style: Any = {**STYLE, "axes.titlesize": 10}
-    return matplotlib.rc_context(style)
-
-
-def _figure(height: float, layout: Any = "constrained") -> Figure:
-    """A figure of its own, which pyplot neither shows nor keeps."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(_WIDTH, height), layout=layout)
+    return load_matplotlib().rc_context({**STYLE, "axes.titlesize": 10})

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from fastctc.crnn.checkpoint import write_atomically
 from fastctc.crnn.collect import Samples
 from fastctc.crnn.evaluate import CONTRAST_BINS, Evaluation, Outcome, Share, edit_alignment
-from fastctc.plot import BLANK, COLOURS, FAINT, INK, STYLE
+from fastctc.crnn.explore import visible_character
+from fastctc.plot import BLANK, COLOURS, FAINT, INK, STYLE, load_matplotlib, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,11 +64,6 @@ def write_report(evaluation: Evaluation, samples: Samples, folder: str | Path, t
     return page
 
 
-def check_matplotlib() -> None:
-    """Raises ModuleNotFoundError, saying what to install, unless pictures can be drawn."""
-    _matplotlib()
-
-
 _Arguments = ParamSpec("_Arguments")
 
 
@@ -76,7 +72,7 @@ def _in_style(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure
 
     @wraps(draw)
     def styled(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Figure:
-        with _matplotlib().rc_context({**STYLE, "text.parse_math": False}):
+        with load_matplotlib().rc_context({**STYLE, "text.parse_math": False}):
             return draw(*args, **kwargs)
 
     return styled
@@ -104,7 +100,7 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
     counts = np.array([[pairs[right, read] if right != read else 0 for read in keys] for right in keys])
 
     n = len(keys)
-    figure = _figure(2.2 + 0.3 * n, 1.5 + 0.3 * n)
+    figure = new_figure(2.2 + 0.3 * n, 1.5 + 0.3 * n)
     axes = figure.subplots()
     shown = np.where(counts > 0, np.sqrt(counts), np.nan)
     axes.imshow(shown, cmap="OrRd", vmin=0, vmax=max(1.5, float(np.sqrt(counts.max())) * 1.25))
@@ -112,7 +108,7 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
         axes.add_patch(_cell(i))
         for j in np.flatnonzero(counts[i]).tolist():
             axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=8, color="black")
-    names = [_visible(character) for character in characters]
+    names = [visible_character(character) for character in characters]
     axes.set_xticks(range(n), [*names, "left\nout"])
     axes.set_yticks(range(n), [*names, "nothing"])
     for label in [*axes.get_xticklabels()[:-1], *axes.get_yticklabels()[:-1]]:
@@ -149,9 +145,9 @@ def plot_accuracy(evaluation: Evaluation) -> Figure:
         if shares
     ]
     if not panels:
-        return _figure(4, 3)
+        return new_figure(4, 3)
     widths = [min(10.0, 1.2 + 0.5 * len(shares)) for _, shares in panels]
-    figure = _figure(max(7.0, 0.8 + sum(widths)), 3.2)
+    figure = new_figure(max(7.0, 0.8 + sum(widths)), 3.2)
     grid: Any = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=widths)
     for axes, (name, shares) in zip(grid[0], panels, strict=True):
         _draw_shares(axes, shares, evaluation.exact_match)
@@ -165,7 +161,7 @@ def plot_accuracy(evaluation: Evaluation) -> Figure:
     bottom = max(0.0, lowest - 0.2 * (1 - lowest))
     grid[0][0].set_ylim(bottom, 1 + 0.04 * (1 - bottom))
     grid[0][0].set_ylabel("exact match")
-    grid[0][0].yaxis.set_major_formatter(_matplotlib().ticker.PercentFormatter(1))
+    grid[0][0].yaxis.set_major_formatter(load_matplotlib().ticker.PercentFormatter(1))
     figure.suptitle(
         f"{100 * evaluation.exact_match:.2f}% of {evaluation.count} samples read exactly (dotted);"
         " bars: 95% confidence; at the foot: how many samples",
@@ -183,7 +179,7 @@ def plot_worst(evaluation: Evaluation, samples: Samples) -> Figure:
     rows, columns = SHEET
     worst = evaluation.worst()[: rows * columns]
     rows = max(1, math.ceil(len(worst) / columns))
-    figure = _figure(3.6 * columns, 0.5 + 0.85 * rows)
+    figure = new_figure(3.6 * columns, 0.5 + 0.85 * rows)
     grid: Any = figure.subplots(rows, 2 * columns, squeeze=False, width_ratios=[2.0, 1.5] * columns)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -209,7 +205,7 @@ def _draw_shares(axes: Axes, shares: dict[Any, Share], overall: float) -> None:
         axes.set_xticks(positions, [KINDS[key] for key in shares])
     elif all(isinstance(key, int) for key in shares):
         positions = list(shares)
-        axes.xaxis.set_major_locator(_matplotlib().ticker.MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(integer=True))
     else:
         positions = [key * CONTRAST_BINS + 0.5 for key in shares]
         edges = range(int(min(positions)), int(max(positions)) + 2)
@@ -252,7 +248,7 @@ def _draw_texts(axes: Axes, outcome: Outcome) -> None:
         for k, pair in enumerate(shown):
             same = pair[0] == pair[1]
             axes.text(
-                k * step, y, _visible(pair[of_line]) or "·", va="center", family="monospace",
+                k * step, y, visible_character(pair[of_line]) or "·", va="center", family="monospace",
                 fontsize=140 * step, color=INK if same or of_line == 0 else WRONG,
                 weight="normal" if same else "bold",
             )  # fmt: skip
@@ -321,28 +317,8 @@ def _order(character: str) -> tuple[int, str]:
     return (0 if character.isdigit() else 1 if character.isalpha() else 2), character
 
 
-def _visible(character: str) -> str:
-    return "␣" if character == " " else character
-
-
 def _cell(i: int) -> Any:
-    return _matplotlib().patches.Rectangle((i - 0.5, i - 0.5), 1, 1, color="#eeeeee", lw=0)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, which pyplot neither shows nor keeps."""
-    figure: Figure = _matplotlib().figure.Figure(figsize=(width, height), layout="constrained")
-    return figure
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib.figure
-        import matplotlib.patches
-        import matplotlib.ticker
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('a report needs matplotlib: pip install "fastctc[plot]"') from error
-    return matplotlib
+    return load_matplotlib().patches.Rectangle((i - 0.5, i - 0.5), 1, 1, color="#eeeeee", lw=0)
 
 
 def _png(figure: Figure) -> bytes:

@@ -1,7 +1,6 @@
 import base64
 import io
 import re
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,7 +10,6 @@ from PIL import Image
 from fastctc.crnn.augment import AugmentConfig
 from fastctc.crnn.drawing import FormulaSource
 from fastctc.crnn.explore import Drawn, Exploration, explore, visible, visible_character
-from fastctc.crnn.explore_pictures import require_matplotlib
 from fastctc.crnn.explore_report import PICTURES, write_report
 from fastctc.crnn.preprocess import PreprocessConfig
 from fastctc.crnn.readers import FolderSource
@@ -157,9 +155,3 @@ def test_a_report_of_nothing_that_can_be_read(tmp_path):
 def test_what_cannot_be_seen_is_written_out():
     assert visible("a b\n\x00é中\u202e\udc80") == "a b\\n\\x00é中\\u202e\\udc80"
     assert [visible_character(c) for c in " a\t"] == ["␣", "a", "\\t"]
-
-
-def test_the_remedy_is_named_where_matplotlib_is_not_installed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ModuleNotFoundError, match=re.escape('pip install "fastctc[train]"')):
-        require_matplotlib()
