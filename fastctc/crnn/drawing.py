@@ -246,6 +246,8 @@ class GlyphRenderer:
         look, size, fonts: as for :class:`CaptchaRenderer`.
         variants: how many glyphs the bank holds of each character, over all fonts; at least one per font.
         seed: which bank is drawn.
+        varied: share of the glyphs that are slanted, narrowed or widened and made thinner or bolder, as fonts
+            that are not at hand might have them.
     """
 
     def __init__(
@@ -256,12 +258,15 @@ class GlyphRenderer:
         variants: int = _VARIANTS,
         seed: int = 0,
         fonts: Sequence[str] | None = None,
+        varied: float = 0.0,
     ) -> None:
         if variants < 1:
             raise ValueError(f"variants must be at least 1, got {variants}")
+        if not 0 <= varied <= 1:
+            raise ValueError(f"varied must be a share from 0 to 1, got {varied}")
         self.look, self.size, self.fonts = look, _checked_size(size), _checked_fonts(look, fonts)
-        self.variants, self.seed = variants, seed
-        self._bank = glyph_bank(look, size[1], self.fonts, ceil(variants / len(self.fonts)), seed)
+        self.variants, self.seed, self.varied = variants, seed, varied
+        self._bank = glyph_bank(look, size[1], self.fonts, ceil(variants / len(self.fonts)), seed, varied)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(
@@ -271,6 +276,7 @@ class GlyphRenderer:
             variants=self.variants,
             seed=self.seed,
             fonts=self.fonts,
+            varied=self.varied,
         ), ()
 
     def render(self, text: str, rng: random.Random) -> Image.Image:
@@ -297,13 +303,18 @@ class GlyphRenderer:
 
 @cache
 def make_renderer(
-    name: RendererName, look: Look, *, fonts: tuple[str, ...] | None = None, variants: int = _VARIANTS
+    name: RendererName,
+    look: Look,
+    *,
+    fonts: tuple[str, ...] | None = None,
+    variants: int = _VARIANTS,
+    varied: float = 0.0,
 ) -> CaptchaRenderer | GlyphRenderer:
     """Return the renderer of that name (``"captcha"`` or ``"glyphs"``) for that look; one per process."""
     _check_choice("renderer", name, get_args(RendererName))
     if name == "captcha":
         return CaptchaRenderer(look, fonts=fonts)
-    return GlyphRenderer(look, fonts=fonts, variants=variants)
+    return GlyphRenderer(look, fonts=fonts, variants=variants, varied=varied)
 
 
 @dataclass(frozen=True)
@@ -321,6 +332,7 @@ class FormulaSource:
         grey: give arrays of uint8 of shape (60, 180) instead of RGB pictures.
         contest_share: how many of the pictures of look ``"mixed"`` have the contest's.
         variants: glyphs of each character in the bank of the renderer ``"glyphs"``.
+        varied: share of them that is shaped as other fonts might have them, in the contest look.
         fonts: what the contest look is drawn with, such as ``find_fonts(system=True)``; by default
             :func:`fastctc.crnn.fonts.find_fonts`.
     """
@@ -332,6 +344,7 @@ class FormulaSource:
     grey: bool = False
     contest_share: float = 0.5
     variants: int = _VARIANTS
+    varied: float = 0.0
     fonts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -361,8 +374,9 @@ class FormulaSource:
         return self
 
     def _renderer(self, name: RendererName, look: Look) -> CaptchaRenderer | GlyphRenderer:
-        fonts = self.fonts if look == "contest" else None
-        return make_renderer(name, look, fonts=fonts, variants=self.variants)
+        if look == "default":
+            return make_renderer(name, look, variants=self.variants)
+        return make_renderer(name, look, fonts=self.fonts, variants=self.variants, varied=self.varied)
 
 
 def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:

@@ -12,8 +12,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fastctc.crnn.formulas import CHARACTERS
 
+FONT_PACKAGES = (
+    "font_caladea", "font_fjallaone", "font_fredoka_one", "font_hanken_grotesk", "font_intuitive", "font_lato",
+    "font_manrope", "font_roboto", "font_source_sans_pro", "font_source_serif_pro", "fontpkg_noto_sans",
+    "fontpkg_noto_serif", "fontpkg_open_sans", "fontpkg_roboto_condensed", "fontpkg_roboto_mono",
+    "fontpkg_roboto_slab",
+)  # fmt: skip
+"""What ``pip install fastctc[fonts]`` brings: each a package of free fonts in a folder ``files``."""
 
-def find_fonts(*, system: bool = False) -> tuple[str, ...]:
+
+def find_fonts(*, system: bool = False, packages: bool = False) -> tuple[str, ...]:
     """Return the fonts at hand that draw every character of a formula, always in the same order.
 
     The ``captcha`` package's font comes first, then those bundled with matplotlib where it is installed: the
@@ -21,10 +29,16 @@ def find_fonts(*, system: bool = False) -> tuple[str, ...]:
 
     Args:
         system: add what lies under /usr/share/fonts, which differs from machine to machine.
+        packages: add the fonts of :data:`FONT_PACKAGES`.
+
+    Raises:
+        ModuleNotFoundError: one of the packages is missing.
     """
     folders = [package_folder("captcha") / "data"]
     if importlib.util.find_spec("matplotlib") is not None:
         folders.append(package_folder("matplotlib") / "mpl-data" / "fonts" / "ttf")
+    if packages:
+        folders += [package_folder(name, extra="fonts") / "files" for name in FONT_PACKAGES]
     if system:
         folders.append(Path("/usr/share/fonts"))
     found: dict[tuple[str | None, str | None], str] = {}
@@ -59,11 +73,14 @@ def draws_formulas(path: str) -> bool:
     )
 
 
-def package_folder(name: str) -> Path:
-    """Return where a package is installed, without importing it."""
+def package_folder(name: str, extra: str | None = None) -> Path:
+    """Return where a package is installed, without importing it; if it is not, say which extra brings it."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"drawing formulas needs the {name} package: pip install {name}", name=name)
+        install = name if extra is None else f"fastctc[{extra}]"
+        raise ModuleNotFoundError(
+            f"drawing these formulas needs the {name} package: pip install {install}", name=name
+        )
     return Path(spec.submodule_search_locations[0])
 
 

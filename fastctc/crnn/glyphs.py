@@ -12,10 +12,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
+from math import ceil
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from fastctc.crnn.fonts import package_folder, printed
 from fastctc.crnn.formulas import CHARACTERS
@@ -100,6 +101,21 @@ class GlyphPress:
             return _box(captcha._draw_character(character, self.page, color).getchannel("A"))
 
 
+def _varied(box: Box, rng: random.Random) -> Box:
+    """Make a glyph as another font might have it: slanted, narrower or wider, thinner or bolder."""
+    if not box.coverage:
+        return box
+    glyph = Image.frombytes("L", box[:2], box.coverage)
+    slant, stretch = rng.uniform(-0.2, 0.2), rng.uniform(0.75, 1.25)
+    width = ceil((box.width + abs(slant) * box.height) * stretch)
+    # Where a pixel of the new glyph comes from: its middle keeps its place, rows slide by their height above it.
+    matrix = (1 / stretch, slant, (box.width - width / stretch - slant * box.height) / 2, 0, 1, 0)
+    glyph = glyph.transform((width, box.height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    level = rng.uniform(0.2, 0.5)  # of the blurred ink that becomes the edge; 0.5 leaves straight edges alone
+    edge = [round(255 * min(1.0, max(0.0, (i / 255 - level) * 2.5 + 0.5))) for i in range(256)]
+    return _box(glyph.filter(ImageFilter.GaussianBlur(1)).point([0] + edge[1:]))
+
+
 def _box(glyph: Image.Image, raised: int = 0) -> Box:
     """Make a box of a grey image, with room below that raises its ink once the box is centred on a line."""
     if glyph.getbbox() is None:
@@ -109,14 +125,18 @@ def _box(glyph: Image.Image, raised: int = 0) -> Box:
 
 @lru_cache(maxsize=8)
 def glyph_bank(
-    look: Look, height: int, fonts: tuple[str, ...], variants: int, seed: int
+    look: Look, height: int, fonts: tuple[str, ...], variants: int, seed: int, varied: float = 0.0
 ) -> dict[str, list[list[Box]]]:
-    """Draw ``variants`` glyphs of each character and font, the least tilted first."""
+    """Draw ``variants`` glyphs of each character and font, the least tilted first.
+
+    A share of ``varied`` of them is shaped as fonts that are not at hand might have them.
+    """
     press = GlyphPress(look, height, fonts)
 
     def glyphs(character: str, font: int) -> list[Box]:
         rng = random.Random(f"{seed}/{look}/{character}/{font}")
         angles = sorted((rng.uniform(-MAX_TILT, MAX_TILT) for _ in range(variants)), key=abs)
-        return [press.draw(character, font, angle, rng) for angle in angles]
+        boxes = [press.draw(character, font, angle, rng) for angle in angles]
+        return [_varied(box, rng) if varied and rng.random() < varied else box for box in boxes]
 
     return {c: [glyphs(c, font) for font in range(len(fonts))] for c in CHARACTERS + " "}

@@ -24,6 +24,10 @@ class TrainConfig:
         look, renderer, value: which formulas are drawn, see :class:`fastctc.crnn.drawing.FormulaSource`.
         contest_share: with look ``"mixed"``, how many of the images have the contest's look.
         glyph_variants: glyphs of each character that the faster renderer composes images of.
+        glyph_fonts: fonts of these glyphs in the contest's look: ``"bundled"`` with what draws them, or also
+            those of ``"packages"``, see :func:`fastctc.crnn.fonts.find_fonts`, for a model that reads fonts
+            it has not seen.
+        glyph_varied: share of these glyphs that is shaped as fonts which are not at hand might have them.
         captcha_share: with renderer ``"mixed"``, how many of the images the ``captcha`` package draws; the
             others are composed of its glyphs, ten times faster, but a model that has seen few of the
             package's own reads them less well.
@@ -69,6 +73,8 @@ class TrainConfig:
     value: str = "mixed"
     contest_share: float = 0.5
     glyph_variants: int = 400
+    glyph_fonts: str = "bundled"
+    glyph_varied: float = 0.0
     captcha_share: float = 0.4
     images: int | None = 20_000
     rounds: int = 1
@@ -132,6 +138,8 @@ class TrainConfig:
             raise ValueError(f"precision is {self.precision!r}, expected 'auto', 'bf16' or 'fp32'")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer is {self.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
+        if self.glyph_fonts not in ("bundled", "packages"):
+            raise ValueError(f"glyph_fonts is {self.glyph_fonts!r}, expected 'bundled' or 'packages'")
         if not 0 <= self.contest_share <= 1:
             raise ValueError(f"contest_share is {self.contest_share}, expected 0 to 1")
         if self.minutes is None and (self.steps is None or (self.images is None and self.data is None)):
@@ -161,11 +169,14 @@ PRESETS = {
         look="mixed",
         contest_share=0.8,
         captcha_share=0.3,
-        glyph_variants=2_000,
-        images=100_000,
-        rounds=3,
+        glyph_variants=3_000,
+        glyph_fonts="packages",
+        glyph_varied=0.4,
+        stretch=0.15,
+        images=80_000,
+        rounds=4,
         optimizer="muon",
-        steps=14_000,
+        steps=16_000,
         threads=1,
         eval_images=4_000,
         eval_every=2_000,

@@ -133,17 +133,17 @@ def round_of(config: TrainConfig, step: int) -> int:
 def formula_source(config: TrainConfig, *, renderer: str | None = None, grey: bool = True) -> Source:
     """The series of drawn formulas that a configuration names, or the same by another renderer."""
     from fastctc.crnn.drawing import FormulaSource
+    from fastctc.crnn.fonts import find_fonts
 
-    renderer = renderer or config.renderer
-    settings: dict[str, Any] = {
-        "look": config.look, "value": config.value, "seed": config.seed, "grey": grey,
-        "contest_share": config.contest_share, "variants": config.glyph_variants,
-    }  # fmt: skip
-    if renderer == "mixed":
-        captcha = FormulaSource(renderer="captcha", **settings)
-        return _Mixture(captcha, FormulaSource(renderer="glyphs", **settings), config.captcha_share)
-    settings["renderer"] = renderer
-    return FormulaSource(**settings)
+    settings: dict[str, Any] = {"look": config.look, "value": config.value, "seed": config.seed}
+    captcha = FormulaSource(renderer="captcha", grey=grey, contest_share=config.contest_share, **settings)
+    glyphs = replace(
+        captcha, renderer="glyphs", variants=config.glyph_variants, varied=config.glyph_varied,
+        fonts=find_fonts(packages=True) if config.glyph_fonts == "packages" else None,
+    )  # fmt: skip
+    mixed = _Mixture(captcha, glyphs, config.captcha_share)
+    sources: dict[str, Source] = {"captcha": captcha, "glyphs": glyphs, "mixed": mixed}
+    return sources[renderer or config.renderer]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Drawn formulas: repeatable, of the right kind, faithful to the captcha package, which is left as it was."""
 
+import importlib.util
 import pickle
 import random
 import secrets
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +19,11 @@ pytest.importorskip("captcha.image")
 
 import captcha.image
 
-from fastctc.crnn import drawing
+from fastctc.crnn import drawing, fonts
 from fastctc.crnn.drawing import CaptchaRenderer, FormulaSource, GlyphRenderer, make_renderer
 from fastctc.crnn.fonts import draws_formulas, find_fonts, package_folder
 from fastctc.crnn.formulas import CHARACTERS, holds, is_formula, random_formula
-from fastctc.crnn.glyphs import captcha_draws_from, captcha_image
+from fastctc.crnn.glyphs import captcha_draws_from, captcha_image, glyph_bank
 
 LOOKS = ("contest", "default")
 RENDERERS = ("captcha", "glyphs")
@@ -174,12 +177,50 @@ def test_other_sizes(name):
         assert picture.size == (96, 32)
 
 
+def test_varied_glyphs_are_the_same_ones_reshaped():
+    font = find_fonts()[:1]
+    plain, some, all_ = (glyph_bank("contest", 60, font, 20, 0, share) for share in (0.0, 0.5, 1.0))
+    for character in "0123456789+*()":
+        before, after = plain[character][0], all_[character][0]
+        assert 0 < sum(a != b for a, b in zip(before, some[character][0], strict=True)) < 20
+        for glyph, reshaped in zip(before, after, strict=True):
+            assert reshaped != glyph and reshaped.height == glyph.height
+            assert 0.7 * glyph.width < reshaped.width < 1.25 * (glyph.width + 0.2 * glyph.height) + 1
+            assert 0.5 < sum(reshaped.coverage) / sum(glyph.coverage) < 3
+    assert all_[" "] == plain[" "]
+
+
 def test_fonts_found_are_checked_and_in_a_fixed_order():
     found = find_fonts()
     assert found == find_fonts()
     assert found[0].endswith("DroidSansMono.ttf")
     assert all(draws_formulas(path) for path in found)
     assert set(found) <= set(find_fonts(system=True))
+
+
+def test_fonts_of_packages_are_added(monkeypatch, tmp_path):
+    name = "DejaVuSerif-BoldItalic.ttf"
+    bundled = package_folder("matplotlib") / "mpl-data" / "fonts" / "ttf" / name
+    (tmp_path / "a_font_package" / "files").mkdir(parents=True)
+    (tmp_path / "a_font_package" / "files" / name).write_bytes(bundled.read_bytes())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(fonts, "FONT_PACKAGES", ("a_font_package",))
+    assert find_fonts(packages=True) == find_fonts()  # the same font, found before
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda module: None if module == "matplotlib" else find_spec(module)
+    )
+    found = find_fonts(packages=True)
+    assert [Path(font).name for font in found] == ["DroidSansMono.ttf", name]
+    monkeypatch.setattr(fonts, "FONT_PACKAGES", ("no_such_fonts",))
+    with pytest.raises(ModuleNotFoundError, match=r"no_such_fonts package: pip install fastctc\[fonts\]"):
+        find_fonts(packages=True)
+
+
+def test_font_packages_are_those_of_the_extra():
+    extra = metadata("fastctc").get_all("Requires-Dist")
+    named = {line.split(";")[0].strip() for line in extra if "fonts" in line.partition(";")[2]}
+    assert {name.replace("-", "_") for name in named} == set(fonts.FONT_PACKAGES)
 
 
 def test_fonts_without_digits_or_with_other_shapes_are_rejected(tmp_path):
@@ -219,6 +260,7 @@ def test_a_single_font_for_the_contest_look_is_warned_about(monkeypatch):
         (lambda: FormulaSource(renderer="pen"), "renderer must be one of .* got 'pen'"),
         (lambda: FormulaSource(value="some"), "value must be one of .* got 'some'"),
         (lambda: GlyphRenderer(variants=0), "variants must be at least 1, got 0"),
+        (lambda: GlyphRenderer(varied=1.5), "varied must be a share from 0 to 1, got 1.5"),
         (lambda: CaptchaRenderer(size=(180, 2)), r"size must be .* got \(180, 2\)"),
         (lambda: CaptchaRenderer(fonts=[]), "fonts must name at least one font file"),
     ],
