@@ -11,6 +11,7 @@ kernels of `torch.ops.fastctc`, so everything above them is what a user calls.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -51,6 +52,11 @@ class Device:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # of `pytest -n`, which share the cores
+    if workers > 1:
+        threads = max(1, torch.get_num_threads() // workers)
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that tests start
     config.addinivalue_line("markers", "slow: more than a few seconds")
     config.addinivalue_line("markers", "large: too large to emulate; runs on cpu and cuda")
 
@@ -103,6 +109,14 @@ def emulated_library() -> Path:
 
 
 def build_emulated_library(folder: Path) -> Path:
+    """Builds it unless it is up to date; of several processes of `pytest -n` one, the others wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(folder)
+
+
+def _build(folder: Path) -> Path:
     options = ["-DFASTCTC_TESTS=ON", "-DFASTCTC_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
     for command in (
         ["cmake", "-S", str(REPOSITORY), "-B", str(folder), "-G", "Ninja", *options],
