@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastctc.crnn import Recognizer
 from fastctc.crnn.drawing import FormulaSource
-from fastctc.crnn.export import export_onnx
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -36,36 +34,6 @@ def test_score_all_formulas(tmp_path):
 def test_help_shows_how(name):
     done = run(str(EXAMPLES / f"{name}.py"), "--help")
     assert done.returncode == 0 and f"python examples/{name}.py formula.png" in done.stdout
-
-
-def test_read_with_onnx(tmp_path):
-    pytest.importorskip("onnxscript"), pytest.importorskip("onnxruntime")
-    export_onnx(Recognizer.from_checkpoint().checkpoint, tmp_path / "formula.onnx")
-    texts = []
-    for i in range(3):
-        image, text = FormulaSource(look="default", renderer="captcha", seed=4)(i)
-        image.save(tmp_path / f"{i}.png")
-        texts.append(text)
-    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
-    done = run(str(EXAMPLES / "read_with_onnx.py"), str(tmp_path / "formula.onnx"), *paths)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{path}\t{text}" for path, text in zip(paths, texts, strict=True)]
-
-
-def test_streaming_beam_search():
-    done = run(str(EXAMPLES / "streaming_beam_search.py"), "--text", "a stream", "--chunk", "7")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("    7 frames  a") and sum("a stream" in line for line in lines) >= 2
-
-
-def test_train_recognizer(tmp_path):
-    command = [str(EXAMPLES / "train_recognizer.py"), str(tmp_path), "--images", "60", "--minutes", "0.1"]
-    done = run(*command)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("unseen images: exact match") and len(lines) == 4
-    assert (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_walkthrough(tmp_path):
