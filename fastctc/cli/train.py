@@ -75,7 +75,12 @@ def add_train(commands: Any) -> None:
     option(
         "--height", type=positive_int, help="rows images are resized to (default: 64, or 32 for vgg-bilstm)"
     )
-    option("--batch-size", type=positive_int, help="images a step")
+    option("--batch-size", type=positive_int, help="images a step, of all processes together")
+    option(
+        "--parts", type=positive_int,
+        help="parts a batch is computed in, the same for any number of processes that divides them (default: one"
+        " for each process, at least 2)",
+    )  # fmt: skip
     option("--optimizer", choices=("adamw", "muon"), help="muon needs half the steps")
     option("--max-lr", type=positive_float, help="peak of the learning rate")
     option(

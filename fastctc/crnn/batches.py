@@ -137,7 +137,7 @@ class BatchMaker:
 
         Args:
             step: which batch.
-            part: (r, n) gives the rth of n equal parts of its rows, as wide as the whole batch is.
+            part: (r, n) gives the rth of n equal parts of its rows.
 
         Raises:
             ValueError: the batch cannot be parted evenly.
@@ -146,14 +146,13 @@ class BatchMaker:
         number, parts = part
         if self.batch_size % parts:
             raise ValueError(f"batch_size is {self.batch_size}, expected a multiple of {parts} parts")
-        width = max(self.samples.images[i].shape[1] for i in indices)
         rows = slice(number * self.batch_size // parts, (number + 1) * self.batch_size // parts)
         images = [self.samples.images[i] for i in indices[rows]]
         if self.augment is not None:
             changes = draws(self.seed, step, len(indices))[rows]
             images = [augmented(*each, self.augment) for each in zip(images, changes, strict=True)]
         indices = indices[rows]
-        pixels, widths = pad_batch(images, width=width)
+        pixels, widths = pad_batch(images)
         targets = [self._targets[i] for i in indices]
         return Batch(pixels, widths, torch.cat(targets), torch.tensor([len(target) for target in targets]))
 

@@ -1,10 +1,10 @@
-"""Training in several processes, as ``torchrun`` starts them: each computes its rows of every batch.
+"""Training in several processes, as ``torchrun`` starts them: each computes its parts of every batch.
 
-The result is the one of a single process with the same batches, up to rounding: gradients, the statistics of
-batch normalisation and the reported figures are taken over all rows, and dropout is drawn for all of them. The
-first process alone draws images, evaluates, logs and writes; the others wait for it in a group of their own,
-whose patience is as good as endless, because an evaluation or a drawing takes its time. They do not wait for
-the dead: a process that ends closes its connections, and ``torchrun`` ends the others.
+A batch has the same parts whoever computes them, see :mod:`fastctc.crnn.optimize`, so the result is that of a
+single process: to the bit on CPUs if there are two parts, else up to the order of sums. The first process alone
+draws images, evaluates, logs and writes; the others wait for it in a group of their own, whose patience is as
+good as endless, because an evaluation or a drawing takes its time. They do not wait for the dead: a process that
+ends closes its connections, and ``torchrun`` ends the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 STEP_TIMEOUT = timedelta(minutes=10)  # of an exchange between processes within a step
 PATIENCE = timedelta(days=2)  # of those that wait for the first
@@ -153,32 +153,9 @@ def any_of(flag: bool) -> bool:
     return bool(votes)
 
 
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        summed = values.clone()
-        dist.all_reduce(summed)
-        return summed
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        summed: Tensor = _Total.apply(*gradients)  # type: ignore[no-untyped-call]
-        return summed
-
-
 def total(values: Tensor) -> Tensor:
-    """The sum over the processes; its gradient is summed likewise."""
-    summed: Tensor = _Total.apply(values)  # type: ignore[no-untyped-call]
+    """The sum over the processes."""
+    summed = values.clone()
+    if _control is not None:
+        dist.all_reduce(summed)
     return summed
-
-
-def dropout(x: Tensor, share: float) -> Tensor:
-    """``F.dropout`` of the rows that this process has of a batch: the same as if it had all of them."""
-    rows = x.shape[0]
-    whole = (rows * count(), *x.shape[1:])
-    # The layout of x in memory is kept: the random numbers are drawn in that order.
-    ones = torch.empty_strided(whole, (x[0].numel(), *x.stride()[1:]), dtype=x.dtype, device=x.device).fill_(
-        1
-    )
-    mask = nn.functional.dropout(ones, share)
-    return x * mask[rows * number() : rows * (number() + 1)]

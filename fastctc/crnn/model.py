@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from fastctc.crnn import distributed
-
 ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
 
 
@@ -95,10 +93,7 @@ def _divided(widths: Tensor, by: int) -> Tensor:
 
 
 class MaskedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation whose statistics in training leave the padding out.
-
-    Where several processes share a batch, the statistics are those of all its rows.
-    """
+    """Batch normalisation whose statistics in training leave the padding out."""
 
     def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
         """Equals ``BatchNorm2d`` over the columns where ``inside`` is true.
@@ -107,36 +102,19 @@ class MaskedBatchNorm(nn.BatchNorm2d):
             x: (N, C, H, W).
             inside: (N, 1, 1, W) bool, or None where nothing is padding.
         """
-        shared = distributed.is_shared()
-        if not self.training or (inside is None and not shared):
+        if not self.training or inside is None:
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None
-        weight = x.new_ones(x.shape[0], 1, 1, x.shape[3]).float() if inside is None else inside.float()
-        count = weight.sum() * x.shape[2]
-        added = (x.float() * weight).sum((0, 2, 3))
-        if shared:
-            sums = distributed.total(torch.cat([added, count[None]]))
-            added, count = sums[:-1], sums[-1]
-        mean = added / count
+        count = inside.sum() * x.shape[2]
+        mean = (x.float() * inside).sum((0, 2, 3)) / count
         centred = x.float() - mean.view(1, -1, 1, 1)
-        squares = (centred.square() * weight).sum((0, 2, 3))
-        variance = (distributed.total(squares) if shared else squares) / count
+        variance = (centred.square() * inside).sum((0, 2, 3)) / count
         with torch.no_grad():
             momentum = 0.1 if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * count / (count - 1).clamp_min(1), momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
-
-
-class Dropout(nn.Dropout):
-    """Dropout that is drawn for all rows of a batch where several processes share it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Equals ``nn.Dropout``."""
-        if self.training and self.p > 0 and distributed.is_shared():
-            return distributed.dropout(x, self.p)
-        return super().forward(x)
 
 
 class ConvStage(nn.Module):
@@ -277,7 +255,7 @@ class CRNN(nn.Module):
             rows = config.height // 16
             self.project = nn.Sequential(nn.Linear(8 * c * rows * 2, 8 * c), nn.ReLU(inplace=True))
             self.head = RecurrentHead(nn.LSTM, 8 * c, hidden)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.classify = nn.Linear(self.head.features, config.num_classes)
 
     def forward(self, images: Tensor, widths: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -303,10 +281,7 @@ class CRNN(nn.Module):
         if widths is None:
             widths = torch.full((n,), width, device=images.device)
         lengths = _divided(widths, self.config.columns_per_frame)
-        # No branch on a value where the model is exported; and processes that share a batch compute alike,
-        # whether or not their own rows have padding.
-        always = torch.compiler.is_exporting() or (self.training and distributed.is_shared())
-        padded = always or bool((widths < full).any())
+        padded = torch.compiler.is_exporting() or bool((widths < full).any())  # exported without a branch
         remaining = widths if padded else None
         inside = _inside(images, remaining)
         x = images if inside is None else images * inside

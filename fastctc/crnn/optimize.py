@@ -1,9 +1,19 @@
-"""One training step: learning rate, forward, loss, backward, update, average."""
+"""One training step: learning rate, forward, loss, backward, update, average.
+
+A batch is computed in parts, one after the other or by several processes. To batch normalisation and to dropout
+each part is a batch of its own (ghost batch normalisation: Hoffer, Hubara and Soudry, arXiv:1705.08741), and
+gradients, running statistics and figures are means over the parts. So nothing depends on who computed which::
+
+    one process       part 0, part 1 ── mean ──> update
+    two processes     part 0 ─┐
+                      part 1 ─┴──────── mean ──> update
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,11 +23,13 @@ from torch.optim.swa_utils import AveragedModel
 from fastctc.crnn import distributed
 from fastctc.crnn.batches import Batch
 from fastctc.crnn.model import CRNN
-from fastctc.crnn.optimizers import Optimizer, make_optimizer, set_rate
+from fastctc.crnn.optimizers import make_optimizer, set_rate
 from fastctc.crnn.preprocess import PreprocessConfig, normalize
 from fastctc.crnn.recipe import TrainConfig
 from fastctc.loss import ctc_loss
 from fastctc.text import Alphabet
+
+_PART = 1_000_000_007  # between the seeds of the parts of a batch
 
 
 def one_cycle(step: int, steps: int, max_lr: float, warmup: float) -> tuple[float, float]:
@@ -65,7 +77,7 @@ class Learner:
         self.preprocess, self.alphabet = preprocess, alphabet
         self.optimizer = make_optimizer(model, config.optimizer, config.weight_decay)
         self.average = moving_average(model, config.ema) if config.ema else None
-        self._logits = _shared_logits(model)
+        self._shared = _shared(model)
 
     @property
     def result(self) -> CRNN:
@@ -74,19 +86,61 @@ class Learner:
             return self.model
         return cast(CRNN, self.average.module)
 
-    def step(self, batch: Batch, number: int) -> StepReport:
-        """One update by this process's rows of the batch of a step."""
-        config = self.config
+    def step(self, parts: Sequence[Batch], number: int) -> StepReport:
+        """One update of the weights; a batch whose loss or gradient is not finite changes nothing.
+
+        Args:
+            parts: those of the batch that this process computes; as many in every process.
+            number: of the step.
+        """
+        config, model = self.config, self.model
         lr, momentum = one_cycle(number, config.steps or 1, config.max_lr, config.warmup)
         set_rate(self.optimizer, lr, momentum)
-        torch.manual_seed(config.seed * 1_000_003 + number)  # dropout
-        report = training_step(
-            self.model, self.optimizer, batch, self.preprocess, self.alphabet,
-            clip=config.clip, bf16=config.precision == "bf16", compute_logits=self._logits,
-        )  # fmt: skip
-        if self.average is not None and not report.skipped:
-            self.average.update_parameters(self.model)
-        return report
+        self.optimizer.zero_grad(set_to_none=True)
+        buffers = list(model.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
+        sums = torch.zeros_like(_flat(statistics))
+        figures = torch.zeros(3, dtype=torch.float64, device=sums.device)
+        for i, part in enumerate(parts):
+            torch.manual_seed(
+                config.seed * 1_000_003 + number + _PART * (distributed.number() * len(parts) + i)
+            )
+            torch._foreach_copy_(buffers, before)
+            figures += self._backward(part, len(parts), last=i == len(parts) - 1)
+            sums += _flat(statistics)
+        count = len(parts) * distributed.count()
+        means = torch.split(distributed.total(sums) / count, [each.numel() for each in statistics])
+        torch._foreach_copy_(statistics, [m.view_as(s) for m, s in zip(means, statistics, strict=True)])
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        loss, blanks, frames = distributed.total(figures).tolist()
+        finite = bool(torch.isfinite(norm)) and math.isfinite(loss)
+        if finite:
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(model)
+        else:
+            torch._foreach_copy_(buffers, before)
+        return StepReport(loss / count, blanks / frames, not finite)
+
+    def _backward(self, part: Batch, count: int, last: bool) -> Tensor:
+        """Adds the gradients of one of ``count`` parts; returns its loss, its blank frames and all its frames.
+
+        With the last one, processes exchange their gradients.
+        """
+        device = next(self.model.parameters()).device
+        pixels, widths, targets, target_lengths = (tensor.to(device) for tensor in part)
+        images = normalize(pixels, widths, self.preprocess).contiguous(memory_format=torch.channels_last)
+        shared = self._shared
+        with nullcontext() if shared is None or last else shared.no_sync():
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                logits, lengths = (shared or self.model.logits)(images, widths)
+            loss = ctc_loss(
+                logits.transpose(0, 1), targets, lengths, target_lengths,
+                blank=self.alphabet.blank, zero_infinity=True, from_logits=True,
+            )  # fmt: skip
+            (loss / count).backward()  # type: ignore[no-untyped-call]
+        return torch.stack([loss.detach(), *_blanks(logits.detach(), lengths, self.alphabet.blank)]).double()
 
     def state(self) -> dict[str, Any]:
         """What ``restore`` takes to go on with the same bits."""
@@ -134,44 +188,15 @@ class _Logits(nn.Module):
         return self.model.logits(images, widths)
 
 
-def _shared_logits(model: CRNN) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """What computes logits such that gradients become means over the processes that share a batch."""
+def _shared(model: CRNN) -> nn.parallel.DistributedDataParallel | None:
+    """What makes gradients means over the processes that share a batch; None where there is only one."""
     if not distributed.is_shared():
-        return model.logits
+        return None
     return nn.parallel.DistributedDataParallel(_Logits(model), forward_sync_buffers=False)  # they stay equal
 
 
-def training_step(
-    model: CRNN, optimizer: Optimizer, batch: Batch, preprocess: PreprocessConfig,
-    alphabet: Alphabet, *, clip: float, bf16: bool,
-    compute_logits: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
-) -> StepReport:  # fmt: skip
-    """One update of the weights; a batch whose loss or gradient is not finite changes nothing."""
-    device = next(model.parameters()).device
-    pixels, widths, targets, target_lengths = (tensor.to(device) for tensor in batch)
-    images = normalize(pixels, widths, preprocess).contiguous(memory_format=torch.channels_last)
-    statistics = [buffer.clone() for buffer in model.buffers()]
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        logits, lengths = (compute_logits or model.logits)(images, widths)
-    loss = ctc_loss(
-        logits.transpose(0, 1), targets, lengths, target_lengths,
-        blank=alphabet.blank, zero_infinity=True, from_logits=True,
-    )  # fmt: skip
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-    figures = torch.stack([loss.detach().float(), *_blanks(logits.detach(), lengths, alphabet.blank)])
-    if distributed.is_shared():
-        figures = distributed.total(figures)
-    loss_sum, blanks, frames = figures.tolist()
-    mean_loss = loss_sum / distributed.count()
-    finite = bool(torch.isfinite(norm)) and math.isfinite(mean_loss)
-    if finite:
-        optimizer.step()
-    else:
-        for buffer, before in zip(model.buffers(), statistics, strict=True):
-            buffer.copy_(before)
-    return StepReport(mean_loss, blanks / frames, not finite)
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def _blanks(logits: Tensor, lengths: Tensor, blank: int) -> tuple[Tensor, Tensor]:

@@ -128,7 +128,7 @@ def _learn(config: TrainConfig, samples: Samples, alphabet: Alphabet, show_progr
     began, exact = time.monotonic(), 0
     with tqdm(total=STEPS, desc="one batch", unit="step", disable=None if show_progress else True) as bar:
         for step in range(1, STEPS + 1):
-            report = learner.step(batch, step - 1)
+            report = learner.step([batch], step - 1)
             bar.update()
             over = report.skipped or step == STEPS or time.monotonic() - began > SECONDS
             if over or (report.loss < SMALL_LOSS and step % 5 == 0):

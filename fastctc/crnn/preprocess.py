@@ -321,21 +321,18 @@ def _otsu_threshold(histogram: list[int]) -> int:
     return int(np.argmax((mass[-1] * below - mass * below[-1]) ** 2 / np.where(pairs > 0, pairs, np.inf)))
 
 
-def pad_batch(
-    images: list[npt.NDArray[np.uint8]], multiple: int = 4, width: int = 0
-) -> tuple[Tensor, Tensor]:
+def pad_batch(images: list[npt.NDArray[np.uint8]], multiple: int = 4) -> tuple[Tensor, Tensor]:
     """Stacks images of one height into a batch, padded on the right.
 
     Args:
         images: N arrays (H, W_n) uint8.
         multiple: the batch's width is rounded up to a multiple of this.
-        width: the batch is at least this wide.
 
     Returns:
         images (N, 1, H, W) uint8, padded with zeros, and widths (N,) int64.
     """
     widths = [image.shape[1] for image in images]
-    full = -(-max(width, *widths) // multiple) * multiple
+    full = -(-max(widths) // multiple) * multiple
     batch = np.zeros((len(images), 1, images[0].shape[0], full), dtype=np.uint8)
     for n, image in enumerate(images):
         batch[n, 0, :, : widths[n]] = image

@@ -46,6 +46,9 @@ class TrainConfig:
         minutes: wall time for drawing and training together, turned into ``images`` and ``steps`` at the
             start.
         batch_size: images a step, of all processes together.
+        parts: how many equal parts a batch is computed in, by one process or several, see
+            :mod:`fastctc.crnn.optimize`: a multiple of the number of processes. None: one for each process, at
+            least 2 if they come out even.
         buckets: batches in a window that is sorted by width, see :class:`fastctc.crnn.batches.BatchMaker`.
         optimizer: ``"adamw"``, or ``"muon"``, which needs half the steps, see
             :class:`fastctc.crnn.optimizers.MuonAdamW`.
@@ -88,6 +91,7 @@ class TrainConfig:
     steps: int | None = 2_000
     minutes: float | None = None
     batch_size: int = 64
+    parts: int | None = None
     buckets: int = 32
     optimizer: str = "adamw"
     max_lr: float = 3e-3
@@ -132,6 +136,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}, expected more than 0")
+        if self.parts is not None and (self.parts < 1 or self.batch_size % self.parts):
+            raise ValueError(
+                f"parts is {self.parts}, expected a divisor of batch_size, which is {self.batch_size}"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, expected from 0 to less than 1")
         if self.precision not in ("auto", "bf16", "fp32"):
@@ -173,6 +181,7 @@ PRESETS = {
         glyph_fonts="packages",
         glyph_varied=0.4,
         stretch=0.15,
+        parts=1,
         images=80_000,
         rounds=4,
         optimizer="muon",
@@ -197,8 +206,9 @@ def recipe_from(saved: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**saved)
 
 
-def settled(config: TrainConfig) -> TrainConfig:
+def settled(config: TrainConfig, processes: int = 1) -> TrainConfig:
     """The recipe with everything that follows from the machine and from other settings filled in."""
+    parts = config.parts or (processes if processes > 1 or config.batch_size % 2 else 2)
     paper = config.architecture == "vgg-bilstm"
     height = config.height or (32 if paper else 64)
     stem_stride = config.stem_stride or (2 if height >= 64 and not paper else 1)
@@ -209,6 +219,7 @@ def settled(config: TrainConfig) -> TrainConfig:
         height=height,
         stem_stride=stem_stride,
         pooled_columns=pooled_columns,
+        parts=parts,
         threads=threads,
         precision=_precision(config),
     )

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from fastctc.crnn import distributed
-from fastctc.crnn.batches import BatchMaker
+from fastctc.crnn.batches import Batch, BatchMaker
 from fastctc.crnn.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -141,11 +141,12 @@ def _beginning(config: TrainConfig, out: Path, resume: bool) -> tuple[TrainConfi
     """The settled recipe, and the state to go on from; None to begin."""
     out.mkdir(parents=True, exist_ok=True)
     state = _find_state(out, resume)
-    config = settled(config if state is None else _recipe_in(state))
     processes = distributed.count()
-    if config.batch_size % processes:
+    config = settled(config if state is None else _recipe_in(state), processes)
+    assert config.parts is not None, "settled() fills it in"
+    if config.parts % processes:
         raise ValueError(
-            f"batch_size is {config.batch_size}, but {processes} processes share it: expected a multiple"
+            f"parts is {config.parts}, but {processes} processes share them: expected a multiple"
         )
     return config, state
 
@@ -331,9 +332,9 @@ class _Run:
         number = round_of(self.config, self.step)
         if number != self.round:
             self._draw_round(number)
-        batch = self.batches.batch(self.step, self._part())
+        parts = self._parts(self.step)
         ready = time.perf_counter()
-        report = self.learner.step(batch, self.step)
+        report = self.learner.step(parts, self.step)
         tally.add(report, self.config.batch_size, ready - began, time.perf_counter() - ready)
         self.step += 1
         self.bad_steps = self.bad_steps + 1 if report.skipped else 0
@@ -344,8 +345,12 @@ class _Run:
             )
         return report
 
-    def _part(self) -> tuple[int, int]:
-        return distributed.number(), distributed.count()
+    def _parts(self, step: int) -> list[Batch]:
+        """The parts of a step's batch that this process computes."""
+        parts = self.config.parts or 1
+        own = parts // distributed.count()
+        first = distributed.number() * own
+        return [self.batches.batch(step, (number, parts)) for number in range(first, first + own)]
 
     def _steps_that_fit(self) -> int:
         """Measures a few steps on a copy of the model and fills the rest of the minutes with such."""
@@ -353,7 +358,7 @@ class _Run:
         times = []
         for step in range(24):
             began = time.perf_counter()
-            learner.step(self.batches.batch(step, self._part()), step)
+            learner.step(self._parts(step), step)
             times.append(time.perf_counter() - began)
         step_seconds = sorted(times[4:])[len(times[4:]) // 2]
 

@@ -6,8 +6,7 @@ from fastctc.cli import options
 from fastctc.crnn.batches import Batch
 from fastctc.crnn.decoding import greedy_texts
 from fastctc.crnn.model import ARCHITECTURES, CRNN, CRNNConfig, MaskedBatchNorm
-from fastctc.crnn.optimize import training_step
-from fastctc.crnn.optimizers import make_optimizer
+from fastctc.crnn.optimize import Learner
 from fastctc.crnn.preprocess import PreprocessConfig, normalize
 from fastctc.crnn.recipe import TrainConfig, model_config, settled
 from fastctc.text import Alphabet
@@ -93,19 +92,15 @@ def test_every_head_learns_images_of_mixed_widths(architecture):
     torch.manual_seed(0)
     sizes = {"channels": 8, "hidden": 32} if architecture != "vgg-bilstm" else {"channels": 16, "hidden": 32}
     model = CRNN(CRNNConfig(4, architecture, dropout=0.0, **sizes)).train()
-    optimizer = make_optimizer(model, "adamw", 0.0)
-    for group in optimizer.param_groups:
-        group["lr"] = 3e-3
+    recipe = TrainConfig(steps=400, max_lr=3e-3, weight_decay=0.0, precision="fp32")
+    learner = Learner(model, recipe, PreprocessConfig(), Alphabet("abc"))
     widths, texts = torch.tensor([32, 20, 9, 28]), ["abca", "cc", "b", "bca"]
     targets = torch.tensor(["-abc".index(character) for character in "".join(texts)])
     lengths = torch.tensor([len(text) for text in texts])
     batch = Batch(torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8), widths, targets, lengths)
     losses = []
     while len(losses) < 400 and (not losses or losses[-1] >= 0.1):
-        report = training_step(
-            model, optimizer, batch, PreprocessConfig(), Alphabet("abc"), clip=5.0, bf16=False
-        )
-        losses.append(report.loss)
+        losses.append(learner.step([batch], len(losses)).loss)
     assert losses[-1] < 0.1 < losses[0]
     log_probs, frames = model(normalize(batch.images, widths, PreprocessConfig()), widths)
     assert greedy_texts(log_probs, frames, Alphabet("abc")) == texts

@@ -20,8 +20,7 @@ from fastctc.crnn.drawing import FormulaSource
 from fastctc.crnn.evaluate import evaluate
 from fastctc.crnn.formulas import CHARACTERS
 from fastctc.crnn.model import CRNN, CRNNConfig
-from fastctc.crnn.optimize import moving_average, one_cycle, training_step
-from fastctc.crnn.optimizers import make_optimizer
+from fastctc.crnn.optimize import Learner, moving_average, one_cycle
 from fastctc.crnn.preprocess import PreprocessConfig
 from fastctc.crnn.readers import LabelError
 from fastctc.crnn.train import PRESETS, TrainConfig, TrainError, train
@@ -85,17 +84,35 @@ def test_one_cycle_is_torchs():
             schedule.step()
 
 
+def a_recipe(**settings):
+    return TrainConfig(**{"max_lr": 3e-3, "weight_decay": 0.0, "precision": "fp32"} | settings)
+
+
+def test_a_step_is_the_mean_over_its_parts():
+    samples, _ = collect(FormulaSource(renderer="captcha", seed=3), range(8), PreprocessConfig())
+    batches = BatchMaker(samples, ALPHABET, 8)
+    parts = [batches.batch(0, (part, 2)) for part in range(2)]
+    recipe = a_recipe(steps=1, optimizer="adamw", clip=1e9)
+    gradients, statistics, losses = [], [], []
+    for given in ([parts[0]], [parts[1]], parts):
+        torch.manual_seed(0)
+        model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=4, hidden=8, dropout=0.0)).train()
+        losses.append(Learner(model, recipe, PreprocessConfig(), ALPHABET).step(given, 0).loss)
+        gradients.append([p.grad for p in model.parameters()])
+        statistics.append([b.double() for b in model.buffers() if b.is_floating_point()])
+    assert losses[2] == pytest.approx((losses[0] + losses[1]) / 2)
+    for first, second, both in [*zip(*gradients, strict=True), *zip(*statistics, strict=True)]:
+        torch.testing.assert_close((first + second) / 2, both, rtol=1e-5, atol=1e-6)
+
+
 def test_one_batch_is_learnt_by_heart():
     samples, _ = collect(FormulaSource(renderer="captcha", seed=3), range(8), PreprocessConfig())
     torch.manual_seed(0)
     model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=16, hidden=32, dropout=0.0)).train()
-    optimizer = make_optimizer(model, "adamw", 0.0)
+    learner = Learner(model, a_recipe(steps=80, max_lr=5e-3), PreprocessConfig(), ALPHABET)
     batches = BatchMaker(samples, ALPHABET, 8)
     for step in range(80):
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(step, 80, 5e-3, 0.15)[0]
-        batch = batches.batch(step)
-        report = training_step(model, optimizer, batch, PreprocessConfig(), ALPHABET, clip=5.0, bf16=False)
+        report = learner.step([batches.batch(step)], step)
     assert report.loss < 0.05 and report.blank_rate < 0.9
     assert evaluate(model, samples, ALPHABET, PreprocessConfig()).exact_match == 1
 
@@ -104,25 +121,22 @@ def test_the_papers_network_learns():
     samples, _ = collect(FormulaSource(renderer="captcha", seed=3), range(2), PreprocessConfig())
     torch.manual_seed(0)
     model = CRNN(CRNNConfig(ALPHABET.num_classes, "vgg-bilstm", channels=8, hidden=32, dropout=0.0)).train()
-    optimizer = make_optimizer(model, "adamw", 0.0)
+    learner = Learner(model, a_recipe(steps=60), PreprocessConfig(), ALPHABET)
     batch = BatchMaker(samples, ALPHABET, 2).batch(0)
-    losses = []
-    for _ in range(60):
-        losses.append(
-            training_step(model, optimizer, batch, PreprocessConfig(), ALPHABET, clip=5.0, bf16=False).loss
-        )
+    losses = [learner.step([batch], step).loss for step in range(60)]
     assert losses[-1] < 0.5 * losses[1]
 
 
-def test_a_step_that_is_not_finite_changes_nothing(folder):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_that_is_not_finite_changes_nothing(parts):
     samples, _ = collect(FormulaSource(renderer="captcha"), range(4), PreprocessConfig())
     model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=4, hidden=8)).train()
-    optimizer = make_optimizer(model, "adamw", 0.0)
-    batch = BatchMaker(samples, ALPHABET, 4).batch(0)
+    learner = Learner(model, a_recipe(steps=1), PreprocessConfig(), ALPHABET)
+    batches = BatchMaker(samples, ALPHABET, 4)
     with torch.no_grad():
         model.classify.bias[0] = float("nan")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    report = training_step(model, optimizer, batch, PreprocessConfig(), ALPHABET, clip=5.0, bf16=False)
+    report = learner.step([batches.batch(0, (part, parts)) for part in range(parts)], 0)
     assert report.skipped
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
