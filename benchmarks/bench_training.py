@@ -185,7 +185,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     bf16 = not arguments.fp32
     workers = max(1, default_workers())
-    count, rounds = (1_000, 4) if arguments.quick else (8_000, 30)
+    count, rounds = (256, 3) if arguments.quick else (8_000, 30)
 
     mixed_rate, samples = drawing_rate(formula_source(TrainConfig()), count, workers)
     captcha_rate, _ = drawing_rate(CAPTCHA, count // 2, workers)
@@ -217,7 +217,8 @@ def main() -> None:
         total = row["drawing_ms"] + row["batching_ms"] + row["model_ms"]
         row |= {"images_per_second": 1e3 * BATCH / total, "data_share": (total - row["model_ms"]) / total}
     result = {
-        "machine": report.describe_machine(torch.device("cpu")),
+        "benchmark": "training", "date": str(datetime.date.today()), "quick": arguments.quick,
+        "versions": report.describe_versions(), "machine": report.describe_machine(torch.device("cpu")),
         "threads": arguments.threads, "workers": workers, "bf16": bf16, "batch": BATCH, "passes": PASSES,
         "drawn_per_second": {"mixed": mixed_rate, "captcha": captcha_rate}, "rows": rows,
     }  # fmt: skip
