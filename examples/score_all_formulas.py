@@ -24,10 +24,10 @@ parser = argparse.ArgumentParser(
 )
 parser.add_argument("image", type=Path)
 parser.add_argument("--top", type=int, default=10, help="formulas to print (default: %(default)s)")
-parser.add_argument("--checkpoint", type=Path, help="model to read with (default: the one in the package)")
+parser.add_argument("--checkpoint", default="shipped", help="model to read with (default: %(default)s)")
 
 
-def main(image: Path, top: int, checkpoint: Path | None) -> None:
+def main(image: Path, top: int, checkpoint: str) -> None:
     """Prints the most probable formulas, their probabilities normalised over all formulas."""
     recognizer = Recognizer.from_checkpoint(checkpoint)
     preprocess, alphabet = recognizer.checkpoint.preprocess, recognizer.alphabet

@@ -12,7 +12,7 @@ from fastctc.cli.train import run_training
 def add_demo(commands: Any) -> None:
     """Declares the command."""
     parser = add_command(
-        commands, "demo", "train a model within 8 minutes on 2 CPU cores, and read five new images with it",
+        commands, "demo", "train a model within 9 minutes on 2 CPU cores, and read five new images with it",
         ["demo runs/demo", "demo runs/demo --resume", "demo runs/short --minutes 2"],
         _demo,
     )  # fmt: skip

@@ -36,7 +36,7 @@ def add_evaluate(commands: Any) -> None:
         ],
         _evaluate,
     )  # fmt: skip
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint file, or 'shipped'")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint file, or 'shipped' or 'wide'")
     parser.add_argument(
         "folder", metavar="DIR", nargs="?",
         help="images with labels.tsv, labels.txt or labels.json, or a scene-text LMDB (data.mdb); without it,"
@@ -68,7 +68,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from fastctc.crnn.drawing import FormulaSource
     from fastctc.crnn.evaluate import evaluate
     from fastctc.crnn.readers import open_source
-    from fastctc.crnn.recognize import SHIPPED_CHECKPOINT
+    from fastctc.crnn.recognize import checkpoint_path
     from fastctc.crnn.report import write_report
     from fastctc.crnn.training_data import FIRST_UNSEEN
     from fastctc.plot import load_matplotlib
@@ -76,8 +76,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.report:
         load_matplotlib()  # or says that it cannot, before the reading, as the next line does
         arguments.report.mkdir(parents=True, exist_ok=True)
-    name = SHIPPED_CHECKPOINT if arguments.checkpoint == "shipped" else arguments.checkpoint
-    checkpoint = load_checkpoint(name)
+    checkpoint = load_checkpoint(checkpoint_path(arguments.checkpoint))
     workers = default_workers() if arguments.workers is None else arguments.workers
     if arguments.folder is not None:
         data = open_source(arguments.folder)

@@ -16,7 +16,7 @@ def add_export(commands: Any) -> None:
         ["export shipped formula.onnx", "export runs/demo/model.safetensors formula.pt2"],
         _export,
     )  # fmt: skip
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint file, or 'shipped'")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint file, or 'shipped' or 'wide'")
     parser.add_argument("out", metavar="OUT", type=Path, help="the file to write: .onnx or .pt2")
 
 
@@ -26,9 +26,8 @@ def _export(arguments: argparse.Namespace) -> int:
         raise ValueError(f"OUT is {arguments.out}, expected a name that ends in .onnx or .pt2")
     from fastctc.crnn.checkpoint import load_checkpoint
     from fastctc.crnn.export import export_onnx, export_program
-    from fastctc.crnn.recognize import SHIPPED_CHECKPOINT
+    from fastctc.crnn.recognize import checkpoint_path
 
-    name = SHIPPED_CHECKPOINT if arguments.checkpoint == "shipped" else arguments.checkpoint
     write = export_onnx if kind == ".onnx" else export_program
-    print(write(load_checkpoint(name), arguments.out))
+    print(write(load_checkpoint(checkpoint_path(arguments.checkpoint)), arguments.out))
     return 0

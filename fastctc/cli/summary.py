@@ -16,7 +16,7 @@ def add_summary(commands: Any) -> None:
         ["summary shipped", "summary runs/demo/model.safetensors --width 400"],
         _summary,
     )  # fmt: skip
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint file, or 'shipped'")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint file, or 'shipped' or 'wide'")
     parser.add_argument(
         "--width", type=positive_int, help="columns of the image that shapes are for (default: 3 x its rows)"
     )
@@ -24,11 +24,10 @@ def add_summary(commands: Any) -> None:
 
 def _summary(arguments: argparse.Namespace) -> int:
     from fastctc.crnn.checkpoint import load_checkpoint
-    from fastctc.crnn.recognize import SHIPPED_CHECKPOINT
+    from fastctc.crnn.recognize import checkpoint_path
     from fastctc.crnn.summary import summarize
 
-    name = SHIPPED_CHECKPOINT if arguments.checkpoint == "shipped" else arguments.checkpoint
-    checkpoint = load_checkpoint(name)
+    checkpoint = load_checkpoint(checkpoint_path(arguments.checkpoint))
     print(summarize(checkpoint.model, arguments.width))
     print(f"\nalphabet {checkpoint.alphabet.characters!r}, blank is class {checkpoint.alphabet.blank}")
     for title, record in (("preprocess", vars(checkpoint.preprocess)), ("training", checkpoint.training)):

@@ -171,25 +171,33 @@ class TrainConfig:
         )  # fmt: skip
 
 
+_SHIPPED = TrainConfig(
+    look="mixed",
+    contest_share=0.8,
+    captcha_share=0.3,
+    glyph_variants=2_000,
+    images=100_000,
+    rounds=3,
+    optimizer="muon",
+    steps=14_000,
+    parts=1,
+    threads=1,
+    eval_images=4_000,
+    eval_every=2_000,
+    save_every=500,
+)
 PRESETS = {
-    "quick": TrainConfig(look="contest", optimizer="muon", images=70_000, steps=None, minutes=6.9),
-    "shipped": TrainConfig(
-        look="mixed",
-        contest_share=0.8,
-        captcha_share=0.3,
+    "quick": TrainConfig(look="contest", optimizer="muon", images=70_000, steps=None, minutes=8.0),
+    "shipped": _SHIPPED,
+    "wide": replace(
+        _SHIPPED,
         glyph_variants=3_000,
         glyph_fonts="packages",
         glyph_varied=0.4,
         stretch=0.15,
-        parts=1,
         images=80_000,
         rounds=4,
-        optimizer="muon",
         steps=16_000,
-        threads=1,
-        eval_images=4_000,
-        eval_every=2_000,
-        save_every=500,
     ),
 }
 

@@ -18,7 +18,11 @@ from fastctc.crnn.decoding import Decoder, Hypothesis
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.preprocess import ImageError, ImageLike, PreprocessConfig, load_grey, normalize, pad_batch
 
-SHIPPED_CHECKPOINT = Path(__file__).with_name("formula.safetensors")
+CHECKPOINTS = {
+    "shipped": Path(__file__).with_name("formula.safetensors"),
+    "wide": Path(__file__).with_name("formula-wide.safetensors"),
+}
+"""The checkpoints that come with the package: the second has seen many more fonts, and reads others better."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,9 @@ class Recognizer:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def from_checkpoint(
-        cls, path: str | Path | None = None, device: str | torch.device = "cpu"
-    ) -> Recognizer:
-        """A recogniser from a checkpoint file; None: the checkpoint that ships with the package."""
-        return cls(load_checkpoint(SHIPPED_CHECKPOINT if path is None else path), device)
+    def from_checkpoint(cls, path: str | Path = "shipped", device: str | torch.device = "cpu") -> Recognizer:
+        """A recogniser from a checkpoint: a file, or the name of one of :data:`CHECKPOINTS`."""
+        return cls(load_checkpoint(checkpoint_path(path)), device)
 
     def read(
         self,
@@ -130,6 +132,11 @@ class Recognizer:
             return []
         log_probs, lengths = infer(self.model, greys, self.checkpoint.preprocess, self.device)
         return [_reading(hypotheses) for hypotheses in decoder(log_probs, lengths)]
+
+
+def checkpoint_path(path: str | Path) -> Path:
+    """The file that a name of :data:`CHECKPOINTS` stands for, or the path that was given."""
+    return CHECKPOINTS.get(str(path), Path(path))
 
 
 def _reading(hypotheses: list[Hypothesis]) -> Reading:

@@ -19,7 +19,7 @@ from fastctc.crnn.drawing import FormulaSource
 from fastctc.crnn.export import Export, ExportError, describe, export_onnx, export_program
 from fastctc.crnn.model import CRNN, CRNNConfig, RecurrentHead
 from fastctc.crnn.preprocess import PreprocessConfig
-from fastctc.crnn.recognize import SHIPPED_CHECKPOINT, Recognizer, infer
+from fastctc.crnn.recognize import CHECKPOINTS, Recognizer, infer
 from fastctc.text import Alphabet
 
 onnx = pytest.importorskip("onnx")
@@ -230,7 +230,7 @@ def pictures() -> list[Image.Image]:
 
 def test_the_shipped_model_reads_as_torch_in_onnxruntime(shipped):
     session = onnxruntime.InferenceSession(shipped, providers=["CPUExecutionProvider"])
-    checkpoint = load_checkpoint(SHIPPED_CHECKPOINT)
+    checkpoint = load_checkpoint(CHECKPOINTS["shipped"])
     for greys, images, widths in batches(64):
         assert_same(checkpoint, greys, *session.run(None, {"images": images, "widths": widths}))
 
