@@ -29,16 +29,16 @@ from torch.utils.data import DataLoader, Dataset
 
 import report
 from fastctc import ctc_loss
-from fastctc.crnn.augment import AugmentConfig
-from fastctc.crnn.batches import Batch, BatchMaker
-from fastctc.crnn.collect import Samples, collect, default_workers
-from fastctc.crnn.drawing import FormulaSource
-from fastctc.crnn.formulas import CHARACTERS
-from fastctc.crnn.model import CRNN, CRNNConfig
-from fastctc.crnn.preprocess import PreprocessConfig, load_grey, normalize
-from fastctc.crnn.readers import Source
-from fastctc.crnn.recipe import TrainConfig
-from fastctc.crnn.training_data import formula_source
+from fastctc.crnn.data.augment import AugmentConfig
+from fastctc.crnn.data.batches import Batch, BatchMaker
+from fastctc.crnn.data.collect import Samples, collect, default_workers
+from fastctc.crnn.data.preprocess import PreprocessConfig, load_grey, normalize
+from fastctc.crnn.data.readers import Source
+from fastctc.crnn.formulas.drawing import FormulaSource
+from fastctc.crnn.formulas.grammar import CHARACTERS
+from fastctc.crnn.model.network import CRNN, CRNNConfig
+from fastctc.crnn.train.config import TrainConfig
+from fastctc.crnn.train.data import formula_source
 from fastctc.text import Alphabet
 
 EXAMPLES = """examples:

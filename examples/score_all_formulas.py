@@ -1,7 +1,7 @@
 """Score every formula there is against one image, by one call of the loss.
 
-No search: each of the 27,000 expressions of fastctc.crnn.formulas, without and with its value, gets its exact CTC
-probability. Equations that do not hold are not among them.
+No search: each of the 27,000 expressions of formulas, without and with its value, gets its exact CTC probability.
+Equations that do not hold are not among them.
 
     python examples/score_all_formulas.py formula.png
     python examples/score_all_formulas.py formula.png --top 3 --checkpoint runs/a/model.safetensors
@@ -15,9 +15,9 @@ import torch
 
 import fastctc
 from fastctc.crnn import Recognizer
-from fastctc.crnn.formulas import all_expressions, evaluate
-from fastctc.crnn.preprocess import load_grey
-from fastctc.crnn.recognize import infer
+from fastctc.crnn.data.preprocess import load_grey
+from fastctc.crnn.formulas.grammar import all_expressions, evaluate
+from fastctc.crnn.read.recognize import infer
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

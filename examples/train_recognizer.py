@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 
 from fastctc.crnn import Recognizer
-from fastctc.crnn.collect import write_folder
-from fastctc.crnn.drawing import FormulaSource
-from fastctc.crnn.train import TrainConfig, train
+from fastctc.crnn.data.collect import write_folder
+from fastctc.crnn.formulas.drawing import FormulaSource
+from fastctc.crnn.train.run import TrainConfig, train
 
 parser = argparse.ArgumentParser(description="Train a recogniser on a folder of images, then read with it.")
 parser.add_argument("out", type=Path)

@@ -13,21 +13,21 @@ import sys
 from pathlib import Path
 
 from fastctc.crnn import Recognizer
-from fastctc.crnn.augment import AugmentConfig
-from fastctc.crnn.checkpoint import load_checkpoint
-from fastctc.crnn.collect import collect, write_folder
-from fastctc.crnn.constraint import FormulaConstraint
-from fastctc.crnn.drawing import FormulaSource
-from fastctc.crnn.evaluate import evaluate
-from fastctc.crnn.explain import explain
-from fastctc.crnn.explore import explore
-from fastctc.crnn.export import export_onnx
-from fastctc.crnn.overfit import overfit_one_batch
-from fastctc.crnn.preprocess import steps
-from fastctc.crnn.readers import open_source
-from fastctc.crnn.recipe import TrainConfig, model_config, settled
-from fastctc.crnn.summary import summarize
-from fastctc.crnn.train import train
+from fastctc.crnn.data.augment import AugmentConfig
+from fastctc.crnn.data.collect import collect, write_folder
+from fastctc.crnn.data.preprocess import steps
+from fastctc.crnn.data.readers import open_source
+from fastctc.crnn.formulas.drawing import FormulaSource
+from fastctc.crnn.model.checkpoint import load_checkpoint
+from fastctc.crnn.model.export import export_onnx
+from fastctc.crnn.model.summary import summarize
+from fastctc.crnn.read.constraint import FormulaConstraint
+from fastctc.crnn.read.evaluate import evaluate
+from fastctc.crnn.read.explain import explain
+from fastctc.crnn.report.exploration import explore
+from fastctc.crnn.train.config import TrainConfig, model_config, settled
+from fastctc.crnn.train.overfit import overfit_one_batch
+from fastctc.crnn.train.run import train
 from fastctc.text import Alphabet
 
 parser = argparse.ArgumentParser(
@@ -70,7 +70,7 @@ found = explore(data, config.preprocess(), frames, limit=500)
 for what, words in found.summary().items():
     print(f"{what:9} {words}")
 try:
-    from fastctc.crnn import explore_report
+    from fastctc.crnn.report import exploration_report as explore_report
 
     explore_report.write_report(
         found, data, out / "explore", "Training images", config.preprocess(), AugmentConfig()
@@ -138,7 +138,7 @@ samples_of_shipped, _ = collect(test, range(len(test)), shipped.preprocess, name
 best = evaluate(shipped.model, samples_of_shipped, shipped.alphabet, shipped.preprocess)
 print(f"shipped model: {best.summary()}")
 try:
-    from fastctc.crnn import report
+    from fastctc.crnn.report import evaluation_report as report
 
     print(report.write_report(judged, samples, out / "report", "Test images"))
     explain(recognizer, image).plot().savefig(out / "explain.png", dpi=150)  # fastctc read --explain

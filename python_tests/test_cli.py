@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fastctc import cli
-from fastctc.crnn.formulas import holds, is_formula
+from fastctc.crnn.formulas.grammar import holds, is_formula
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def test_resuming_a_finished_run_says_its_accuracy_again(run_folder, capsys):
 
 
 def test_demo_trains_and_reads_five_images(tmp_path, capsys, monkeypatch):
-    from fastctc.crnn import recipe
+    from fastctc.crnn.train import config as recipe
 
     quick = recipe.TrainConfig(images=8, renderer="captcha", steps=1, eval_images=4, batch_size=4, threads=1)
     monkeypatch.setitem(recipe.PRESETS, "quick", quick)

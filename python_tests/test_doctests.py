@@ -12,9 +12,9 @@ MODULES = [
     "loss",
     "streaming",
     "text",
-    "crnn.constraint",
-    "crnn.evaluate",
-    "crnn.formulas",
+    "crnn.read.constraint",
+    "crnn.read.evaluate",
+    "crnn.formulas.grammar",
 ]
 
 

@@ -20,9 +20,9 @@ def add_demo(commands: Any) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from fastctc.crnn.collect import write_folder
-    from fastctc.crnn.recognize import Recognizer
-    from fastctc.crnn.training_data import FIRST_UNSEEN, formula_source
+    from fastctc.crnn.data.collect import write_folder
+    from fastctc.crnn.read.recognize import Recognizer
+    from fastctc.crnn.train.data import FIRST_UNSEEN, formula_source
 
     result = run_training(arguments, "quick")
     folder = arguments.out / "examples"

@@ -20,7 +20,7 @@ from fastctc.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fastctc.crnn.evaluate import Evaluation, Share
+    from fastctc.crnn.read.evaluate import Evaluation, Share
 
 
 def add_evaluate(commands: Any) -> None:
@@ -63,14 +63,14 @@ def add_evaluate(commands: Any) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fastctc.crnn.checkpoint import load_checkpoint
-    from fastctc.crnn.collect import collect, default_workers
-    from fastctc.crnn.drawing import FormulaSource
-    from fastctc.crnn.evaluate import evaluate
-    from fastctc.crnn.readers import open_source
-    from fastctc.crnn.recognize import checkpoint_path
-    from fastctc.crnn.report import write_report
-    from fastctc.crnn.training_data import FIRST_UNSEEN
+    from fastctc.crnn.data.collect import collect, default_workers
+    from fastctc.crnn.data.readers import open_source
+    from fastctc.crnn.formulas.drawing import FormulaSource
+    from fastctc.crnn.model.checkpoint import load_checkpoint
+    from fastctc.crnn.read.evaluate import evaluate
+    from fastctc.crnn.read.recognize import checkpoint_path
+    from fastctc.crnn.report.evaluation_report import write_report
+    from fastctc.crnn.train.data import FIRST_UNSEEN
     from fastctc.plot import load_matplotlib
 
     if arguments.report:

@@ -59,13 +59,13 @@ def add_explore(commands: Any) -> None:
 def _explore(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fastctc.crnn.augment import AugmentConfig
-    from fastctc.crnn.drawing import FormulaSource
-    from fastctc.crnn.explore import DataSet, Drawn, explore
-    from fastctc.crnn.explore_report import PICTURES, write_report
-    from fastctc.crnn.preprocess import PreprocessConfig
-    from fastctc.crnn.readers import open_source
-    from fastctc.crnn.recipe import TrainConfig, model_config, settled
+    from fastctc.crnn.data.augment import AugmentConfig
+    from fastctc.crnn.data.preprocess import PreprocessConfig
+    from fastctc.crnn.data.readers import open_source
+    from fastctc.crnn.formulas.drawing import FormulaSource
+    from fastctc.crnn.report.exploration import DataSet, Drawn, explore
+    from fastctc.crnn.report.exploration_report import PICTURES, write_report
+    from fastctc.crnn.train.config import TrainConfig, model_config, settled
     from fastctc.plot import load_matplotlib
     from fastctc.text import Alphabet
 

@@ -24,9 +24,9 @@ def _export(arguments: argparse.Namespace) -> int:
     kind = arguments.out.suffix.lower()
     if kind not in (".onnx", ".pt2"):
         raise ValueError(f"OUT is {arguments.out}, expected a name that ends in .onnx or .pt2")
-    from fastctc.crnn.checkpoint import load_checkpoint
-    from fastctc.crnn.export import export_onnx, export_program
-    from fastctc.crnn.recognize import checkpoint_path
+    from fastctc.crnn.model.checkpoint import load_checkpoint
+    from fastctc.crnn.model.export import export_onnx, export_program
+    from fastctc.crnn.read.recognize import checkpoint_path
 
     write = export_onnx if kind == ".onnx" else export_program
     print(write(load_checkpoint(checkpoint_path(arguments.checkpoint)), arguments.out))

@@ -34,8 +34,8 @@ def add_generate(commands: Any) -> None:
 def _generate(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fastctc.crnn.collect import default_workers, write_folder
-    from fastctc.crnn.drawing import FormulaSource
+    from fastctc.crnn.data.collect import default_workers, write_folder
+    from fastctc.crnn.formulas.drawing import FormulaSource
 
     source = FormulaSource(
         look=arguments.look, renderer=arguments.renderer, seed=arguments.seed, value=arguments.value

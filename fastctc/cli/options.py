@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastctc.crnn.constraint import Constraint
+    from fastctc.crnn.read.constraint import Constraint
 
 ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
 LOOKS = ("contest", "default", "mixed")
@@ -58,7 +58,7 @@ def count_from_zero(text: str) -> int:
 
 def images_in(folder: Path) -> list[Path]:
     """The image files directly in a folder, by name."""
-    from fastctc.crnn.preprocess import image_suffixes
+    from fastctc.crnn.data.preprocess import image_suffixes
 
     suffixes = image_suffixes()
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
@@ -129,7 +129,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 def constraint_of(arguments: argparse.Namespace) -> Constraint | None:
     """The constraint that ``--constraint`` names."""
-    from fastctc.crnn.constraint import FormulaConstraint
+    from fastctc.crnn.read.constraint import FormulaConstraint
 
     return FormulaConstraint() if arguments.constraint == "formula" else None
 

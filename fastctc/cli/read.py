@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastctc.cli.options import add_command, add_decoding, constraint_of, images_in, positive_int
 
 if TYPE_CHECKING:
-    from fastctc.crnn.recognize import Reading, Recognizer
+    from fastctc.crnn.read.recognize import Reading, Recognizer
 
 
 def add_read(commands: Any) -> None:
@@ -55,7 +55,7 @@ def add_read(commands: Any) -> None:
 
 
 def _read(arguments: argparse.Namespace) -> int:
-    from fastctc.crnn.recognize import Recognizer
+    from fastctc.crnn.read.recognize import Recognizer
 
     recognizer = Recognizer.from_checkpoint(arguments.checkpoint)
     failed = 0
@@ -95,8 +95,8 @@ def _read(arguments: argparse.Namespace) -> int:
 
 
 def _explain(recognizer: Recognizer, image: Path, reading: Reading, picture: Path) -> None:
-    from fastctc.crnn.checkpoint import write_atomically
-    from fastctc.crnn.explain import explain
+    from fastctc.crnn.model.checkpoint import write_atomically
+    from fastctc.crnn.read.explain import explain
 
     figure = explain(recognizer, image, reading).plot()
     kind = picture.suffix or ".png"

@@ -23,9 +23,9 @@ def add_summary(commands: Any) -> None:
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    from fastctc.crnn.checkpoint import load_checkpoint
-    from fastctc.crnn.recognize import checkpoint_path
-    from fastctc.crnn.summary import summarize
+    from fastctc.crnn.model.checkpoint import load_checkpoint
+    from fastctc.crnn.model.summary import summarize
+    from fastctc.crnn.read.recognize import checkpoint_path
 
     checkpoint = load_checkpoint(checkpoint_path(arguments.checkpoint))
     print(summarize(checkpoint.model, arguments.width))

@@ -20,8 +20,8 @@ from fastctc.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fastctc.crnn.recipe import TrainConfig
-    from fastctc.crnn.train import TrainResult
+    from fastctc.crnn.train.config import TrainConfig
+    from fastctc.crnn.train.run import TrainResult
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _overfit(arguments: argparse.Namespace) -> int:
-    from fastctc.crnn.overfit import overfit_one_batch
+    from fastctc.crnn.train.overfit import overfit_one_batch
 
     outcome = overfit_one_batch(_recipe(arguments.preset, _given(arguments)))
     print(outcome.summary())
@@ -126,7 +126,7 @@ def _is_first() -> bool:
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options that were given and are settings of a recipe."""
-    from fastctc.crnn.recipe import TrainConfig
+    from fastctc.crnn.train.config import TrainConfig
 
     names = TrainConfig.__dataclass_fields__
     return {name: value for name, value in vars(arguments).items() if name in names}
@@ -136,7 +136,7 @@ def run_training(arguments: argparse.Namespace, preset: str) -> TrainResult:
     """Trains with a preset and the options that were given, from the start or resumed."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from fastctc.crnn.train import saved_config, train
+    from fastctc.crnn.train.run import saved_config, train
 
     if not _is_first():
         logging.getLogger("fastctc").setLevel(logging.ERROR)
@@ -168,7 +168,7 @@ def run_training(arguments: argparse.Namespace, preset: str) -> TrainResult:
 
 def _recipe(preset: str, given: dict[str, Any]) -> TrainConfig:
     """A preset changed by options; a budget given one way replaces one preset in another."""
-    from fastctc.crnn.recipe import PRESETS
+    from fastctc.crnn.train.config import PRESETS
 
     base: dict[str, Any] = {}
     if "steps" in given and "minutes" not in given:

@@ -1,0 +1,1 @@
+"""Samples: read or drawn, prepared, kept, changed at random, and put into batches."""

@@ -1,0 +1,136 @@
+"""Preprocessed samples kept in a file, so that a second run neither draws nor reads them.
+
+A file is a header, an index and the pixels: the index is JSON with the key, the height and width of each
+image, the other columns of the samples and the problems; the pixels follow image after image, and are mapped
+into memory, where all processes of a machine share them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastctc.crnn.data.collect import Problem, Samples
+from fastctc.crnn.model.checkpoint import write_atomically
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"fastctc samples1"
+HEADER = struct.Struct("<16sQI")  # magic, bytes of the index, CRC-32 of the index
+SUFFIX = ".samples"
+MAKERS = (  # the modules that decide pixels and texts
+    "formulas/drawing", "formulas/fonts", "formulas/grammar", "formulas/glyphs", "data/preprocess",
+)  # fmt: skip
+
+Collected = tuple[Samples, list[Problem]]
+
+
+def cached(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Collected]) -> Collected:
+    """What ``make`` returns, from a file in ``folder`` if it was made before.
+
+    Processes may ask for the same key at the same time: each makes it and the last one's file stays, so
+    ``make`` must depend on nothing but the key, and on how this package draws and preprocesses, which becomes
+    part of the key. A file that is damaged, or of another key, is made anew with a logged warning. If the file
+    cannot be written, that is logged, and the samples stay in memory. Files may be deleted at any time.
+
+    Args:
+        folder: where the file is, named after a hash of ``key``; made if missing.
+        key: everything the samples depend on; JSON.
+        make: draws or reads them.
+
+    Returns:
+        The samples, their images read-only uint8 views (H, W) of one memory-mapped file, and the problems.
+
+    Raises:
+        TypeError: ``key`` is not JSON.
+    """
+    described = json.dumps([dict(key), _made_by()], sort_keys=True)
+    path = Path(folder) / (hashlib.sha256(described.encode()).hexdigest()[:32] + SUFFIX)
+    try:
+        return _open(path, described)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        log.warning("cache file %s cannot be used, making it anew: %s", path, error)
+    made = make()
+    try:
+        write_atomically(path, lambda temporary: _write(temporary, described, *made))
+        return _open(path, described)
+    except OSError as error:
+        log.warning("cache file %s cannot be written: %s", path, error)
+        return made
+
+
+def _write(path: Path, key: str, samples: Samples, problems: list[Problem]) -> None:
+    index = {
+        "key": key,
+        "shapes": [image.shape for image in samples.images],
+        "columns": {name: getattr(samples, name) for name in _columns()},
+        "problems": [(problem.name, problem.reason) for problem in problems],
+    }
+    text = json.dumps(index, default=lambda value: value.tolist()).encode()
+    with path.open("wb") as file:
+        file.write(HEADER.pack(MAGIC, len(text), zlib.crc32(text)))
+        file.write(text)
+        for image in samples.images:
+            file.write(np.ascontiguousarray(image).data)
+
+
+def _open(path: Path, key: str) -> Collected:
+    """Maps a file; ValueError if it is not whole, or not of this key."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(HEADER.size)
+        if len(head) < HEADER.size or not head.startswith(MAGIC):
+            raise ValueError("not a file of samples")
+        _, length, checksum = HEADER.unpack(head)
+        text = file.read(min(length, size))
+        if len(text) != length or zlib.crc32(text) != checksum:
+            raise ValueError("its index is damaged")
+        index = json.loads(text)
+        if index["key"] != key or set(index["columns"]) != _columns():
+            raise ValueError("it holds other samples")
+        shapes = np.array(index["shapes"], dtype=np.int64).reshape(-1, 2)
+        ends = HEADER.size + length + np.cumsum(shapes.prod(1))
+        expected = int(ends[-1]) if len(ends) else HEADER.size + length
+        if size != expected:
+            raise ValueError(f"it has {size} bytes, expected {expected}")
+        pixels = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    images = [
+        pixels[end - height * width : end].reshape(height, width)
+        for end, (height, width) in zip(ends.tolist(), shapes.tolist(), strict=True)
+    ]
+    return Samples(images, **index["columns"]), [Problem(*pair) for pair in index["problems"]]
+
+
+@cache
+def _made_by() -> dict[str, str | None]:
+    """What samples depend on beside their key: the code that makes them, and the packages it draws with."""
+    code = hashlib.sha256()
+    for module in MAKERS:
+        code.update((Path(__file__).parents[1] / f"{module}.py").read_bytes())
+    made_by: dict[str, str | None] = {"code": code.hexdigest()}
+    for package in ("captcha", "pillow"):
+        try:
+            made_by[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            made_by[package] = None
+    return made_by
+
+
+def _columns() -> set[str]:
+    """What samples have beside their images."""
+    return {column.name for column in fields(Samples)} - {"images"}

@@ -1,0 +1,1 @@
+"""Formulas: what they are, how they are drawn, and the models that read them."""

@@ -1,0 +1,1 @@
+"""The network: its layers, the file it is kept in, its summary, and its exports."""

@@ -1,0 +1,1 @@
+"""Reading: from images to texts, and how right they are."""

@@ -1,0 +1,184 @@
+"""Reading under a constraint: of the texts that are allowed, the one that the image most probably shows.
+
+Candidates come from a beam search, and are compared by their exact CTC probabilities. The probabilities of all
+texts sum to 1, so when the best candidate has more than all that was not looked at, no other text can beat it.
+Where it has less, because the image hardly shows an allowed text, all allowed texts are scored if the constraint
+can list them. Then the answer is the most probable allowed text for certain, and the beam only decides how often
+the long way is taken.
+
+A constraint of your own, a list of words:
+
+>>> class OneOf:
+...     def __init__(self, words):
+...         self.words = words
+...     def candidates(self, nbest):
+...         return [text for text in nbest if text in self.words]
+...     def all_texts(self):
+...         return self.words
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from fastctc.crnn.formulas import grammar as formulas
+from fastctc.loss import ctc_loss
+from fastctc.text import Alphabet
+
+Scored = list[tuple[str, float]]
+"""Texts with natural-log probabilities."""
+
+_ROUNDING = 1e-4  # of a sum of probabilities computed in float32
+_GATHERED = 1 << 24  # log-probabilities copied at once: 64 MiB
+
+
+class Constraint(Protocol):
+    """Which texts an image may show."""
+
+    def candidates(self, nbest: Sequence[str], /) -> Iterable[str]:
+        """Allowed texts that an image may well show, given the best texts of an unconstrained search."""
+
+    def all_texts(self) -> Sequence[str] | None:
+        """Every allowed text, or None if they are too many to be scored one by one."""
+
+
+class FormulaConstraint:
+    """Formulas as in :mod:`fastctc.crnn.formulas.grammar`, without ``=`` or with the right value behind it.
+
+    An equation that does not hold is then never read as it is drawn: for images known to have none.
+
+    >>> FormulaConstraint().candidates(["1+2*3=9", "1+2*3=", "1+2*=7"])
+    ['1+2*3', '1+2*3=7']
+    >>> len(FormulaConstraint().all_texts())
+    54000
+    """
+
+    def candidates(self, nbest: Sequence[str], /) -> list[str]:
+        """What stands left of ``=`` if that is an expression, without and with its value."""
+        expressions = dict.fromkeys(text.partition("=")[0] for text in nbest)
+        return [text for each in expressions if formulas.is_formula(each) for text in _bare_and_valued(each)]
+
+    def all_texts(self) -> list[str]:
+        """The 27,000 expressions, each without and with its value."""
+        return [text for each in formulas.all_expressions() for text in _bare_and_valued(each)]
+
+
+def _bare_and_valued(expression: str) -> tuple[str, str]:
+    return expression, f"{expression}={formulas.evaluate(expression)}"
+
+
+class _Targets(NamedTuple):
+    """Texts as the loss takes them: tokens (K, S), padded with any, and how many of them each has (K,)."""
+
+    texts: list[str]
+    tokens: Tensor
+    lengths: Tensor
+
+
+class ConstrainedSearch:
+    """Finds the allowed texts of images, given what was found without the constraint.
+
+    Args:
+        constraint: what is allowed.
+        alphabet: characters and blank of the model. A text with other characters has the probability 0.
+    """
+
+    def __init__(self, constraint: Constraint, alphabet: Alphabet) -> None:
+        self.constraint, self.alphabet = constraint, alphabet
+
+    def __call__(self, log_probs: Tensor, lengths: Tensor, nbest: Sequence[Scored]) -> list[Scored]:
+        """Allowed texts of each image, the most probable first.
+
+        Args:
+            log_probs: (N, T, C) natural-log probabilities.
+            lengths: (N,) frames of each image.
+            nbest: for each image texts found without the constraint, with their natural-log probabilities or
+                lower bounds of them.
+
+        Returns:
+            For each image texts with their natural-log probabilities, -inf where a text does not fit.
+
+        Raises:
+            ValueError: the constraint lists its texts, and none is made of the alphabet's characters.
+        """
+        proposals = [
+            self._spellable(self.constraint.candidates([text for text, _ in found])) for found in nbest
+        ]
+        scores = iter(self._score_proposals(log_probs, lengths, proposals))
+        results = [[(text, next(scores)) for text in texts] for texts in proposals]
+        for i, (scored, found) in enumerate(zip(results, nbest, strict=True)):
+            if not _is_best_of_all(scored, found) and (everything := self._everything) is not None:
+                count = len(everything.texts)
+                of_image = log_probs[i].unsqueeze(1).expand(-1, count, -1)  # no copy
+                scores_of_all = self._scores(of_image, lengths[i].expand(count), everything)
+                results[i] = list(zip(everything.texts, scores_of_all, strict=True))
+        return [sorted(scored, key=lambda pair: -pair[1]) for scored in results]
+
+    @cached_property
+    def _everything(self) -> _Targets | None:
+        texts = self.constraint.all_texts()
+        if texts is None:
+            return None
+        spellable = self._spellable(texts)
+        if not spellable:
+            raise ValueError(
+                f"no allowed text is made of the model's characters {self.alphabet.characters!r}"
+            )
+        return self._targets(spellable)
+
+    def _spellable(self, texts: Iterable[str]) -> list[str]:
+        known = set(self.alphabet.characters)
+        return [text for text in dict.fromkeys(texts) if known.issuperset(text)]
+
+    def _score_proposals(self, log_probs: Tensor, lengths: Tensor, proposals: list[list[str]]) -> list[float]:
+        """One call of the loss for all texts of all images, or a few where it would take too much memory."""
+        rows = torch.tensor([i for i, texts in enumerate(proposals) for _ in texts], dtype=torch.int64)
+        rows = rows.to(log_probs.device)
+        flat = [text for texts in proposals for text in texts]
+        _, frames, classes = log_probs.shape
+        step = max(1, _GATHERED // (frames * classes))
+        scores: list[float] = []
+        for start in range(0, len(flat), step):
+            part = slice(start, start + step)
+            targets = self._targets(flat[part])
+            scores += self._scores(log_probs[rows[part]].transpose(0, 1), lengths[rows[part]], targets)
+        return scores
+
+    def _targets(self, texts: list[str]) -> _Targets:
+        tokens = [self.alphabet.encode(text) for text in texts]
+        padding = [0 if self.alphabet.blank else 1] * max(
+            map(len, tokens), default=0
+        )  # a class, but not used
+        padded = [row + padding[len(row) :] for row in tokens]
+        return _Targets(
+            texts,
+            torch.tensor(padded, dtype=torch.int64).view(len(texts), len(padding)),
+            torch.tensor([len(row) for row in tokens], dtype=torch.int64),
+        )
+
+    def _scores(self, log_probs: Tensor, lengths: Tensor, targets: _Targets) -> list[float]:
+        """Natural-log probabilities of K texts: log_probs (T, K, C), lengths (K,)."""
+        with torch.no_grad():
+            losses = ctc_loss(
+                log_probs,
+                targets.tokens,
+                lengths,
+                targets.lengths,
+                blank=self.alphabet.blank,
+                reduction="none",
+            )
+        scores: list[float] = losses.neg().tolist()
+        return scores
+
+
+def _is_best_of_all(scored: Scored, found: Scored) -> bool:
+    """Whether the best of ``scored`` has more probability than all texts in neither list together."""
+    best = max((math.exp(score) for _, score in scored), default=0.0)
+    looked_at = dict(found) | dict(scored)
+    return best > 1 - sum(map(math.exp, looked_at.values())) + _ROUNDING

@@ -1,0 +1,1 @@
+"""Reports: pages and pictures of a data set, and of an evaluation."""

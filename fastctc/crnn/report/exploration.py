@@ -1,0 +1,207 @@
+"""What a data set holds, to be seen before training on it: labels, sizes, contrast, and what is wrong with it."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from fastctc.crnn.data.batches import frames_needed
+from fastctc.crnn.data.collect import Problem
+from fastctc.crnn.data.preprocess import ImageError, ImageLike, PreprocessConfig, prepare
+from fastctc.crnn.data.readers import LabelError, Source
+
+
+class DataSet(Protocol):
+    """Numbered samples with names: a folder's, for one."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+
+    def __call__(self, index: int, /) -> tuple[ImageLike, str]:
+        """The image and its text."""
+
+    def name(self, index: int, /) -> str:
+        """What a sample is called in reports."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The first ``count`` samples of an endless series, from number ``first`` on, as a data set."""
+
+    source: Source
+    count: int
+    first: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __call__(self, index: int) -> tuple[ImageLike, str]:
+        """The image and its text."""
+        return self.source(self.first + index)
+
+    def name(self, index: int) -> str:
+        """The number of the sample in the series."""
+        return f"sample {self.first + index}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found out about a sample whose image could be read.
+
+    Attributes:
+        index: of the sample in its data set.
+        name, text: its own.
+        width, height: pixels of the original image, upright.
+        contrast: standard deviation of the original's grey levels, as a share of 255.
+        frames: what the model makes of the image.
+        frames_needed: what CTC needs for the text, see :func:`fastctc.crnn.data.batches.frames_needed`.
+    """
+
+    index: int
+    name: str
+    text: str
+    width: int
+    height: int
+    contrast: float
+    frames: int
+    frames_needed: int
+
+
+@dataclass
+class Exploration:
+    """What was found in a data set.
+
+    Attributes:
+        count: labelled samples.
+        lengths: how many labels have each number of characters.
+        characters: how often each character occurs in all labels.
+        different: how many labels there are, equal ones counted once.
+        measured: the images that were looked at and could be read, in the order of the data set.
+        unreadable: those that could not be read.
+        too_long: those whose label needs more frames than the model makes of the image.
+    """
+
+    count: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
+    characters: Counter[str] = field(default_factory=Counter)
+    different: int = 0
+    measured: list[Measured] = field(default_factory=list)
+    unreadable: list[Problem] = field(default_factory=list)
+    too_long: list[Problem] = field(default_factory=list)
+
+    @property
+    def alphabet(self) -> str:
+        """The characters of all labels, in the order of their code points."""
+        return "".join(sorted(self.characters))
+
+    def lowest_contrasts(self, count: int) -> list[Measured]:
+        """The images with the least contrast, the faintest first."""
+        return sorted(self.measured, key=lambda each: (each.contrast, each.index))[:count]
+
+    def summary(self) -> dict[str, str]:
+        """The figures in words, by what they are about."""
+        lengths = f"{_range(self.lengths.elements())} characters; {self.different:,} different"
+        if self.lengths[0]:
+            lengths += f"; {self.lengths[0]:,} empty"
+        rarest = sorted(self.characters.items(), key=lambda item: (item[1], item[0]))[:3]
+        alphabet = f"{len(self.characters):,} characters: {''.join(map(visible_character, self.alphabet))}"
+        if rarest:
+            alphabet += "; the rarest: " + ", ".join(f"{visible_character(c)} ({n:,})" for c, n in rarest)
+        words = {"labels": f"{self.count:,}: {lengths}", "alphabet": alphabet}
+        seen, unread = len(self.measured), len(self.unreadable)
+        words["images"] = f"{seen:,} of {seen + unread:,} that were looked at could be read"
+        if self.measured:
+            widths, heights = ([getattr(m, side) for m in self.measured] for side in ("width", "height"))
+            words["sizes"] = f"{_range(widths)} pixels wide; {_range(heights)} high"
+            contrasts = [m.contrast for m in self.measured]
+            words["contrast"] = (
+                f"{min(contrasts):.3f} to {max(contrasts):.3f}, median {statistics.median(contrasts):.3f}"
+                " (standard deviation of grey levels / 255)"
+            )
+            words["frames"] = (
+                f"{_range(m.frames for m in self.measured)} an image;"
+                f" labels that need more than theirs has: {len(self.too_long):,}"
+            )
+        return words
+
+
+def explore(
+    data: DataSet,
+    preprocess: PreprocessConfig,
+    frames: Callable[[int], int],
+    *,
+    limit: int = 2000,
+    seed: int = 0,
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> Exploration:
+    """Counts all labels of a data set, and looks at its images, or at ``limit`` of them chosen by ``seed``.
+
+    Args:
+        data: the samples. An image that cannot be read is noted and does not stop anything.
+        preprocess: what will be done to the images.
+        frames: frames the model makes of an image, by its width in pixels after preprocessing.
+        limit: images to look at.
+        seed: decides which.
+        on_progress: called with the number of samples done since the last call.
+    """
+    found = Exploration(count=len(data))
+    chosen = set(range(len(data)))
+    if limit < len(data):
+        chosen = set(np.random.default_rng(seed).choice(len(data), limit, replace=False).tolist())
+    texts = set()
+    for index in range(len(data)):
+        name = data.name(index)
+        try:
+            image, text = data(index)
+            texts.add(text)
+            found.lengths[len(text)] += 1
+            found.characters.update(text)
+            if index in chosen:
+                found.measured.append(_measured(index, name, image, text, preprocess, frames))
+        except (ImageError, LabelError) as error:
+            found.unreadable.append(Problem(name, str(error)))
+        on_progress(1)
+    found.different = len(texts)
+    found.too_long = [
+        Problem(m.name, f"label {m.text!r} needs {m.frames_needed} frames, the image has {m.frames}")
+        for m in found.measured
+        if m.frames_needed > m.frames
+    ]
+    return found
+
+
+def visible(text: str) -> str:
+    """A text with what cannot be seen written as its escape, such as a control character's; blanks stay."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def visible_character(character: str) -> str:
+    """As :func:`visible`, for a character by itself: a blank becomes ␣."""
+    return "␣" if character == " " else visible(character)
+
+
+def _measured(
+    index: int,
+    name: str,
+    image: ImageLike,
+    text: str,
+    preprocess: PreprocessConfig,
+    frames: Callable[[int], int],
+) -> Measured:
+    pixels, contrast, (width, height) = prepare(image, preprocess)
+    needed = frames_needed([ord(character) for character in text])
+    return Measured(index, name, text, width, height, contrast, frames(pixels.shape[1]), needed)
+
+
+def _range(numbers: Iterable[int]) -> str:
+    """The least, the greatest and the median of whole numbers."""
+    ordered = sorted(numbers)
+    if not ordered:
+        return "no"
+    low, high, median = ordered[0], ordered[-1], statistics.median(ordered)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}, median {median:,g}"

@@ -1,0 +1,1 @@
+"""Training: a recipe, a run, and all that a run needs."""

@@ -1,0 +1,176 @@
+import pytest
+import torch
+from torch import nn
+
+from fastctc.cli import options
+from fastctc.crnn.data.batches import Batch
+from fastctc.crnn.data.preprocess import PreprocessConfig, normalize
+from fastctc.crnn.model.network import ARCHITECTURES, CRNN, CRNNConfig, MaskedBatchNorm
+from fastctc.crnn.read.decoding import greedy_texts
+from fastctc.crnn.train.config import TrainConfig, model_config, settled
+from fastctc.crnn.train.step import Learner
+from fastctc.text import Alphabet
+
+SMALL = {
+    "stem": CRNNConfig(7, height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0),
+    "conv": CRNNConfig(7, channels=8, hidden=16, dropout=0.0),
+    "bilstm": CRNNConfig(7, "bilstm", height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0),
+    "bigru": CRNNConfig(7, "bigru", channels=4, hidden=8, dropout=0.0),
+    "vgg-bilstm": CRNNConfig(7, "vgg-bilstm", channels=4, hidden=8, dropout=0.0),
+}
+WIDTHS = [96, 50, 37, 1, 93, 4]
+
+
+def model_with_random_statistics(config: CRNNConfig) -> CRNN:
+    torch.manual_seed(0)
+    model = CRNN(config)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.bias)
+    return model
+
+
+def padded(images: list[torch.Tensor], width: int) -> torch.Tensor:
+    batch = torch.full((len(images), 1, images[0].shape[2], width), 3.0)  # the padding is not even zero
+    for n, image in enumerate(images):
+        batch[n, :, :, : image.shape[3]] = image[0]
+    return batch
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.parametrize("width", [96, 99, 160])
+def test_padding_and_company_do_not_change_a_result(architecture, width):
+    model = model_with_random_statistics(SMALL[architecture]).eval()
+    images = [torch.randn(1, 1, model.config.height, w) for w in WIDTHS]
+    with torch.no_grad():
+        together, lengths = model(padded(images, width), torch.tensor(WIDTHS))
+        for n, image in enumerate(images):
+            alone, (length,) = model(image)
+            assert length == lengths[n] == alone.shape[1]
+            torch.testing.assert_close(together[n, :length], alone[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_padding_does_not_change_training(architecture):
+    gradients = []
+    height = SMALL[architecture].height
+    images = [torch.randn(1, 1, height, w, generator=torch.Generator().manual_seed(w)) for w in WIDTHS]
+    for width in (96, 160):
+        model = model_with_random_statistics(SMALL[architecture]).train()
+        log_probs, lengths = model(padded(images, width), torch.tensor(WIDTHS))
+        sum(log_probs[n, :length].square().sum() for n, length in enumerate(lengths)).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+        gradients[-1] |= {name: b for name, b in model.named_buffers() if "running" in name}
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_masked_norm_is_the_norm_of_what_is_inside():
+    x = torch.randn(2, 3, 4, 6)
+    widths = torch.tensor([6, 2])
+    inside = (torch.arange(6) < widths[:, None])[:, None, None, :]
+    masked, plain = MaskedBatchNorm(3), nn.BatchNorm2d(3)
+    columns = torch.cat([x[0], x[1, :, :, :2]], dim=2)[None]  # (1, 3, 4, 8)
+    expected = plain(columns)
+    result = masked(x, inside)
+    torch.testing.assert_close(torch.cat([result[0], result[1, :, :, :2]], dim=2)[None], expected)
+    torch.testing.assert_close(masked.running_mean, plain.running_mean)
+    torch.testing.assert_close(masked.running_var, plain.running_var)
+
+
+def test_sizes():
+    assert sum(p.numel() for p in CRNN(CRNNConfig(17)).parameters()) == 555_249
+    assert 8e6 < sum(p.numel() for p in CRNN(CRNNConfig.paper(37)).parameters()) < 9e6
+    assert [SMALL["conv"].frames(w) for w in (1, 4, 5, 96)] == [1, 1, 2, 24]
+    assert [SMALL["stem"].frames(w) for w in (1, 8, 9, 192)] == [1, 1, 2, 24]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_head_learns_images_of_mixed_widths(architecture):
+    torch.manual_seed(0)
+    sizes = {"channels": 8, "hidden": 32} if architecture != "vgg-bilstm" else {"channels": 16, "hidden": 32}
+    model = CRNN(CRNNConfig(4, architecture, dropout=0.0, **sizes)).train()
+    recipe = TrainConfig(steps=400, max_lr=3e-3, weight_decay=0.0, precision="fp32")
+    learner = Learner(model, recipe, PreprocessConfig(), Alphabet("abc"))
+    widths, texts = torch.tensor([32, 20, 9, 28]), ["abca", "cc", "b", "bca"]
+    targets = torch.tensor(["-abc".index(character) for character in "".join(texts)])
+    lengths = torch.tensor([len(text) for text in texts])
+    batch = Batch(torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8), widths, targets, lengths)
+    losses = []
+    while len(losses) < 400 and (not losses or losses[-1] >= 0.1):
+        losses.append(learner.step([batch], len(losses)).loss)
+    assert losses[-1] < 0.1 < losses[0]
+    log_probs, frames = model(normalize(batch.images, widths, PreprocessConfig()), widths)
+    assert greedy_texts(log_probs, frames, Alphabet("abc")) == texts
+
+
+def test_training_knows_the_architectures():
+    assert options.ARCHITECTURES == ARCHITECTURES
+    for architecture, height, stem_stride, channels, hidden in (
+        ("conv", 64, 2, 32, 128),
+        ("bilstm", 64, 2, 32, 128),
+        ("bigru", 64, 2, 32, 128),
+        ("vgg-bilstm", 32, 1, 64, 256),
+    ):
+        config = model_config(settled(TrainConfig(architecture=architecture)), Alphabet("ab"))
+        assert config.architecture == architecture
+        assert (config.height, config.stem_stride) == (height, stem_stride)
+        assert (config.channels, config.hidden) == (channels, hidden)
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_log_probs_are_normalised_logits(architecture):
+    model = CRNN(SMALL[architecture]).eval()
+    images = torch.randn(2, 1, model.config.height, 30)
+    log_probs, lengths = model(images)
+    logits, _ = model.logits(images)
+    frames = model.config.frames(30)
+    assert log_probs.shape == (2, frames, 7) and lengths.tolist() == [frames] * 2
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, frames))
+    torch.testing.assert_close(logits.log_softmax(-1), log_probs)
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_channels_last_and_bf16(architecture):
+    model = model_with_random_statistics(SMALL[architecture]).eval()
+    images, widths = torch.randn(3, 1, model.config.height, 64), torch.tensor([64, 20, 50])
+    with torch.no_grad():
+        expected, lengths = model(images, widths)
+        model.to(memory_format=torch.channels_last)
+        log_probs, _ = model(images.contiguous(memory_format=torch.channels_last), widths)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded, _ = model(images, widths)
+    assert rounded.dtype == torch.float32
+    for n, length in enumerate(lengths):
+        torch.testing.assert_close(log_probs[n, :length], expected[n, :length], rtol=0, atol=1e-4)
+        torch.testing.assert_close(rounded[n, :length], expected[n, :length], rtol=0, atol=0.3)
+
+
+def test_errors():
+    with pytest.raises(
+        ValueError, match="architecture is 'rnn', expected one of conv, bilstm, bigru, vgg-bilstm"
+    ):
+        CRNNConfig(7, "rnn")
+    with pytest.raises(ValueError, match="num_classes is 1"):
+        CRNNConfig(1)
+    with pytest.raises(ValueError, match="height is 30, expected a multiple of 8"):
+        CRNNConfig(7, height=30)
+    with pytest.raises(ValueError, match="stem_stride is 3"):
+        CRNNConfig(7, stem_stride=3)
+    with pytest.raises(ValueError, match=r"stem_stride is 2, expected 1$"):
+        CRNNConfig(7, "vgg-bilstm", stem_stride=2)
+    with pytest.raises(ValueError, match="hidden is 0, expected at least 1"):
+        CRNNConfig(7, hidden=0)
+    with pytest.raises(ValueError, match="height is 24, expected a multiple of 16"):
+        CRNNConfig(7, "vgg-bilstm", height=24)
+    model = CRNN(SMALL["conv"])
+    with pytest.raises(ValueError, match=r"images has shape \(1, 3, 32, 8\), expected \(N, 1, 32, W\)"):
+        model(torch.zeros(1, 3, 32, 8))
+    with pytest.raises(ValueError, match="images has width 0"):
+        model(torch.zeros(1, 1, 32, 0))
+    with pytest.raises(ValueError, match=r"widths is torch.float32 \(1,\), expected integers \(1,\)"):
+        model(torch.zeros(1, 1, 32, 8), torch.ones(1))
+    with pytest.raises(ValueError, match="widths has 9 to 9, expected 1 to 8"):
+        model(torch.zeros(1, 1, 32, 8), torch.tensor([9]))

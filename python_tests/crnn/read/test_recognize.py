@@ -1,0 +1,96 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastctc.crnn.data.preprocess import PreprocessConfig, load_grey
+from fastctc.crnn.model.checkpoint import Checkpoint, save_checkpoint
+from fastctc.crnn.model.network import CRNN, CRNNConfig
+from fastctc.crnn.read.decoding import greedy_hypotheses, greedy_texts
+from fastctc.crnn.read.recognize import Recognizer, infer
+from fastctc.text import Alphabet
+
+
+@pytest.fixture(scope="module", params=[0, 3], ids=["blank first", "blank last"])
+def recognizer(request) -> Recognizer:
+    torch.manual_seed(1)
+    alphabet = Alphabet("abc", blank=request.param)
+    model = CRNN(CRNNConfig(4, channels=4, hidden=8)).eval()
+    with torch.no_grad():
+        model.classify.weight.mul_(8)  # an untrained model that has opinions
+        model.classify.bias[request.param] -= 8
+    return Recognizer(Checkpoint(model, alphabet, PreprocessConfig()))
+
+
+def pictures(widths: list[int]) -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, (32, w), dtype=np.uint8)) for w in widths]
+
+
+def test_batching_does_not_change_a_reading(recognizer):
+    images = pictures([96, 20, 1, 300, 33, 64, 96])
+    alone = [recognizer.read([image])[0] for image in images]
+    assert any(reading.text for reading in alone)
+    for batch_size in (1, 2, 7, 64):
+        for one, other in zip(alone, recognizer.read(images, batch_size), strict=True):
+            assert one.text == other.text
+            assert math.isclose(one.score, other.score, abs_tol=1e-3)
+
+
+def test_bad_images_are_reported_in_their_place(recognizer, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"junk")
+    good = pictures([40])[0]
+    readings = recognizer.read([tmp_path / "bad.png", good, b"", tmp_path / "none.png"])
+    assert [reading.error is None for reading in readings] == [False, True, False, False]
+    assert readings[0].text == "" and readings[0].score == -math.inf and readings[0].nbest == []
+    assert "not a readable image" in readings[0].error and readings[3].error == "no such file"
+    assert readings[1] == recognizer.read([good])[0]
+    assert recognizer.read([]) == []
+
+
+def test_the_score_is_the_probability_over_all_alignments(recognizer):
+    image = load_grey(pictures([16])[0], PreprocessConfig())
+    log_probs, lengths = infer(recognizer.model, [image], PreprocessConfig())
+    (hypotheses,) = greedy_hypotheses(log_probs, lengths, recognizer.alphabet)
+    total = 0.0
+    for path in itertools.product(range(4), repeat=int(lengths[0])):
+        labels = [label for label, _ in itertools.groupby(path) if label != recognizer.alphabet.blank]
+        if recognizer.alphabet.decode(labels) == hypotheses[0].text:
+            total += math.exp(sum(log_probs[0, t, label].item() for t, label in enumerate(path)))
+    assert hypotheses[0].log_prob == pytest.approx(math.log(total), abs=1e-4)
+    assert greedy_texts(log_probs, lengths, recognizer.alphabet) == [hypotheses[0].text]
+
+
+def test_from_checkpoint(recognizer, tmp_path):
+    save_checkpoint(recognizer.checkpoint, tmp_path / "a.safetensors")
+    loaded = Recognizer.from_checkpoint(tmp_path / "a.safetensors")
+    image = pictures([80])
+    assert loaded.read(image)[0].score == pytest.approx(recognizer.read(image)[0].score, abs=0.1)
+
+
+def test_beam_search_finds_at_least_as_much_and_more_of_it(recognizer):
+    images = pictures([96, 20, 64])
+    greedy = recognizer.read(images)
+    found = recognizer.read(images, beam_size=16, nbest=4)
+    for one, other in zip(greedy, found, strict=True):
+        assert other.score >= one.score - 1e-4
+        assert len(other.nbest) == 4 and other.nbest[0].text == other.text
+        assert [h.log_prob for h in other.nbest] == sorted((h.log_prob for h in other.nbest), reverse=True)
+        assert len({h.text for h in other.nbest}) == 4
+        assert sum(math.exp(h.log_prob) for h in other.nbest) <= 1 + 1e-4
+    assert recognizer.read(images, 1, beam_size=16)[1].text == found[1].text
+
+
+def test_options_out_of_range(recognizer):
+    for options, message in [
+        ({"nbest": 2}, "nbest is 2, but greedy decoding has one hypothesis"),
+        ({"nbest": 0}, "nbest is 0, expected 1 to beam_size, which is 1"),
+        ({"nbest": 9, "beam_size": 8}, "nbest is 9, expected 1 to beam_size, which is 8"),
+        ({"beam_size": 0}, "beam_size is 0, expected at least 1"),
+        ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            recognizer.read_stream([], **options)
