@@ -29,16 +29,18 @@ from torch.utils.data import DataLoader, Dataset
 
 import report
 from fastctc import ctc_loss
-from fastctc.crnn.data.augment import AugmentConfig
-from fastctc.crnn.data.batches import Batch, BatchMaker
-from fastctc.crnn.data.collect import Samples, collect, default_workers
-from fastctc.crnn.data.preprocess import PreprocessConfig, load_grey, normalize
-from fastctc.crnn.data.readers import Source
-from fastctc.crnn.formulas.drawing import FormulaSource
-from fastctc.crnn.formulas.grammar import CHARACTERS
-from fastctc.crnn.model.network import CRNN, CRNNConfig
-from fastctc.crnn.train.config import TrainConfig
-from fastctc.crnn.train.data import formula_source
+from fastctc.crnn import CRNN, AugmentConfig, CRNNConfig, FormulaDraw, FormulaSource, PreprocessConfig
+from fastctc.crnn.data import (
+    Batch,
+    BatchMaker,
+    Samples,
+    Source,
+    collect,
+    default_workers,
+    normalize,
+    prepare,
+)
+from fastctc.crnn.formulas import CHARACTERS
 from fastctc.text import Alphabet
 
 EXAMPLES = """examples:
@@ -106,7 +108,7 @@ class Endless(Dataset[tuple[Any, str]]):
 
     def __getitem__(self, index: int) -> tuple[Any, str]:
         image, text = self.source(index)
-        return load_grey(image, PREPROCESS), text
+        return prepare(image, PREPROCESS).pixels, text
 
 
 def as_batch(items: list[tuple[Any, str]]) -> Batch:
@@ -187,7 +189,7 @@ def main() -> None:
     workers = max(1, default_workers())
     count, rounds = (256, 3) if arguments.quick else (8_000, 30)
 
-    mixed_rate, samples = drawing_rate(formula_source(TrainConfig()), count, workers)
+    mixed_rate, samples = drawing_rate(FormulaDraw().source(0), count, workers)
     captcha_rate, _ = drawing_rate(CAPTCHA, count // 2, workers)
     maker = BatchMaker(samples, ALPHABET, BATCH, augment=AugmentConfig())
     began = time.perf_counter()

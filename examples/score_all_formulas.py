@@ -15,9 +15,7 @@ import torch
 
 import fastctc
 from fastctc.crnn import Recognizer
-from fastctc.crnn.data.preprocess import load_grey
-from fastctc.crnn.formulas.grammar import all_expressions, evaluate
-from fastctc.crnn.read.recognize import infer
+from fastctc.crnn.formulas import all_expressions, evaluate
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -28,10 +26,12 @@ parser.add_argument("--checkpoint", default="shipped", help="model to read with 
 
 
 def main(image: Path, top: int, checkpoint: str) -> None:
-    """Prints the most probable formulas, their probabilities normalised over all formulas."""
-    recognizer = Recognizer.from_checkpoint(checkpoint)
-    preprocess, alphabet = recognizer.checkpoint.preprocess, recognizer.alphabet
-    log_probs, frames = infer(recognizer.model, [load_grey(image, preprocess)], preprocess)
+    """Print the most probable formulas, their probabilities normalized over all formulas."""
+    recognizer = Recognizer.load(checkpoint)
+    alphabet, reading = recognizer.alphabet, recognizer.read(image)
+    if reading.evidence is None:
+        raise SystemExit(f"{image}: {reading.error}")
+    log_probs = reading.evidence.log_probs  # (T, C)
 
     expressions = all_expressions()
     formulas = expressions + [f"{expression}={evaluate(expression)}" for expression in expressions]
@@ -40,18 +40,16 @@ def main(image: Path, top: int, checkpoint: str) -> None:
 
     began = time.perf_counter()
     losses = fastctc.ctc_loss(
-        log_probs.transpose(0, 1).expand(
-            -1, len(formulas), -1
-        ),  # every formula sees the same frames: no copy
+        log_probs[:, None].expand(-1, len(formulas), -1),  # every formula sees the same frames: no copy
         targets,
-        frames.expand(len(formulas)),
+        torch.tensor(len(log_probs)).expand(len(formulas)),
         lengths,
         blank=alphabet.blank,
         reduction="none",
     )
     seconds = time.perf_counter() - began
     if torch.isinf(losses).all():
-        raise SystemExit(f"{image}: {int(frames)} frames are too few for any formula")
+        raise SystemExit(f"{image}: {len(log_probs)} frames are too few for any formula")
 
     probabilities = (-losses.double()).softmax(0)  # of a formula, given that it is one of them
     best = probabilities.topk(min(max(top, 1), len(formulas)))

@@ -13,7 +13,8 @@ MODULES = [
     "streaming",
     "text",
     "crnn.read.constraint",
-    "crnn.read.evaluate",
+    "crnn.formulas.constraint",
+    "crnn.read.evaluation",
     "crnn.formulas.grammar",
 ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastctc.crnn.formulas.drawing import FormulaSource
+from fastctc.crnn.formulas import FormulaSource
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from fastctc.figures import can_draw, text_fonts, write_png
 from fastctc.plot import plot_alignment, plot_posteriors
 from fastctc.text import TextSpan
 
@@ -55,6 +58,32 @@ def test_any_number_of_spans(count: int) -> None:
     assert (
         percents == {0: [], 1: ["99%"], 60: ["49%"]}[count]
     )  # those in doubt, where there is no room for all
+
+
+def test_texts_are_literal(tmp_path) -> None:
+    names = ["$x_1$", "a_b", "中", "blank"]
+    spans = [TextSpan(name, 8 * i, 8 * i + 8, 1.0) for i, name in enumerate(names)]
+    figure = plot_alignment(spans, posteriors=torch.rand(4, 4) / 4, scale=8, title="$x_1$", note="$x$")
+    drawn = [text for axes in figure.axes for text in (*axes.texts, axes.title, axes._left_title)]
+    assert set(names) <= {text.get_text() for text in drawn}
+    assert not any(text.get_parse_math() for text in drawn)
+    (legend,) = figure.axes[-1].get_legend().get_texts()
+    assert legend.get_text() == "blank"
+    write_png(figure, tmp_path / "picture.png")
+
+
+def test_a_picture_is_written_without_warnings(tmp_path) -> None:
+    figure = plot_alignment([TextSpan("\U000e0041", 0, 8, 1.0)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_png(figure, tmp_path / "picture.png", dpi=100)
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.size == (650, 100)
+
+
+def test_fonts_for_texts() -> None:
+    assert text_fonts()[0] == "DejaVu Sans Mono" and text_fonts(monospace=False)[0] == "DejaVu Sans"
+    assert can_draw("$_é") and not can_draw("a\U000e0041")
 
 
 def test_pictures_are_files(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""The ``fastctc`` command: one module a command. torch takes seconds to import, so they import it when they run.
+"""The ``fastctc`` command: one module for each subcommand, imported when it is asked for.
 
 Exit status: 0 all went well; 1 done, but some images could not be read; 2 not done, the reason is on stderr.
 """
@@ -6,23 +6,29 @@ Exit status: 0 all went well; 1 done, but some images could not be read; 2 not d
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 
-from fastctc.cli.demo import add_demo
-from fastctc.cli.evaluate import add_evaluate
-from fastctc.cli.explore import add_explore
-from fastctc.cli.export import add_export
-from fastctc.cli.generate import add_generate
-from fastctc.cli.options import EXIT_STATUS
-from fastctc.cli.read import add_read
-from fastctc.cli.summary import add_summary
-from fastctc.cli.train import add_train
+EXIT_STATUS = "exit status: 0 all went well; 1 done, but some images could not be read; 2 not done"
+COMMANDS = {
+    "read": "read images: one line each, the path, a tab, the text; with --nbest, a line for each hypothesis, with"
+    " its natural-log probability behind another tab",
+    "generate": "draw images: a folder of PNG files and labels.tsv",
+    "explore": "draw what to see before training: samples, labels, sizes, contrast, filters",
+    "train": "train a recognizer on drawn images, or on labelled images",
+    "evaluate": "measure how well a checkpoint reads: labelled images, or drawings",
+    "demo": "train a model within 9 minutes on 2 CPU cores, and read five new images with it",
+    "summary": "show a checkpoint's layers and sizes, and how it was trained",
+    "export": "write a checkpoint as ONNX or as a torch.export program, checked against it",
+}
+"""The subcommands and what they do. Each has a module of its name, with EXAMPLES, ``configure`` and ``run``."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command line; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    """Run a command line; return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(argv).parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         status: int = arguments.run(arguments)
@@ -31,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fastctc: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
+    except BrokenPipeError:  # the reader of the output has ended, as `head` does
         sys.stderr.close()
         return 1
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
@@ -39,21 +45,30 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: list[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command, with the options of the subcommand that ``argv`` names."""
     parser = argparse.ArgumentParser(
         prog="fastctc",
-        description="Train a CTC recogniser of formula images, and read images with it.",
+        description="Train a CTC recognizer of lines of text, and read images with it.",
         epilog="examples:\n  fastctc read formula.png\n  fastctc demo runs/demo\n  fastctc train --help\n\n"
         + EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_read(commands)
-    add_generate(commands)
-    add_explore(commands)
-    add_train(commands)
-    add_evaluate(commands)
-    add_demo(commands)
-    add_summary(commands)
-    add_export(commands)
+    asked_for = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name != asked_for:
+            commands.add_parser(name, help=summary)
+            continue
+        module = importlib.import_module(f"fastctc.cli.{name}")
+        examples = "".join(f"  fastctc {example}\n" for example in module.EXAMPLES)
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"examples:\n{examples}\n{EXIT_STATUS}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=module.run)
+        module.configure(command, argv)
     return parser

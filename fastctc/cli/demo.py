@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from fastctc.cli.options import add_command, add_run_options, images_in
-from fastctc.cli.train import run_training
+from fastctc.cli.train import add_run_options, run_training
+from fastctc.crnn import PRESETS, Recognizer, write_folder
+from fastctc.crnn.data import images_in
+from fastctc.crnn.training import FIRST_UNSEEN
 
-
-def add_demo(commands: Any) -> None:
-    """Declares the command."""
-    parser = add_command(
-        commands, "demo", "train a model within 9 minutes on 2 CPU cores, and read five new images with it",
-        ["demo runs/demo", "demo runs/demo --resume", "demo runs/short --minutes 2"],
-        _demo,
-    )  # fmt: skip
-    add_run_options(parser)
+EXAMPLES = ["demo runs/demo", "demo runs/demo --resume", "demo runs/short --minutes 2"]
 
 
-def _demo(arguments: argparse.Namespace) -> int:
-    from fastctc.crnn.data.collect import write_folder
-    from fastctc.crnn.read.recognize import Recognizer
-    from fastctc.crnn.train.data import FIRST_UNSEEN, formula_source
+def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Declare the options."""
+    parser.add_argument("out", metavar="DIR", help="where model, state, log and examples go")
+    add_run_options(parser, PRESETS["quick"], schedule=["minutes"], recipe=["seed", "threads"])
 
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, and read five images that were never trained on."""
     result = run_training(arguments, "quick")
-    folder = arguments.out / "examples"
+    folder = result.checkpoint.parent / "examples"
     (folder / "labels.tsv").unlink(missing_ok=True)
-    source = formula_source(result.config, renderer="captcha", grey=False)
-    first = FIRST_UNSEEN + result.config.eval_images
-    write_folder(source, folder, 5, first=first)
+    config = result.config
+    assert config.draw is not None, "the preset draws"
+    source = config.draw.unseen().source(config.seed, color=True)
+    write_folder(source, folder, 5, first=FIRST_UNSEEN + config.schedule.eval_images)
     print(f"checkpoint {result.checkpoint}")
     print(f"unseen images: {result.evaluation.summary()}")
     paths = images_in(folder)
-    for path, reading in zip(paths, Recognizer.from_checkpoint(result.checkpoint).read(paths), strict=True):
+    for path, reading in zip(paths, Recognizer.load(result.checkpoint).read(paths), strict=True):
         print(f"{path}\t{reading.text}")
     return 0

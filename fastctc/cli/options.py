@@ -1,170 +1,167 @@
-"""Options and their checks that several commands share."""
+"""Options that several commands share, and options made from the fields of configurations.
+
+An option of a configuration is stored as ``group.field``, and left out of the arguments where it is not given.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
+from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fastctc.crnn.read.constraint import Constraint
-
-ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
-LOOKS = ("contest", "default", "mixed")
-RENDERERS = ("captcha", "glyphs", "mixed")
-VALUES = ("mixed", "none", "right", "wrong")
-EXIT_STATUS = "exit status: 0 all went well; 1 done, but some images could not be read; 2 not done"
-
-
-def add_command(
-    commands: Any, name: str, summary: str, examples: Iterable[str], run: Any
-) -> argparse.ArgumentParser:
-    """A subcommand with its summary, examples and exit status in --help, and the function that runs it."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog="examples:\n" + "".join(f"  fastctc {example}\n" for example in examples) + "\n" + EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
+from fastctc.crnn import DrawConfig
+from fastctc.crnn.data import DOMAINS, Constraint, constraints, help_of, kind_of, shipped_checkpoints
 
 
 def positive_int(text: str) -> int:
-    """An option's whole number of at least 1."""
+    """Return the whole number of an option, at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
 
 
-def positive_float(text: str) -> float:
-    """An option's number above 0."""
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
-    return value
-
-
 def count_from_zero(text: str) -> int:
-    """An option's whole number of at least 0."""
+    """Return the whole number of an option, at least 0."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The image files directly in a folder, by name."""
-    from fastctc.crnn.data.preprocess import image_suffixes
+def add_settings(
+    parser: argparse.ArgumentParser,
+    group: str,
+    defaults: Any,
+    title: str | None = None,
+    *,
+    only: Collection[str] | None = None,
+    without: Collection[str] = (),
+) -> None:
+    """Offer the settings of a configuration as options.
 
-    suffixes = image_suffixes()
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    Args:
+        parser: of the command.
+        group: what stands before the dot where the values are stored.
+        defaults: a dataclass whose fields are made by :func:`fastctc.crnn.data.setting`; ``--help`` shows its
+            values as the defaults.
+        title: of the options in ``--help``; None: among the others.
+        only: names of the fields that are offered; None: all.
+        without: names of fields that are not offered.
+    """
+    config = defaults.__class__
+    place = parser if title is None else parser.add_argument_group(title)
+    helps = help_of(config)
+    for each in fields(config):
+        if (
+            "check" not in each.metadata
+            or each.name in without
+            or (only is not None and each.name not in only)
+        ):
+            continue
+        kind, _, choices = kind_of(config, each.name)
+        default = getattr(defaults, each.name)
+        shown = "" if default is None or default is False else f" (default: {default})"
+        what: dict[str, Any] = {"help": (helps[each.name] + shown).replace("%", "%%")}
+        if kind is bool:
+            what["action"] = "store_true"
+        else:
+            shown_as = each.metadata["metavar"] or (None if choices else each.name.upper())
+            what |= {"type": _reader(kind, each), "choices": choices or None, "metavar": shown_as}
+        place.add_argument(
+            option_of(config, each.name), dest=f"{group}.{each.name}", default=argparse.SUPPRESS, **what
+        )
 
 
-def add_formula_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Which formulas are drawn; without a default here, an option left out is left out of the arguments."""
+def _reader(kind: Any, setting: Field[Any]) -> Callable[[str], Any]:
+    """Return what reads the value of an option from its text, within the setting's bounds."""
 
-    def add(option: str, choices: tuple[str, ...], what: str) -> None:
-        name = option.lstrip("-")
-        shown = f" (default: {defaults[name]})" if name in defaults else ""
-        default = defaults.get(name, argparse.SUPPRESS)
-        parser.add_argument(option, choices=choices, default=default, help=what + shown)
+    def read(text: str) -> Any:
+        value, check = kind(text), setting.metadata["check"]
+        if check is not None and not check(value):
+            raise argparse.ArgumentTypeError(
+                f"{text} is out of bounds, expected {setting.metadata['expected']}"
+            )
+        return value
 
-    add("--look", LOOKS, "fonts and spacing of a formula contest, or the captcha package's own")
-    add(
-        "--renderer", RENDERERS, "the captcha package itself, or its glyphs drawn beforehand, which is faster"
-    )
-    add("--value", VALUES, "what follows the expression: nothing, =value, or a wrong =value")
-
-
-def add_preprocess_options(parser: argparse.ArgumentParser) -> None:
-    """Filters of every image; an option left out is left out of the arguments."""
-    group = parser.add_argument_group(
-        "preprocessing", "what is done to every image, in this order; the checkpoint keeps it"
-    )
-
-    def add(option: str, **settings: Any) -> None:
-        group.add_argument(option, default=argparse.SUPPRESS, **settings)
-
-    add("--median", type=int, metavar="SIZE", help="median filter of SIZE x SIZE pixels, odd: removes specks")
-    add("--gaussian", type=float, metavar="PIXELS", help="Gaussian filter of this standard deviation")
-    add("--equalize", action="store_true", help="histogram equalisation of the ink")
-    add("--binarize", action="store_true", help="black and white, by Otsu's threshold")
-    add("--opening", type=int, metavar="SIZE", help="opening of the ink, odd: removes specks")
-    add("--closing", type=int, metavar="SIZE", help="closing of the ink, odd: fills gaps")
+    read.__name__ = kind.__name__  # for argparse's own errors
+    return read
 
 
-def add_augment_options(parser: argparse.ArgumentParser) -> None:
-    """Random changes of training images; an option left out is left out of the arguments."""
-    group = parser.add_argument_group(
-        "augmentation", "how much training images are changed at most, at random, in this order; 0: not"
-    )
+def option_of(config: type, name: str) -> str:
+    """Return the option that a field of a configuration is set by."""
+    (each,) = (each for each in fields(config) if each.name == name)
+    return "--" + str(each.metadata.get("option", name)).replace("_", "-")
 
-    def add(option: str, metavar: str, what: str) -> None:
-        group.add_argument(option, type=float, metavar=metavar, default=argparse.SUPPRESS, help=what)
 
-    add("--shift", "PIXELS", "shift to the sides, and by half as much up or down (default: 4)")
-    add("--stretch", "SHARE", "stretch or squeeze (default: 0.08)")
-    add("--rotate", "DEGREES", "rotation, 15 at most (default: 0)")
-    add("--blur", "PIXELS", "Gaussian blur of this standard deviation (default: 0)")
-    add("--contrast", "SHARE", "contrast of faint ink against strong ink (default: 0)")
-    add("--noise", "LEVELS", "Gaussian noise of this standard deviation in grey levels (default: 0)")
+def given(arguments: argparse.Namespace, group: str) -> dict[str, Any]:
+    """Return the settings of a group that were given, by the names of their fields."""
+    stored = {name.partition("."): value for name, value in vars(arguments).items()}
+    return {field: value for (prefix, dot, field), value in stored.items() if dot and prefix == group}
+
+
+def add_drawing(parser: argparse.ArgumentParser, argv: list[str], training: DrawConfig | None = None) -> None:
+    """Offer the settings of drawing: of the domain that ``--domain`` in ``argv`` names.
+
+    Args:
+        parser: of the command.
+        argv: the command line.
+        training: the recipe's settings, of which all are offered; None: of images that are looked at or kept.
+    """
+    domain = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    names = list(DOMAINS)
+    for each in (domain, parser):
+        each.add_argument(
+            "--domain", choices=names, default=names[0], help="what is drawn (default: %(default)s)"
+        )
+    name = domain.parse_known_args(argv)[0].domain
+    draw = training or DOMAINS[name].draw().unseen()
+    add_settings(parser, "draw", draw, f"drawing {name}", without=() if training else ("images", "rounds"))
+
+
+def drawing_of(arguments: argparse.Namespace) -> DrawConfig:
+    """Return how images are drawn that are looked at, kept or evaluated."""
+    return replace(DOMAINS[arguments.domain].draw().unseen(), **given(arguments, "draw"))
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Take a checkpoint."""
+    names = " or ".join(repr(name) for name in shipped_checkpoints())
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=f"a checkpoint file, or {names}")
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """How texts are found in what the model says."""
+    """Offer how texts are found in what the model says."""
     parser.add_argument(
         "--beam-size", type=positive_int, metavar="N",
-        help="beam search with so many prefixes (default: greedy, or 20 with --constraint)",
+        help="beam search with N prefixes (default: greedy, or 20 with --constraint)",
     )  # fmt: skip
     parser.add_argument(
-        "--constraint", choices=("formula",),
-        help="formula: of all formulas without '=' or with the right value behind it, the most probable one."
-        " Opt-in, because a wrong equation is then never read as it is drawn",
+        "--constraint", choices=constraints(),
+        help="read the most probable text that is allowed. formula: all formulas without '=' or with the right"
+        " value behind it; a false equation is never returned",
     )  # fmt: skip
 
 
 def constraint_of(arguments: argparse.Namespace) -> Constraint | None:
-    """The constraint that ``--constraint`` names."""
-    from fastctc.crnn.read.constraint import FormulaConstraint
-
-    return FormulaConstraint() if arguments.constraint == "formula" else None
+    """Return the constraint that ``--constraint`` names."""
+    return None if arguments.constraint is None else constraints()[arguments.constraint]()
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """How many processes draw or read."""
+    """Offer how many processes draw or read."""
     parser.add_argument(
-        "--workers", type=count_from_zero, help="processes that draw (default: one for each CPU)"
-    )
-
-
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """What train and demo have in common."""
-    if parser.prog.endswith("demo"):
-        parser.add_argument("out", metavar="DIR", type=Path, help="where model, state, log and examples go")
-    else:
-        parser.add_argument("--out", metavar="DIR", type=Path, help="where model, state, log and curve go")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the run in DIR, exactly where it was saved"
-    )
-    suppress = argparse.SUPPRESS
-    parser.add_argument(
-        "--minutes", type=positive_float, default=suppress, help="time for drawing and training"
-    )
-    parser.add_argument(
-        "--seed", type=count_from_zero, default=suppress, help="decides everything random (default: 0)"
-    )
-    parser.add_argument(
-        "--threads", type=positive_int, default=suppress, help="threads of torch (default: its choice)"
-    )
-    parser.add_argument(
-        "--cache", metavar="DIR", type=Path,
-        help="keep the preprocessed images here: a second run neither draws nor reads them",
+        "--workers", type=count_from_zero, metavar="N",
+        help="processes that draw or read images (default: one for each CPU)",
     )  # fmt: skip
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Take a folder of labelled images."""
     parser.add_argument(
-        "--tensorboard", action="store_true", help="write logs for TensorBoard into DIR/tensorboard"
-    )
-    add_workers(parser)
+        "folder", metavar="DIR", nargs="?", type=Path,
+        help="images with labels.tsv, labels.txt or labels.json, or a scene-text LMDB (data.mdb); without it,"
+        " images are drawn",
+    )  # fmt: skip

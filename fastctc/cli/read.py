@@ -6,58 +6,52 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from fastctc.cli.options import add_command, add_decoding, constraint_of, images_in, positive_int
+from fastctc.cli.options import add_decoding, constraint_of, positive_int
+from fastctc.crnn import Reading, Recognizer, explain
+from fastctc.crnn.data import images_in, shipped_checkpoints, write_atomically
 
-if TYPE_CHECKING:
-    from fastctc.crnn.read.recognize import Reading, Recognizer
+EXAMPLES = [
+    "read formula.png",
+    "read --json scans/ *.png",
+    "read formula.png --explain why.png",
+    "read formula.png --beam-size 20 --nbest 5",
+    "read --constraint formula equations/",
+    "read --checkpoint wide photos/",
+    "read --checkpoint runs/a/model.safetensors a.png",
+]
 
 
-def add_read(commands: Any) -> None:
-    """Declares the command."""
-    parser = add_command(
-        commands, "read", "read images: one line each, the path, a tab, the text;"
-        " with --nbest, a line each hypothesis, and its natural-log probability behind another tab",
-        [
-            "read formula.png",
-            "read --json scans/ *.png",
-            "read formula.png --explain why.png",
-            "read formula.png --beam-size 20 --nbest 5",
-            "read --constraint formula equations/",
-            "read --checkpoint wide photos/",
-            "read --checkpoint runs/a/model.safetensors a.png",
-        ],
-        _read,
-    )  # fmt: skip
+def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Declare the options."""
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", type=Path, help="an image file, or a folder of them"
     )
+    names = " or ".join(repr(name) for name in shipped_checkpoints())
     parser.add_argument(
-        "--checkpoint",
-        default="shipped",
-        help="model to read with: a file, or 'shipped' or 'wide', those in the package; wide reads fonts better"
-        " that neither has seen (default: %(default)s)",
-    )
+        "--checkpoint", default="shipped",
+        help=f"model to read with: a file, or {names}, which come with the package; wide is more accurate on"
+        " unseen fonts (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object a line, with score and n-best")
     add_decoding(parser)
     parser.add_argument(
         "--nbest", type=positive_int, default=1, metavar="N",
-        help="hypotheses an image, the best first; more than one needs --beam-size or --constraint",
+        help="hypotheses for each image, the best first; more than one needs --beam-size or --constraint",
     )  # fmt: skip
     parser.add_argument(
         "--explain", metavar="PICTURE", type=Path,
         help="draw where the image shows each character and how sure that is: a .png, .pdf or .svg file",
     )  # fmt: skip
     parser.add_argument(
-        "--batch-size", type=positive_int, default=64, help="images at once (default: %(default)s)"
-    )
+        "--batch-size", type=positive_int, default=64, metavar="N",
+        help="images at once (default: %(default)s)",
+    )  # fmt: skip
 
 
-def _read(arguments: argparse.Namespace) -> int:
-    from fastctc.crnn.read.recognize import Recognizer
-
-    recognizer = Recognizer.from_checkpoint(arguments.checkpoint)
+def run(arguments: argparse.Namespace) -> int:
+    """Read the images and print their texts."""
+    recognizer = Recognizer.load(arguments.checkpoint)
     failed = 0
     paths: list[Path] = []
     for path in arguments.images:
@@ -77,27 +71,27 @@ def _read(arguments: argparse.Namespace) -> int:
         if reading.error is not None:
             print(f"{path}: {reading.error}", file=sys.stderr)
             failed += 1
-        elif arguments.json:
-            nbest = [{"text": h.text, "log_prob": h.log_prob} for h in reading.nbest]
-            print(
-                json.dumps({"path": str(path), "text": reading.text, "score": reading.score, "nbest": nbest})
-            )
-        elif arguments.nbest > 1:
-            for hypothesis in reading.nbest:
-                print(f"{path}\t{hypothesis.text}\t{hypothesis.log_prob:.6g}")
-        else:
-            print(f"{path}\t{reading.text}")
-        if arguments.explain and reading.error is None:
+            continue
+        _print_reading(path, reading, arguments)
+        if arguments.explain:
             _explain(recognizer, path, reading, arguments.explain)
     if failed:
         print(f"{failed} of {total} could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _explain(recognizer: Recognizer, image: Path, reading: Reading, picture: Path) -> None:
-    from fastctc.crnn.model.checkpoint import write_atomically
-    from fastctc.crnn.read.explain import explain
+def _print_reading(path: Path, reading: Reading, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        nbest = [{"text": h.text, "log_prob": h.log_prob} for h in reading.nbest]
+        print(json.dumps({"path": str(path), "text": reading.text, "score": reading.score, "nbest": nbest}))
+    elif arguments.nbest > 1:
+        for hypothesis in reading.nbest:
+            print(f"{path}\t{hypothesis.text}\t{hypothesis.log_prob:.6g}")
+    else:
+        print(f"{path}\t{reading.text}")
 
+
+def _explain(recognizer: Recognizer, image: Path, reading: Reading, picture: Path) -> None:
     figure = explain(recognizer, image, reading).plot()
     kind = picture.suffix or ".png"
     write_atomically(picture.with_suffix(kind), lambda path: figure.savefig(path, dpi=200, format=kind[1:]))

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
-from fastctc.cli.options import add_command, positive_int
+from fastctc.cli.options import add_checkpoint, positive_int
+from fastctc.crnn import load_checkpoint, summarize
+
+EXAMPLES = ["summary shipped", "summary runs/demo/model.safetensors --width 400"]
 
 
-def add_summary(commands: Any) -> None:
-    """Declares the command."""
-    parser = add_command(
-        commands, "summary", "show a checkpoint's layers and sizes, and how it was trained",
-        ["summary shipped", "summary runs/demo/model.safetensors --width 400"],
-        _summary,
-    )  # fmt: skip
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint file, or 'shipped' or 'wide'")
+def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Declare the options."""
+    add_checkpoint(parser)
     parser.add_argument(
-        "--width", type=positive_int, help="columns of the image that shapes are for (default: 3 x its rows)"
-    )
+        "--width", type=positive_int, metavar="N",
+        help="columns of the image that shapes are for (default: 3 x its rows)",
+    )  # fmt: skip
 
 
-def _summary(arguments: argparse.Namespace) -> int:
-    from fastctc.crnn.model.checkpoint import load_checkpoint
-    from fastctc.crnn.model.summary import summarize
-    from fastctc.crnn.read.recognize import checkpoint_path
-
-    checkpoint = load_checkpoint(checkpoint_path(arguments.checkpoint))
+def run(arguments: argparse.Namespace) -> int:
+    """Print the summary."""
+    checkpoint = load_checkpoint(arguments.checkpoint)
     print(summarize(checkpoint.model, arguments.width))
     print(f"\nalphabet {checkpoint.alphabet.characters!r}, blank is class {checkpoint.alphabet.blank}")
     for title, record in (("preprocess", vars(checkpoint.preprocess)), ("training", checkpoint.training)):

@@ -1,27 +1,96 @@
-"""A CRNN text recogniser trained with CTC: images of one line of text in, text out.
+"""A CRNN text recognizer trained with CTC: images of one line of text in, text out.
 
-Training is in :mod:`fastctc.crnn.train.run`, drawing of formula images in :mod:`fastctc.crnn.formulas.drawing`.
+>>> import numpy as np
+>>> Recognizer.load("shipped").read(np.full((60, 180), 255, np.uint8)).text  # an empty page
+''
 """
 
-from fastctc.crnn.data.preprocess import ImageError, PreprocessConfig
-from fastctc.crnn.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from fastctc.crnn.model.network import CRNN, CRNNConfig
-from fastctc.crnn.read.constraint import Constraint, FormulaConstraint
-from fastctc.crnn.read.decoding import Hypothesis
-from fastctc.crnn.read.recognize import Reading, Recognizer
+from fastctc.crnn import formulas
+from fastctc.crnn.data import (
+    AugmentConfig,
+    Constraint,
+    DrawConfig,
+    ImageError,
+    LabelError,
+    PreprocessConfig,
+    open_source,
+    register,
+    steps,
+    write_folder,
+)
+from fastctc.crnn.formulas import FormulaConstraint, FormulaDraw, FormulaSource
+from fastctc.crnn.model import (
+    CRNN,
+    Checkpoint,
+    CheckpointError,
+    CRNNConfig,
+    export_onnx,
+    export_program,
+    load_checkpoint,
+    save_checkpoint,
+    summarize,
+)
+from fastctc.crnn.read import Evaluation, Hypothesis, Reading, Recognizer, evaluate, explain
+from fastctc.crnn.report import explore, write_evaluation_report, write_exploration_report
+from fastctc.crnn.training import (
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    TrainError,
+    TrainResult,
+    model_config,
+    overfit_one_batch,
+    settled,
+    train,
+)
+
+register(formulas.DOMAIN)
+
+PRESETS = {**formulas.PRESETS}
+"""Training recipes by their names, see ``fastctc train --preset``."""
 
 __all__ = [
     "CRNN",
+    "PRESETS",
+    "AugmentConfig",
     "CRNNConfig",
     "Checkpoint",
     "CheckpointError",
     "Constraint",
+    "DrawConfig",
+    "Evaluation",
     "FormulaConstraint",
+    "FormulaDraw",
+    "FormulaSource",
     "Hypothesis",
     "ImageError",
+    "LabelError",
+    "ModelConfig",
+    "OptimizerConfig",
     "PreprocessConfig",
     "Reading",
     "Recognizer",
+    "ScheduleConfig",
+    "TrainConfig",
+    "TrainError",
+    "TrainResult",
+    "evaluate",
+    "explain",
+    "explore",
+    "export_onnx",
+    "export_program",
     "load_checkpoint",
+    "model_config",
+    "open_source",
+    "overfit_one_batch",
+    "register",
     "save_checkpoint",
+    "settled",
+    "steps",
+    "summarize",
+    "train",
+    "write_evaluation_report",
+    "write_exploration_report",
+    "write_folder",
 ]

@@ -1,14 +1,11 @@
 """Batches by a pure rule.
 
-Which samples form the batch of a step, and how they are augmented, depends on nothing but the seed and the
-step: no sampler state has to be saved, and a resumed run sees exactly what an uninterrupted one would have
-seen.
+Which samples form the batch of a step, and how they are augmented, depends on the seed and the step alone. So no
+state of a sampler is saved, and a resumed run sees what an uninterrupted run would have seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,69 +14,13 @@ import torch
 from torch import Tensor
 
 from fastctc.crnn.data.augment import AugmentConfig, augmented, draws
-from fastctc.crnn.data.collect import Problem, Samples
-from fastctc.crnn.data.preprocess import pad_batch
-from fastctc.crnn.data.readers import LabelError
+from fastctc.crnn.data.samples import Samples
+from fastctc.crnn.data.tensors import pad_batch
 from fastctc.text import Alphabet
 
 
-def frames_needed(tokens: list[int]) -> int:
-    """Frames without which CTC has no path: one a label, and a blank between equal neighbours."""
-    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
-
-
-def check_samples(
-    samples: Samples, alphabet: Alphabet, frames: Callable[[int], int]
-) -> tuple[Samples, list[Problem]]:
-    """Finds the samples a model cannot learn from, before training does.
-
-    Args:
-        samples: what to check.
-        alphabet: characters the model knows.
-        frames: frames the model makes of an image, by its width in pixels.
-
-    Returns:
-        The usable samples, and a problem for each other one.
-
-    Raises:
-        LabelError: no sample is usable.
-    """
-    usable, problems = [], []
-    for i, (image, text, name) in enumerate(zip(samples.images, samples.texts, samples.names, strict=True)):
-        try:
-            tokens = alphabet.encode(text)
-        except ValueError as error:
-            problems.append(Problem(name, str(error)))
-            continue
-        available, needed = frames(image.shape[1]), frames_needed(tokens)
-        if needed > available:
-            reason = f"label {text!r} needs {needed} frames, an image {image.shape[1]} wide has {available}"
-            problems.append(Problem(name, reason))
-            continue
-        usable.append(i)
-    if not usable:
-        first = f"; the first: {problems[0]}" if problems else ""
-        raise LabelError(f"none of {len(samples)} samples can be used{first}")
-    return (samples.subset(usable) if problems else samples), problems
-
-
-def split_holdout(samples: Samples, seed: int, limit: int = 1000) -> tuple[Samples, Samples]:
-    """Parts samples into training and evaluation.
-
-    A twentieth is held out for evaluation, at most ``limit``, at least one, chosen by ``seed``.
-
-    Raises:
-        LabelError: fewer than two samples.
-    """
-    if len(samples) < 2:
-        raise LabelError(f"{len(samples)} samples, expected at least 2: one to train on, one to evaluate on")
-    held = min(limit, max(1, len(samples) // 20))
-    order = np.random.default_rng([seed, 2]).permutation(len(samples)).tolist()
-    return samples.subset(sorted(order[held:])), samples.subset(sorted(order[:held]))
-
-
 class Batch(NamedTuple):
-    """What a step takes: images (N, 1, H, W) uint8, widths (N,), targets (sum S,), target lengths (N,)."""
+    """The tensors of a step: images (N, 1, H, W) uint8, widths (N,), targets (sum S,), target lengths (N,)."""
 
     images: Tensor
     widths: Tensor
@@ -88,7 +29,7 @@ class Batch(NamedTuple):
 
 
 class BatchMaker:
-    """Gives the batch of any step, as a pure function of the seed and the step.
+    """Give the batch of any step, as a pure function of the seed and the step.
 
     Sample positions run through an endless chain of epochs, each a permutation of all samples drawn from the
     seed and the epoch's number; step k takes positions ``k * batch_size`` up to ``(k + 1) * batch_size``.
@@ -128,12 +69,12 @@ class BatchMaker:
         self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def indices(self, step: int) -> list[int]:
-        """Which samples form the batch of a step."""
+        """Return which samples form the batch of a step."""
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         return [int(self._permutation(p // len(self.samples))[p % len(self.samples)]) for p in positions]
 
     def batch(self, step: int, part: tuple[int, int] = (0, 1)) -> Batch:
-        """The batch of a step, its images augmented.
+        """Return the batch of a step, its images augmented.
 
         Args:
             step: which batch.

@@ -23,23 +23,20 @@ from typing import Any
 
 import numpy as np
 
-from fastctc.crnn.data.collect import Problem, Samples
-from fastctc.crnn.model.checkpoint import write_atomically
+from fastctc.crnn.data.files import write_atomically
+from fastctc.crnn.data.samples import Problem, Samples
+from fastctc.crnn.data.sources import hash_of_code
 
 log = logging.getLogger(__name__)
 
 MAGIC = b"fastctc samples1"
 HEADER = struct.Struct("<16sQI")  # magic, bytes of the index, CRC-32 of the index
 SUFFIX = ".samples"
-MAKERS = (  # the modules that decide pixels and texts
-    "formulas/drawing", "formulas/fonts", "formulas/grammar", "formulas/glyphs", "data/preprocess",
-)  # fmt: skip
-
 Collected = tuple[Samples, list[Problem]]
 
 
 def cached(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Collected]) -> Collected:
-    """What ``make`` returns, from a file in ``folder`` if it was made before.
+    """Return what ``make`` returns, from a file in ``folder`` if it was made before.
 
     Processes may ask for the same key at the same time: each makes it and the last one's file stays, so
     ``make`` must depend on nothing but the key, and on how this package draws and preprocesses, which becomes
@@ -90,7 +87,7 @@ def _write(path: Path, key: str, samples: Samples, problems: list[Problem]) -> N
 
 
 def _open(path: Path, key: str) -> Collected:
-    """Maps a file; ValueError if it is not whole, or not of this key."""
+    """Map a file; ValueError if it is not whole, or not of this key."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(HEADER.size)
@@ -117,20 +114,11 @@ def _open(path: Path, key: str) -> Collected:
 
 
 @cache
-def _made_by() -> dict[str, str | None]:
-    """What samples depend on beside their key: the code that makes them, and the packages it draws with."""
-    code = hashlib.sha256()
-    for module in MAKERS:
-        code.update((Path(__file__).parents[1] / f"{module}.py").read_bytes())
-    made_by: dict[str, str | None] = {"code": code.hexdigest()}
-    for package in ("captcha", "pillow"):
-        try:
-            made_by[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            made_by[package] = None
-    return made_by
+def _made_by() -> dict[str, str]:
+    """Return what samples depend on beside their source: this package's code, and Pillow's version."""
+    return {"code": hash_of_code(Path(__file__).parent), "pillow": importlib.metadata.version("pillow")}
 
 
 def _columns() -> set[str]:
-    """What samples have beside their images."""
+    """Return what samples have beside their images."""
     return {column.name for column in fields(Samples)} - {"images"}

@@ -25,38 +25,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from fastctc.crnn.data.preprocess import ImageLike
+from fastctc.crnn.data.samples import LabelError
+from fastctc.crnn.data.sources import LabelledSource
 
 LABELS_FILE = "labels.tsv"
 DATA_FILES = (LABELS_FILE, "labels.txt", "labels.json", "data.mdb")
 JSON_NAMES = ("image", "file", "filename")
 JSON_TEXTS = ("text", "label")
-
-
-class Source(Protocol):
-    """Anything that gives sample number ``index``; picklable, so that worker processes can draw from it."""
-
-    def __call__(self, index: int, /) -> tuple[ImageLike, str]:
-        """The image and its text."""
-
-
-class LabelledSource(Source, Protocol):
-    """A data set: a source that knows how many samples it has, and what they are called."""
-
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    def name(self, index: int, /) -> str:
-        """What a sample is called in reports."""
-
-    def key(self) -> dict[str, Any]:
-        """JSON that changes with the labels and with the size or time of change of any file read."""
-
-
-class LabelError(ValueError):
-    """Labels that cannot be read, or a data set in which no sample is usable."""
 
 
 def open_source(path: str | Path) -> LabelledSource:

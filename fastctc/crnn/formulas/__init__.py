@@ -1,1 +1,49 @@
 """Formulas: what they are, how they are drawn, and the models that read them."""
+
+from pathlib import Path
+
+from fastctc.crnn.data import Domain
+from fastctc.crnn.formulas.constraint import FormulaConstraint
+from fastctc.crnn.formulas.fonts import find_fonts
+from fastctc.crnn.formulas.grammar import (
+    CHARACTERS,
+    KINDS,
+    all_expressions,
+    evaluate,
+    holds,
+    is_formula,
+    kind,
+    random_formula,
+)
+from fastctc.crnn.formulas.presets import PRESETS
+from fastctc.crnn.formulas.source import FormulaDraw, FormulaSource
+
+DOMAIN = Domain(
+    name="formulas",
+    draw=FormulaDraw,
+    kind=kind,
+    kinds=KINDS,
+    constraints={"formula": FormulaConstraint},
+    checkpoints={
+        "shipped": Path(__file__).with_name("formula.safetensors"),
+        "wide": Path(__file__).with_name("formula-wide.safetensors"),
+    },
+)
+"""What the rest of the package knows about formulas. ``wide`` has seen many more fonts than ``shipped``."""
+
+__all__ = [
+    "CHARACTERS",
+    "DOMAIN",
+    "KINDS",
+    "PRESETS",
+    "FormulaConstraint",
+    "FormulaDraw",
+    "FormulaSource",
+    "all_expressions",
+    "evaluate",
+    "find_fonts",
+    "holds",
+    "is_formula",
+    "kind",
+    "random_formula",
+]

@@ -39,14 +39,13 @@ from fastctc.crnn.formulas.glyphs import (
     captcha_image,
     glyph_bank,
 )
-from fastctc.crnn.formulas.grammar import CHARACTERS, Value, random_formula
+from fastctc.crnn.formulas.grammar import CHARACTERS
 
 RendererName = Literal["captcha", "glyphs"]
 Pixels = npt.NDArray[np.uint8]
 
 _SIZE = (180, 60)
-_VARIANTS = 400
-_CAPTCHA_SHARE = 0.1  # of the pictures of a mixed source; they take half of its time all the same
+VARIANTS = 400
 
 
 @dataclass
@@ -263,7 +262,7 @@ class GlyphRenderer:
         look: Look = "contest",
         *,
         size: tuple[int, int] = _SIZE,
-        variants: int = _VARIANTS,
+        variants: int = VARIANTS,
         seed: int = 0,
         fonts: Sequence[str] | None = None,
         varied: float = 0.0,
@@ -315,79 +314,18 @@ def make_renderer(
     look: Look,
     *,
     fonts: tuple[str, ...] | None = None,
-    variants: int = _VARIANTS,
+    variants: int = VARIANTS,
     varied: float = 0.0,
 ) -> CaptchaRenderer | GlyphRenderer:
     """Return the renderer of that name (``"captcha"`` or ``"glyphs"``) for that look; one per process."""
-    _check_choice("renderer", name, get_args(RendererName))
+    check_choice("renderer", name, get_args(RendererName))
     if name == "captcha":
         return CaptchaRenderer(look, fonts=fonts)
     return GlyphRenderer(look, fonts=fonts, variants=variants, varied=varied)
 
 
-@dataclass(frozen=True)
-class FormulaSource:
-    """An endless series of pictures of formulas: ``source(i)`` is number ``i``, whoever asks, in any order.
-
-    Worker processes may each hold a copy; call :meth:`prepare` before they are forked, so that they share one
-    bank of glyphs instead of drawing one each.
-
-    Args:
-        look: ``"contest"``, ``"default"`` or ``"mixed"``.
-        renderer: ``"captcha"``, ``"glyphs"`` or ``"mixed"``, a tenth by the package, the others from glyphs.
-        seed: which series.
-        value: what follows the expression, see :func:`fastctc.crnn.formulas.grammar.random_formula`.
-        grey: give arrays of uint8 of shape (60, 180) instead of RGB pictures.
-        contest_share: how many of the pictures of look ``"mixed"`` have the contest's.
-        variants: glyphs of each character in the bank of the renderer ``"glyphs"``.
-        varied: share of them that is shaped as other fonts might have them, in the contest look.
-        fonts: what the contest look is drawn with, such as ``find_fonts(system=True)``; by default
-            :func:`fastctc.crnn.formulas.fonts.find_fonts`.
-    """
-
-    look: Literal["contest", "default", "mixed"] = "contest"
-    renderer: Literal["captcha", "glyphs", "mixed"] = "captcha"
-    seed: int = 0
-    value: Value = "mixed"
-    grey: bool = False
-    contest_share: float = 0.5
-    variants: int = _VARIANTS
-    varied: float = 0.0
-    fonts: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        _check_choice("look", self.look, (*get_args(Look), "mixed"))
-        _check_choice("renderer", self.renderer, (*get_args(RendererName), "mixed"))
-        _check_choice("value", self.value, get_args(Value))
-
-    def __call__(self, i: int) -> tuple[Image.Image | Pixels, str]:
-        """Return picture number ``i`` and the text on it."""
-        rng = random.Random(f"{self.seed}/{self.look}/{i}")
-        text = random_formula(rng, value=self.value)
-        by_look, by_renderer = rng.random(), rng.random()
-        look = (
-            ("contest" if by_look < self.contest_share else "default") if self.look == "mixed" else self.look
-        )
-        name = self.renderer
-        if name == "mixed":
-            name = "captcha" if by_renderer < _CAPTCHA_SHARE else "glyphs"
-        renderer = self._renderer(name, look)
-        return renderer.render_grey(text, rng) if self.grey else renderer.render(text, rng), text
-
-    def prepare(self) -> FormulaSource:
-        """Find the fonts and draw the glyphs now, once for this process and those it forks; returns self."""
-        for look in get_args(Look) if self.look == "mixed" else (self.look,):
-            for name in get_args(RendererName) if self.renderer == "mixed" else (self.renderer,):
-                self._renderer(name, look)
-        return self
-
-    def _renderer(self, name: RendererName, look: Look) -> CaptchaRenderer | GlyphRenderer:
-        if look == "default":
-            return make_renderer(name, look, variants=self.variants)
-        return make_renderer(name, look, fonts=self.fonts, variants=self.variants, varied=self.varied)
-
-
-def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError if an argument is not among its choices."""
     if value not in choices:
         raise ValueError(f"{argument} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
@@ -404,7 +342,7 @@ def _check_text(text: str) -> None:
 
 
 def _checked_fonts(look: Look, fonts: Sequence[str] | None) -> tuple[str, ...]:
-    _check_choice("look", look, get_args(Look))
+    check_choice("look", look, get_args(Look))
     if fonts is None:
         found = find_fonts()
         if look == "default":

@@ -42,6 +42,23 @@ _FORMULA = re.compile(
 _VALUED_SHARE = 0.5
 _RIGHT_SHARE = 0.75
 
+KINDS = {"bare": "no value", "holds": "equation\nholds", "wrong": "wrong\nequation"}
+"""The kinds of formulas, and what pictures call them."""
+
+
+def kind(text: str) -> str | None:
+    """Return which of the :data:`KINDS` a formula is; None if ``text`` is no formula.
+
+    >>> [kind(text) for text in ("1+2*3", "1+2*3=7", "1+2*3=9", "1+2")]
+    ['bare', 'holds', 'wrong', None]
+    """
+    match = _parse(text)
+    if match is None:
+        return None
+    if match["value"] is None:
+        return "bare"
+    return "holds" if int(match["value"]) == evaluate(text) else "wrong"
+
 
 def is_formula(text: str) -> bool:
     """Tell whether ``text`` is a formula as defined at the top of this module.
@@ -51,7 +68,7 @@ def is_formula(text: str) -> bool:
     >>> [is_formula(text) for text in ("(1+2)*3", "1+2*3=0", "(1+2*3)", "1+2", "1+2*3=", "1+2*3=-0")]
     [True, True, False, False, False, False]
     """
-    return _parse(text) is not None
+    return kind(text) is not None
 
 
 def evaluate(text: str) -> int:
@@ -80,8 +97,7 @@ def holds(text: str) -> bool:
     >>> holds("1+2*3=7"), holds("1+2*3=9"), holds("1+2*3"), holds("7")
     (True, False, False, False)
     """
-    match = _parse(text)
-    return match is not None and match["value"] is not None and int(match["value"]) == evaluate(text)
+    return kind(text) == "holds"
 
 
 def all_expressions() -> list[str]:

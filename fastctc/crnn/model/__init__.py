@@ -1,1 +1,32 @@
 """The network: its layers, the file it is kept in, its summary, and its exports."""
+
+from fastctc.crnn.model.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+    save_state,
+)
+from fastctc.crnn.model.exported import Export, ExportError
+from fastctc.crnn.model.network import CRNN, CRNNConfig
+from fastctc.crnn.model.onnx import export_onnx
+from fastctc.crnn.model.program import export_program
+from fastctc.crnn.model.summary import Summary, summarize
+
+__all__ = [
+    "CRNN",
+    "CRNNConfig",
+    "Checkpoint",
+    "CheckpointError",
+    "Export",
+    "ExportError",
+    "Summary",
+    "export_onnx",
+    "export_program",
+    "load_checkpoint",
+    "load_state",
+    "save_checkpoint",
+    "save_state",
+    "summarize",
+]

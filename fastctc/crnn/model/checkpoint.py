@@ -1,4 +1,4 @@
-"""Files a recogniser is kept in: a self-describing model, and the full state of a training run.
+"""Files a recognizer is kept in: a self-describing model, and the full state of a training run.
 
 Both are written to a temporary name and moved into place, so a file that exists is whole.
 """
@@ -6,9 +6,6 @@ Both are written to a temporary name and moved into place, so a file that exists
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fastctc.crnn.data.preprocess import PreprocessConfig
+from fastctc.crnn.data import PreprocessConfig, shipped_checkpoints, write_atomically
 from fastctc.crnn.model.network import CRNN, CRNNConfig
 from fastctc.text import Alphabet
 
@@ -49,7 +46,7 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Writes a checkpoint as one safetensors file, its description as JSON in the file's metadata.
+    """Write a checkpoint as one safetensors file, its description as JSON in the file's metadata.
 
     Matrices and kernels are stored as float16, vectors (biases, normalisation) as float32.
     """
@@ -68,15 +65,20 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads a checkpoint; needs nothing but the file.
+    """Read a checkpoint; it needs nothing but the file.
+
+    Args:
+        path: a file, or the name of a model that comes with the package: ``"shipped"`` or ``"wide"``.
 
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: not a checkpoint, damaged, or of a later version.
     """
-    path = Path(path)
+    shipped = shipped_checkpoints()
+    path = shipped.get(str(path), Path(path))
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+        names = " or ".join(map(repr, shipped))
+        raise FileNotFoundError(f"no checkpoint at {path}, expected a file, or {names}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -97,12 +99,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def save_state(state: dict[str, Any], path: str | Path) -> None:
-    """Writes the state of a training run: tensors, numbers, strings, lists and dictionaries."""
+    """Write the state of a training run: tensors, numbers, strings, lists and dictionaries."""
     write_atomically(Path(path), lambda temporary: torch.save(state, temporary))
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
-    """Reads the state of a training run; executes nothing that the file may contain.
+    """Read the state of a training run; executes nothing that the file may contain.
 
     Raises:
         CheckpointError: damaged, or not such a state.
@@ -117,14 +119,14 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
 
 def _packed(tensor: Tensor) -> Tensor:
-    """A tensor as it is stored: float16 where rounding does not matter."""
+    """Return a tensor as it is stored: float16 where rounding does not matter."""
     if tensor.is_floating_point() and tensor.dim() > 1:
         tensor = tensor.half()
     return tensor.detach().cpu().contiguous()
 
 
 def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    """The checked JSON description of a checkpoint."""
+    """Return the checked JSON description of a checkpoint."""
     try:
         description = json.loads(metadata["fastctc"])
         kind, version = description["format"], int(description["version"])
@@ -135,19 +137,3 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     if version > VERSION:
         raise CheckpointError(f"{path} has version {version}, this fastctc reads up to version {VERSION}")
     return dict(description)
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets ``write`` fill a temporary file beside ``path``, then moves it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,1 +1,33 @@
 """Reading: from images to texts, and how right they are."""
+
+from fastctc.crnn.read.decoding import Decoder, Hypothesis
+from fastctc.crnn.read.evaluation import (
+    CONTRAST_BINS,
+    Evaluation,
+    Outcome,
+    Share,
+    edit_alignment,
+    edit_distance,
+    evaluate,
+    evaluate_samples,
+)
+from fastctc.crnn.read.explanation import Explanation, explain
+from fastctc.crnn.read.recognize import Reading, Recognizer, infer
+
+__all__ = [
+    "CONTRAST_BINS",
+    "Decoder",
+    "Evaluation",
+    "Explanation",
+    "Hypothesis",
+    "Outcome",
+    "Reading",
+    "Recognizer",
+    "Share",
+    "edit_alignment",
+    "edit_distance",
+    "evaluate",
+    "evaluate_samples",
+    "explain",
+    "infer",
+]

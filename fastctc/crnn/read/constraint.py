@@ -22,12 +22,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastctc.crnn.formulas import grammar as formulas
+from fastctc.crnn.data import Constraint
 from fastctc.loss import ctc_loss
 from fastctc.text import Alphabet
 
@@ -38,43 +38,8 @@ _ROUNDING = 1e-4  # of a sum of probabilities computed in float32
 _GATHERED = 1 << 24  # log-probabilities copied at once: 64 MiB
 
 
-class Constraint(Protocol):
-    """Which texts an image may show."""
-
-    def candidates(self, nbest: Sequence[str], /) -> Iterable[str]:
-        """Allowed texts that an image may well show, given the best texts of an unconstrained search."""
-
-    def all_texts(self) -> Sequence[str] | None:
-        """Every allowed text, or None if they are too many to be scored one by one."""
-
-
-class FormulaConstraint:
-    """Formulas as in :mod:`fastctc.crnn.formulas.grammar`, without ``=`` or with the right value behind it.
-
-    An equation that does not hold is then never read as it is drawn: for images known to have none.
-
-    >>> FormulaConstraint().candidates(["1+2*3=9", "1+2*3=", "1+2*=7"])
-    ['1+2*3', '1+2*3=7']
-    >>> len(FormulaConstraint().all_texts())
-    54000
-    """
-
-    def candidates(self, nbest: Sequence[str], /) -> list[str]:
-        """What stands left of ``=`` if that is an expression, without and with its value."""
-        expressions = dict.fromkeys(text.partition("=")[0] for text in nbest)
-        return [text for each in expressions if formulas.is_formula(each) for text in _bare_and_valued(each)]
-
-    def all_texts(self) -> list[str]:
-        """The 27,000 expressions, each without and with its value."""
-        return [text for each in formulas.all_expressions() for text in _bare_and_valued(each)]
-
-
-def _bare_and_valued(expression: str) -> tuple[str, str]:
-    return expression, f"{expression}={formulas.evaluate(expression)}"
-
-
 class _Targets(NamedTuple):
-    """Texts as the loss takes them: tokens (K, S), padded with any, and how many of them each has (K,)."""
+    """Texts as the loss takes them: padded tokens (K, S), and the number of tokens of each text (K,)."""
 
     texts: list[str]
     tokens: Tensor
@@ -82,7 +47,7 @@ class _Targets(NamedTuple):
 
 
 class ConstrainedSearch:
-    """Finds the allowed texts of images, given what was found without the constraint.
+    """Find the allowed texts of images, given what was found without the constraint.
 
     Args:
         constraint: what is allowed.
@@ -93,7 +58,7 @@ class ConstrainedSearch:
         self.constraint, self.alphabet = constraint, alphabet
 
     def __call__(self, log_probs: Tensor, lengths: Tensor, nbest: Sequence[Scored]) -> list[Scored]:
-        """Allowed texts of each image, the most probable first.
+        """Return the allowed texts of each image, the most probable first.
 
         Args:
             log_probs: (N, T, C) natural-log probabilities.
@@ -137,7 +102,7 @@ class ConstrainedSearch:
         return [text for text in dict.fromkeys(texts) if known.issuperset(text)]
 
     def _score_proposals(self, log_probs: Tensor, lengths: Tensor, proposals: list[list[str]]) -> list[float]:
-        """One call of the loss for all texts of all images, or a few where it would take too much memory."""
+        """Score all texts of all images by one call of the loss, or by a few where memory is short."""
         rows = torch.tensor([i for i, texts in enumerate(proposals) for _ in texts], dtype=torch.int64)
         rows = rows.to(log_probs.device)
         flat = [text for texts in proposals for text in texts]
@@ -163,7 +128,7 @@ class ConstrainedSearch:
         )
 
     def _scores(self, log_probs: Tensor, lengths: Tensor, targets: _Targets) -> list[float]:
-        """Natural-log probabilities of K texts: log_probs (T, K, C), lengths (K,)."""
+        """Return natural-log probabilities of K texts: log_probs (T, K, C), lengths (K,)."""
         with torch.no_grad():
             losses = ctc_loss(
                 log_probs,
@@ -178,7 +143,7 @@ class ConstrainedSearch:
 
 
 def _is_best_of_all(scored: Scored, found: Scored) -> bool:
-    """Whether the best of ``scored`` has more probability than all texts in neither list together."""
+    """Return True if the best of ``scored`` has more probability than all texts in neither list together."""
     best = max((math.exp(score) for _, score in scored), default=0.0)
     looked_at = dict(found) | dict(scored)
     return best > 1 - sum(map(math.exp, looked_at.values())) + _ROUNDING

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fastctc.crnn.read.constraint import ConstrainedSearch, Constraint
+from fastctc.crnn.data import Constraint
+from fastctc.crnn.read.constraint import ConstrainedSearch
 from fastctc.decode import beam_search, greedy_decode
 from fastctc.loss import ctc_loss
 from fastctc.text import Alphabet

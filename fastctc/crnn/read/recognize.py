@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
-from fastctc.crnn.data.preprocess import (
+from fastctc.alignment import TokenSpan, forced_align, merge_tokens
+from fastctc.crnn.data import (
+    Constraint,
     ImageError,
     ImageLike,
+    Pixels,
+    Prepared,
     PreprocessConfig,
-    load_grey,
     normalize,
     pad_batch,
+    prepare,
 )
-from fastctc.crnn.model.checkpoint import Checkpoint, load_checkpoint
-from fastctc.crnn.model.network import CRNN
-from fastctc.crnn.read.constraint import Constraint
+from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint
 from fastctc.crnn.read.decoding import Decoder, Hypothesis
+from fastctc.text import Alphabet, TextSpan, character_spans
 
-CHECKPOINTS = {
-    "shipped": Path(__file__).parents[1] / "formulas" / "formula.safetensors",
-    "wide": Path(__file__).parents[1] / "formulas" / "formula-wide.safetensors",
-}
-"""The checkpoints that come with the package: the second has seen many more fonts, and reads others better."""
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a model says of one image.
+
+    Attributes:
+        log_probs: (T, C) natural-log probabilities, on the CPU.
+        alphabet: characters and blank.
+        columns_per_frame: columns of the original image that become one frame; not a whole number.
+        width: columns of the original image.
+    """
+
+    log_probs: Tensor
+    alphabet: Alphabet
+    columns_per_frame: float
+    width: int
+
+    def align(self, text: str) -> list[TokenSpan]:
+        """Return the frames of each character of a text, by :func:`fastctc.forced_align`."""
+        tokens = torch.tensor([self.alphabet.encode(text)], dtype=torch.int64)
+        frames, blank = len(self.log_probs), self.alphabet.blank
+        paths, scores = forced_align(self.log_probs[None], tokens, [frames], [tokens.shape[1]], blank=blank)
+        (spans,) = merge_tokens(paths, scores, blank)
+        return list(spans)
+
+    def spans(self, text: str) -> list[TextSpan]:
+        """Return where the image shows each character of a text, in columns of the original image."""
+        spans = character_spans(self.align(text), self.alphabet, self.columns_per_frame)
+        return [replace(span, end=min(span.end, float(self.width))) for span in spans]
 
 
 @dataclass(frozen=True)
@@ -41,21 +71,34 @@ class Reading:
         score: natural-log probability of ``text`` given the image; -inf if the image could not be read.
         nbest: hypotheses, the best first.
         error: why the image could not be read; None if it could.
+        evidence: what the model says of the image; None if the image could not be read.
     """
 
     text: str
     score: float
     nbest: list[Hypothesis] = field(default_factory=list)
     error: str | None = None
+    evidence: Evidence | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def confidence(self) -> float:
+        """Probability of ``text`` given the image, summed over all alignments: 0 to 1."""
+        return math.exp(min(0.0, self.score))
+
+    @cached_property
+    def spans(self) -> list[TextSpan]:
+        """The characters of ``text``, each with its columns in the original image and its confidence."""
+        return [] if self.evidence is None else self.evidence.spans(self.text)
 
 
 class Recognizer:
     """A trained model that reads images.
 
     Example:
-        >>> recognizer = Recognizer.from_checkpoint()  # doctest: +SKIP
-        >>> [reading.text for reading in recognizer.read(["formula.png"])]  # doctest: +SKIP
-        ['(6*8)+3=51']
+        >>> import numpy as np
+        >>> recognizer = Recognizer.load("shipped")
+        >>> recognizer.read(np.full((60, 180), 255, np.uint8)).text  # an empty page
+        ''
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
@@ -66,40 +109,66 @@ class Recognizer:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path = "shipped", device: str | torch.device = "cpu") -> Recognizer:
-        """A recogniser from a checkpoint: a file, or the name of one of :data:`CHECKPOINTS`."""
-        return cls(load_checkpoint(checkpoint_path(path)), device)
+    def load(cls, checkpoint: str | Path = "shipped", device: str | torch.device = "cpu") -> Recognizer:
+        """Return a recognizer with the model of a checkpoint.
+
+        Args:
+            checkpoint: a file, or the name of a model that comes with the package: ``"shipped"`` or ``"wide"``.
+            device: where the model runs.
+
+        Raises:
+            FileNotFoundError: no such file.
+            fastctc.crnn.CheckpointError: not a checkpoint, damaged, or of a later version.
+        """
+        return cls(load_checkpoint(checkpoint), device)
+
+    @overload
+    def read(  # type: ignore[overload-overlap]  # a text is one path
+        self, images: ImageLike, batch_size: int = ..., *, beam_size: int | None = ..., nbest: int = ...,
+        constraint: Constraint | None = ...,
+    ) -> Reading: ...  # fmt: skip
+
+    @overload
+    def read(
+        self, images: Iterable[ImageLike], batch_size: int = ..., *, beam_size: int | None = ...,
+        nbest: int = ..., constraint: Constraint | None = ...,
+    ) -> list[Reading]: ...  # fmt: skip
 
     def read(
         self,
-        images: Iterable[ImageLike],
+        images: ImageLike | Iterable[ImageLike],
         batch_size: int = 64,
         *,
         beam_size: int | None = None,
         nbest: int = 1,
         constraint: Constraint | None = None,
-    ) -> list[Reading]:
-        """Reads images of any kind and size, in the order given.
+    ) -> Reading | list[Reading]:
+        """Read an image, or images in the order given, of any kind and size.
 
         Args:
-            images: paths, encoded bytes, PIL images or uint8 arrays.
+            images: a path, encoded bytes, a PIL image or a uint8 array (H, W) or (H, W, 3 or 4); or an iterable
+                of such.
             batch_size: images that go through the model together; no influence on the result.
             beam_size: prefixes in the beam of :func:`fastctc.beam_search`; None: greedy decoding, or 20 with a
                 constraint.
-            nbest: hypotheses an image, at most ``beam_size``, or 1 without one.
-            constraint: what texts are allowed, see :mod:`fastctc.crnn.read.constraint`; None: all.
-                Of its n-best only the first is sure to be the most probable of all that are allowed.
+            nbest: hypotheses for each image, at most ``beam_size``, or 1 without one.
+            constraint: which texts are allowed, such as :class:`fastctc.crnn.FormulaConstraint`; None: all. Of
+                its n-best only the first is sure to be the most probable of all that are allowed.
 
         Returns:
-            One reading an image; an image that cannot be read gives one with ``error`` set.
+            A reading, or a list of one reading for each image. An image that cannot be read gives a reading with
+            ``error`` set.
 
         Raises:
             ValueError: ``batch_size``, ``beam_size`` or ``nbest`` out of range, or a constraint with no text made
                 of the model's characters.
         """
-        return list(
-            self.read_stream(images, batch_size, beam_size=beam_size, nbest=nbest, constraint=constraint)
+        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
+        several: Iterable[ImageLike] = [images] if single else images  # type: ignore[list-item, assignment]
+        readings = list(
+            self.read_stream(several, batch_size, beam_size=beam_size, nbest=nbest, constraint=constraint)
         )
+        return readings[0] if single else readings
 
     def read_stream(
         self,
@@ -110,7 +179,7 @@ class Recognizer:
         nbest: int = 1,
         constraint: Constraint | None = None,
     ) -> Iterator[Reading]:
-        """As ``read``, yielding batch after batch: only one batch of images is in memory."""
+        """Yield what :meth:`read` returns, batch after batch: only one batch of images is in memory."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         decoder = Decoder(self.alphabet, beam_size=beam_size, nbest=nbest, constraint=constraint)
@@ -123,44 +192,52 @@ class Recognizer:
 
     def _read_chunk(self, images: Sequence[ImageLike], decoder: Decoder) -> list[Reading]:
         readings: list[Reading | None] = []
-        greys = []
+        prepared = []
         for image in images:
             try:
-                greys.append(load_grey(image, self.checkpoint.preprocess))
+                prepared.append(prepare(image, self.checkpoint.preprocess))
                 readings.append(None)
             except ImageError as error:
-                readings.append(Reading("", float("-inf"), error=str(error)))
-        read = iter(self._read_greys(greys, decoder))
+                readings.append(Reading("", -math.inf, error=str(error)))
+        read = iter(self._read_prepared(prepared, decoder))
         return [next(read) if reading is None else reading for reading in readings]
 
-    def _read_greys(self, greys: list[npt.NDArray[np.uint8]], decoder: Decoder) -> list[Reading]:
-        """Readings of preprocessed images."""
-        if not greys:
+    def _read_prepared(self, prepared: list[Prepared], decoder: Decoder) -> list[Reading]:
+        """Return the readings of prepared images."""
+        if not prepared:
             return []
-        log_probs, lengths = infer(self.model, greys, self.checkpoint.preprocess, self.device)
-        return [_reading(hypotheses) for hypotheses in decoder(log_probs, lengths)]
+        pixels = [each.pixels for each in prepared]
+        log_probs, lengths = infer(self.model, pixels, self.checkpoint.preprocess, self.device)
+        found, frames = decoder(log_probs, lengths), log_probs.cpu()
+        columns = self.model.config.columns_per_frame
+        return [
+            _reading(
+                hypotheses,
+                Evidence(
+                    frames[n, : int(lengths[n])], self.alphabet, columns * size[0] / image.shape[1], size[0]
+                ),
+            )
+            for n, (hypotheses, (image, _, size)) in enumerate(zip(found, prepared, strict=True))
+        ]
 
 
-def checkpoint_path(path: str | Path) -> Path:
-    """The file that a name of :data:`CHECKPOINTS` stands for, or the path that was given."""
-    return CHECKPOINTS.get(str(path), Path(path))
-
-
-def _reading(hypotheses: list[Hypothesis]) -> Reading:
+def _reading(hypotheses: list[Hypothesis], evidence: Evidence) -> Reading:
     if not hypotheses:
-        return Reading("", float("-inf"), error="no allowed text has a probability above 0")
-    return Reading(hypotheses[0].text, hypotheses[0].log_prob, hypotheses)
+        return Reading("", -math.inf, error="no allowed text has a probability above 0")
+    return Reading(hypotheses[0].text, hypotheses[0].log_prob, hypotheses, evidence=evidence)
 
 
 def infer(
     model: CRNN,
-    greys: list[npt.NDArray[np.uint8]],
+    images: list[Pixels],
     preprocess: PreprocessConfig,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (N, T, C) and lengths (N,) of preprocessed images, (H, W_n) uint8 each."""
-    pixels, widths = pad_batch(greys)
+    """Return log-probabilities (N, T, C) and lengths (N,) of preprocessed images, (H, W_n) uint8 each."""
+    pixels, widths = pad_batch(images)
     with torch.inference_mode():
-        images = normalize(pixels.to(device), widths.to(device), preprocess)
-        log_probs, lengths = model(images.contiguous(memory_format=torch.channels_last), widths.to(device))
+        normalized = normalize(pixels.to(device), widths.to(device), preprocess)
+        log_probs, lengths = model(
+            normalized.contiguous(memory_format=torch.channels_last), widths.to(device)
+        )
     return log_probs, lengths

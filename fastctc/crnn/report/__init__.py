@@ -1,1 +1,17 @@
 """Reports: pages and pictures of a data set, and of an evaluation."""
+
+from fastctc.crnn.report.evaluation_figures import plot_accuracy, plot_confusion, plot_worst
+from fastctc.crnn.report.evaluation_report import write_evaluation_report
+from fastctc.crnn.report.exploration import Exploration, explore
+from fastctc.crnn.report.exploration_report import PICTURES, write_exploration_report
+
+__all__ = [
+    "PICTURES",
+    "Exploration",
+    "explore",
+    "plot_accuracy",
+    "plot_confusion",
+    "plot_worst",
+    "write_evaluation_report",
+    "write_exploration_report",
+]

@@ -1,4 +1,4 @@
-"""What a data set holds, to be seen before training on it: labels, sizes, contrast, and what is wrong with it."""
+"""What a data set holds, to be seen before training on it: labels, sizes, contrast, and problems."""
 
 from __future__ import annotations
 
@@ -6,60 +6,34 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
-from fastctc.crnn.data.batches import frames_needed
-from fastctc.crnn.data.collect import Problem
-from fastctc.crnn.data.preprocess import ImageError, ImageLike, PreprocessConfig, prepare
-from fastctc.crnn.data.readers import LabelError, Source
-
-
-class DataSet(Protocol):
-    """Numbered samples with names: a folder's, for one."""
-
-    def __len__(self) -> int:
-        """How many samples there are."""
-
-    def __call__(self, index: int, /) -> tuple[ImageLike, str]:
-        """The image and its text."""
-
-    def name(self, index: int, /) -> str:
-        """What a sample is called in reports."""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The first ``count`` samples of an endless series, from number ``first`` on, as a data set."""
-
-    source: Source
-    count: int
-    first: int = 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __call__(self, index: int) -> tuple[ImageLike, str]:
-        """The image and its text."""
-        return self.source(self.first + index)
-
-    def name(self, index: int) -> str:
-        """The number of the sample in the series."""
-        return f"sample {self.first + index}"
+from fastctc.crnn.data import (
+    ImageError,
+    ImageLike,
+    LabelError,
+    NamedSource,
+    PreprocessConfig,
+    Problem,
+    frames_needed,
+    prepare,
+)
+from fastctc.crnn.report.visible import visible_character
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found out about a sample whose image could be read.
+    """A sample whose image could be read, and what was measured.
 
     Attributes:
         index: of the sample in its data set.
-        name, text: its own.
+        name: what the sample is called in reports.
+        text: its label.
         width, height: pixels of the original image, upright.
-        contrast: standard deviation of the original's grey levels, as a share of 255.
+        contrast: standard deviation of the original's gray levels, as a share of 255.
         frames: what the model makes of the image.
-        frames_needed: what CTC needs for the text, see :func:`fastctc.crnn.data.batches.frames_needed`.
+        frames_needed: what CTC needs for the text, see :func:`fastctc.crnn.data.frames_needed`.
     """
 
     index: int
@@ -77,13 +51,13 @@ class Exploration:
     """What was found in a data set.
 
     Attributes:
-        count: labelled samples.
-        lengths: how many labels have each number of characters.
-        characters: how often each character occurs in all labels.
-        different: how many labels there are, equal ones counted once.
+        count: labeled samples.
+        lengths: number of labels of each length in characters.
+        characters: number of occurrences of each character in all labels.
+        different: number of different labels.
         measured: the images that were looked at and could be read, in the order of the data set.
-        unreadable: those that could not be read.
-        too_long: those whose label needs more frames than the model makes of the image.
+        unreadable: the samples that could not be read.
+        too_long: the samples whose label needs more frames than the model makes of the image.
     """
 
     count: int = 0
@@ -100,11 +74,11 @@ class Exploration:
         return "".join(sorted(self.characters))
 
     def lowest_contrasts(self, count: int) -> list[Measured]:
-        """The images with the least contrast, the faintest first."""
+        """Return the images with the least contrast, the faintest first."""
         return sorted(self.measured, key=lambda each: (each.contrast, each.index))[:count]
 
     def summary(self) -> dict[str, str]:
-        """The figures in words, by what they are about."""
+        """Return the figures in words, by what they are about."""
         lengths = f"{_range(self.lengths.elements())} characters; {self.different:,} different"
         if self.lengths[0]:
             lengths += f"; {self.lengths[0]:,} empty"
@@ -121,17 +95,17 @@ class Exploration:
             contrasts = [m.contrast for m in self.measured]
             words["contrast"] = (
                 f"{min(contrasts):.3f} to {max(contrasts):.3f}, median {statistics.median(contrasts):.3f}"
-                " (standard deviation of grey levels / 255)"
+                " (standard deviation of gray levels / 255)"
             )
             words["frames"] = (
-                f"{_range(m.frames for m in self.measured)} an image;"
-                f" labels that need more than theirs has: {len(self.too_long):,}"
+                f"{_range(m.frames for m in self.measured)} per image;"
+                f" labels that need more than their image has: {len(self.too_long):,}"
             )
         return words
 
 
 def explore(
-    data: DataSet,
+    data: NamedSource,
     preprocess: PreprocessConfig,
     frames: Callable[[int], int],
     *,
@@ -139,12 +113,12 @@ def explore(
     seed: int = 0,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Exploration:
-    """Counts all labels of a data set, and looks at its images, or at ``limit`` of them chosen by ``seed``.
+    """Count all labels of a data set, and measure its images, or ``limit`` of them chosen by ``seed``.
 
     Args:
-        data: the samples. An image that cannot be read is noted and does not stop anything.
+        data: the samples. Those that cannot be read are listed, and raise no error.
         preprocess: what will be done to the images.
-        frames: frames the model makes of an image, by its width in pixels after preprocessing.
+        frames: returns the frames that the model makes of an image, by its width in pixels after preprocessing.
         limit: images to look at.
         seed: decides which.
         on_progress: called with the number of samples done since the last call.
@@ -175,16 +149,6 @@ def explore(
     return found
 
 
-def visible(text: str) -> str:
-    """A text with what cannot be seen written as its escape, such as a control character's; blanks stay."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def visible_character(character: str) -> str:
-    """As :func:`visible`, for a character by itself: a blank becomes ␣."""
-    return "␣" if character == " " else visible(character)
-
-
 def _measured(
     index: int,
     name: str,
@@ -199,7 +163,7 @@ def _measured(
 
 
 def _range(numbers: Iterable[int]) -> str:
-    """The least, the greatest and the median of whole numbers."""
+    """Return the least, the greatest and the median of whole numbers, in words."""
     ordered = sorted(numbers)
     if not ordered:
         return "no"

@@ -2,10 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from fastctc.crnn.data.augment import AugmentConfig
-from fastctc.crnn.data.batches import BatchMaker, check_samples, frames_needed, split_holdout
-from fastctc.crnn.data.collect import Samples
-from fastctc.crnn.data.readers import LabelError
+from fastctc.crnn.data import (
+    AugmentConfig,
+    BatchMaker,
+    LabelError,
+    Samples,
+    check_samples,
+    frames_needed,
+    split_holdout,
+)
 from fastctc.text import Alphabet
 
 ALPHABET = Alphabet("abc")

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from fastctc.crnn.data.cache import cached
-from fastctc.crnn.data.collect import Problem, Samples
+from fastctc.crnn.data import Problem, Samples, cached
 
 KEY = {"count": 5, "preprocess": {"height": 32}}
 

@@ -9,7 +9,8 @@ import lmdb
 import pytest
 from PIL import Image
 
-from fastctc.crnn.data.readers import FolderSource, LabelError, LmdbSource, open_source, read_labels
+from fastctc.crnn.data import LabelError, open_source
+from fastctc.crnn.data.readers import FolderSource, LmdbSource, read_labels
 
 
 def write_lmdb(path: Path, pairs: dict[str, bytes]) -> None:

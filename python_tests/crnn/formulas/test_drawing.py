@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import metadata
 from pathlib import Path
 
@@ -19,11 +20,20 @@ pytest.importorskip("captcha.image")
 
 import captcha.image
 
-from fastctc.crnn.formulas import drawing, fonts
-from fastctc.crnn.formulas.drawing import CaptchaRenderer, FormulaSource, GlyphRenderer, make_renderer
-from fastctc.crnn.formulas.fonts import draws_formulas, find_fonts, package_folder
+from fastctc.crnn.formulas import (
+    CHARACTERS,
+    FormulaDraw,
+    FormulaSource,
+    drawing,
+    find_fonts,
+    fonts,
+    holds,
+    is_formula,
+    random_formula,
+)
+from fastctc.crnn.formulas.drawing import CaptchaRenderer, GlyphRenderer, make_renderer
+from fastctc.crnn.formulas.fonts import draws_formulas, package_folder
 from fastctc.crnn.formulas.glyphs import captcha_draws_from, captcha_image, glyph_bank
-from fastctc.crnn.formulas.grammar import CHARACTERS, holds, is_formula, random_formula
 
 LOOKS = ("contest", "default")
 RENDERERS = ("captcha", "glyphs")
@@ -69,7 +79,7 @@ def test_grey_is_the_grey_of_the_coloured_picture(name, look):
 def test_number_i_of_a_source_is_the_same_in_any_order_and_process(renderer):
     source = FormulaSource("mixed", renderer, seed=3)
     program = (
-        "import numpy as np, zlib; from fastctc.crnn.formulas.drawing import FormulaSource; "
+        "import numpy as np, zlib; from fastctc.crnn import FormulaSource; "
         f"source = FormulaSource('mixed', {renderer!r}, seed=3); "
         "print([zlib.crc32(np.asarray(source(i)[0]).tobytes()) for i in range(8)])"
     )
@@ -81,10 +91,27 @@ def test_number_i_of_a_source_is_the_same_in_any_order_and_process(renderer):
 
 
 def test_threads_draw_the_same_pictures():
-    source = FormulaSource("mixed", "mixed", seed=5).prepare()
+    source = FormulaSource("mixed", "mixed", seed=5)
     with ThreadPoolExecutor(4) as pool:
         crowd = list(pool.map(lambda i: checksum(source, [i])[0], range(24)))
     assert crowd == checksum(source, range(24))
+
+
+def test_a_mixed_series_has_its_share_of_both_renderers():
+    drawn = FormulaSource(renderer="mixed", captcha_share=0.25, seed=2, grey=True)
+    captcha, glyphs = replace(drawn, renderer="captcha"), replace(drawn, renderer="glyphs")
+    by_captcha = [(drawn(i)[0] == captcha(i)[0]).all() for i in range(100)]
+    assert sum(by_captcha) == pytest.approx(25, abs=2)
+    for i, whether in enumerate(by_captcha):
+        assert whether or (drawn(i)[0] == glyphs(i)[0]).all()
+        assert drawn(i)[1] == captcha(i)[1] == glyphs(i)[1]
+
+
+def test_a_recipe_draws_as_its_source_does():
+    draw = FormulaDraw(look="mixed", captcha_share=0.3, glyph_variants=50)
+    source = FormulaSource("mixed", "mixed", 4, grey=True, captcha_share=0.3, variants=50)
+    assert draw.source(4) == source and draw.characters == CHARACTERS
+    assert draw.unseen().source(4, color=True) == replace(source, renderer="captcha", grey=False)
 
 
 def test_sources_give_formulas_of_the_value_asked_for():

@@ -5,15 +5,8 @@ from collections import Counter
 
 import pytest
 
+from fastctc.crnn.formulas import CHARACTERS, all_expressions, evaluate, holds, is_formula, random_formula
 from fastctc.crnn.formulas import grammar as formulas
-from fastctc.crnn.formulas.grammar import (
-    CHARACTERS,
-    all_expressions,
-    evaluate,
-    holds,
-    is_formula,
-    random_formula,
-)
 
 
 def test_all_expressions_are_27000_distinct_formulas():

@@ -6,16 +6,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastctc.crnn.data.preprocess import PreprocessConfig
-from fastctc.crnn.model.checkpoint import (
+from fastctc.crnn.data import PreprocessConfig
+from fastctc.crnn.model import (
+    CRNN,
     Checkpoint,
     CheckpointError,
+    CRNNConfig,
     load_checkpoint,
     load_state,
     save_checkpoint,
     save_state,
 )
-from fastctc.crnn.model.network import CRNN, CRNNConfig
 from fastctc.text import Alphabet
 
 

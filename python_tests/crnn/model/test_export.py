@@ -13,13 +13,25 @@ from PIL import Image
 from torch import nn
 
 from fastctc import cli
-from fastctc.crnn.data.preprocess import PreprocessConfig
-from fastctc.crnn.formulas.drawing import FormulaSource
-from fastctc.crnn.model import export
-from fastctc.crnn.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fastctc.crnn.model.export import Export, ExportError, describe, export_onnx, export_program
-from fastctc.crnn.model.network import CRNN, CRNNConfig, RecurrentHead
-from fastctc.crnn.read.recognize import CHECKPOINTS, Recognizer, infer
+from fastctc.crnn.data import PreprocessConfig
+from fastctc.crnn.formulas import FormulaSource
+from fastctc.crnn.model import (
+    CRNN,
+    Checkpoint,
+    CRNNConfig,
+    Export,
+    ExportError,
+    export_onnx,
+    export_program,
+    exported,
+    load_checkpoint,
+    program,
+    save_checkpoint,
+)
+from fastctc.crnn.model import onnx as onnx_export
+from fastctc.crnn.model.exported import describe
+from fastctc.crnn.model.network import RecurrentHead
+from fastctc.crnn.read import Recognizer, infer
 from fastctc.text import Alphabet
 
 onnx = pytest.importorskip("onnx")
@@ -141,17 +153,17 @@ def test_recurrence_without_packed_sequences(kind):
     head = RecurrentHead(kind, 5, 7).eval()
     frames, lengths = torch.randn(4, 9, 5), torch.tensor([9, 1, 4, 8])
     with torch.no_grad():
-        expected, read = head(frames, lengths), export._LoopedRecurrence(head)(frames, lengths)
+        expected, read = head(frames, lengths), program._LoopedRecurrence(head)(frames, lengths)
     for n, length in enumerate(lengths):
         torch.testing.assert_close(read[n, :length], expected[n, :length])
 
 
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
-    class Wrong(export._Exported):
+    class Wrong(exported.Exported):
         def forward(self, images, widths):
             return super().forward(images, widths.clamp_min(9))
 
-    monkeypatch.setattr(export, "_Exported", Wrong)
+    monkeypatch.setattr(program, "Exported", Wrong)
     path = tmp_path / "a.pt2"
     path.write_text("the file before")
     with pytest.raises(ExportError, match="an image 1 wide has 2 frames, expected 1"):
@@ -167,14 +179,14 @@ def test_padding_that_is_read_and_nan_are_found():
         return log_probs, torch.div(widths + 7, 8, rounding_mode="floor")
 
     with pytest.raises(ExportError, match=r"of an image \d+ wide are off by \d.*, allowed are 0.001"):
-        export._compare(checkpoint, run, "test")
+        exported.compare(checkpoint, run, "test")
     with pytest.raises(ExportError, match="an image 1 wide are off by nan"):
-        export._compare(checkpoint, lambda *batch: (run(*batch)[0] * float("nan"), batch[1]), "test")
+        exported.compare(checkpoint, lambda *batch: (run(*batch)[0] * float("nan"), batch[1]), "test")
 
 
 def test_without_onnxruntime_it_says_that_nothing_was_checked(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert export._onnx_runner(b"") is None
+    assert onnx_export._onnx_runner(b"") is None
     assert "not checked: onnxruntime is not installed" in str(Export(Path("a"), 1, (), (), None, None))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs pip install fastctc\[onnx\]"):
@@ -230,13 +242,13 @@ def pictures() -> list[Image.Image]:
 
 def test_the_shipped_model_reads_as_torch_in_onnxruntime(shipped):
     session = onnxruntime.InferenceSession(shipped, providers=["CPUExecutionProvider"])
-    checkpoint = load_checkpoint(CHECKPOINTS["shipped"])
+    checkpoint = load_checkpoint("shipped")
     for greys, images, widths in batches(64):
         assert_same(checkpoint, greys, *session.run(None, {"images": images, "widths": widths}))
 
 
 def test_the_example_prepares_and_reads_as_the_recogniser(shipped, example):
-    reader, recognizer = example.Reader(str(shipped)), Recognizer.from_checkpoint()
+    reader, recognizer = example.Reader(str(shipped)), Recognizer.load()
     texts = [reading.text for reading in recognizer.read(pictures())]
     assert reader.read(pictures()) == texts
     assert [reader.read([image])[0] for image in pictures()] == texts
@@ -245,7 +257,7 @@ def test_the_example_prepares_and_reads_as_the_recogniser(shipped, example):
 
 def test_the_example_uses_neither_torch_nor_fastctc(shipped, tmp_path):
     pictures()[0].save(tmp_path / "a.png")
-    (text,) = (reading.text for reading in Recognizer.from_checkpoint().read([tmp_path / "a.png"]))
+    (text,) = (reading.text for reading in Recognizer.load().read([tmp_path / "a.png"]))
     code = f"""
 import runpy, sys
 sys.modules["torch"] = sys.modules["fastctc"] = None

@@ -1,14 +1,14 @@
 import pytest
 import torch
+from recipes import recipe
 from torch import nn
 
-from fastctc.cli import options
-from fastctc.crnn.data.batches import Batch
-from fastctc.crnn.data.preprocess import PreprocessConfig, normalize
-from fastctc.crnn.model.network import ARCHITECTURES, CRNN, CRNNConfig, MaskedBatchNorm
+from fastctc.crnn.data import Batch, PreprocessConfig, kind_of, normalize
+from fastctc.crnn.model import CRNN, CRNNConfig
+from fastctc.crnn.model.network import ARCHITECTURES, MaskedBatchNorm
 from fastctc.crnn.read.decoding import greedy_texts
-from fastctc.crnn.train.config import TrainConfig, model_config, settled
-from fastctc.crnn.train.step import Learner
+from fastctc.crnn.training import ModelConfig, model_config, settled
+from fastctc.crnn.training.step import Learner, one_cycle
 from fastctc.text import Alphabet
 
 SMALL = {
@@ -92,29 +92,29 @@ def test_every_head_learns_images_of_mixed_widths(architecture):
     torch.manual_seed(0)
     sizes = {"channels": 8, "hidden": 32} if architecture != "vgg-bilstm" else {"channels": 16, "hidden": 32}
     model = CRNN(CRNNConfig(4, architecture, dropout=0.0, **sizes)).train()
-    recipe = TrainConfig(steps=400, max_lr=3e-3, weight_decay=0.0, precision="fp32")
-    learner = Learner(model, recipe, PreprocessConfig(), Alphabet("abc"))
+    learner = Learner(model, recipe(weight_decay=0.0, precision="fp32"), Alphabet("abc"))
     widths, texts = torch.tensor([32, 20, 9, 28]), ["abca", "cc", "b", "bca"]
     targets = torch.tensor(["-abc".index(character) for character in "".join(texts)])
     lengths = torch.tensor([len(text) for text in texts])
     batch = Batch(torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8), widths, targets, lengths)
     losses = []
     while len(losses) < 400 and (not losses or losses[-1] >= 0.1):
-        losses.append(learner.step([batch], len(losses)).loss)
+        step = len(losses)
+        losses.append(learner.step([batch], step, one_cycle(step, 400, 3e-3, 0.15)).loss)
     assert losses[-1] < 0.1 < losses[0]
     log_probs, frames = model(normalize(batch.images, widths, PreprocessConfig()), widths)
     assert greedy_texts(log_probs, frames, Alphabet("abc")) == texts
 
 
 def test_training_knows_the_architectures():
-    assert options.ARCHITECTURES == ARCHITECTURES
+    assert kind_of(ModelConfig, "architecture")[2] == ARCHITECTURES
     for architecture, height, stem_stride, channels, hidden in (
         ("conv", 64, 2, 32, 128),
         ("bilstm", 64, 2, 32, 128),
         ("bigru", 64, 2, 32, 128),
         ("vgg-bilstm", 32, 1, 64, 256),
     ):
-        config = model_config(settled(TrainConfig(architecture=architecture)), Alphabet("ab"))
+        config = model_config(settled(recipe(architecture=architecture)), Alphabet("ab"))
         assert config.architecture == architecture
         assert (config.height, config.stem_stride) == (height, stem_stride)
         assert (config.channels, config.hidden) == (channels, hidden)

@@ -4,11 +4,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastctc import cli
-from fastctc.crnn.data.batches import frames_needed
-from fastctc.crnn.data.preprocess import PreprocessConfig
-from fastctc.crnn.model.checkpoint import Checkpoint, save_checkpoint
-from fastctc.crnn.model.network import ARCHITECTURES, CRNN, CRNNConfig
-from fastctc.crnn.model.summary import summarize
+from fastctc.crnn.data import PreprocessConfig, frames_needed
+from fastctc.crnn.model import CRNN, Checkpoint, CRNNConfig, save_checkpoint, summarize
+from fastctc.crnn.model.network import ARCHITECTURES
 from fastctc.text import Alphabet
 
 SMALL = {

@@ -6,11 +6,15 @@ import pytest
 import torch
 
 import fastctc
-from fastctc.crnn.formulas.drawing import FormulaSource
-from fastctc.crnn.formulas.grammar import CHARACTERS, all_expressions, evaluate, is_formula
-from fastctc.crnn.read.constraint import FormulaConstraint
-from fastctc.crnn.read.decoding import Decoder
-from fastctc.crnn.read.recognize import Recognizer
+from fastctc.crnn.formulas import (
+    CHARACTERS,
+    FormulaConstraint,
+    FormulaSource,
+    all_expressions,
+    evaluate,
+    is_formula,
+)
+from fastctc.crnn.read import Decoder, Recognizer
 from fastctc.text import Alphabet
 
 
@@ -93,7 +97,7 @@ def test_noise_is_read_as_the_most_probable_of_all_formulas():
 
 
 def test_an_image_too_narrow_for_any_formula_has_no_reading():
-    recognizer = Recognizer.from_checkpoint()
+    recognizer = Recognizer.load()
     narrow = torch.full((64, 8), 255, dtype=torch.uint8).numpy()
     image, text = FormulaSource(look="contest", renderer="captcha", seed=1, value="right")(0)
     first, second = recognizer.read([narrow, image], constraint=FormulaConstraint())
@@ -103,7 +107,7 @@ def test_an_image_too_narrow_for_any_formula_has_no_reading():
 
 
 def test_equations_that_hold_are_read_and_wrong_ones_never_as_drawn():
-    recognizer = Recognizer.from_checkpoint()
+    recognizer = Recognizer.load()
     right = FormulaSource(look="contest", renderer="captcha", seed=20261124, value="right")
     samples = [right(i) for i in range(100)]
     readings = recognizer.read([image for image, _ in samples], constraint=FormulaConstraint())

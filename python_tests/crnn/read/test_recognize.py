@@ -6,11 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fastctc.crnn.data.preprocess import PreprocessConfig, load_grey
-from fastctc.crnn.model.checkpoint import Checkpoint, save_checkpoint
-from fastctc.crnn.model.network import CRNN, CRNNConfig
+from fastctc.crnn.data import PreprocessConfig, prepare
+from fastctc.crnn.model import CRNN, Checkpoint, CRNNConfig, save_checkpoint
+from fastctc.crnn.read import Recognizer, infer
 from fastctc.crnn.read.decoding import greedy_hypotheses, greedy_texts
-from fastctc.crnn.read.recognize import Recognizer, infer
 from fastctc.text import Alphabet
 
 
@@ -52,7 +51,7 @@ def test_bad_images_are_reported_in_their_place(recognizer, tmp_path):
 
 
 def test_the_score_is_the_probability_over_all_alignments(recognizer):
-    image = load_grey(pictures([16])[0], PreprocessConfig())
+    image = prepare(pictures([16])[0], PreprocessConfig()).pixels
     log_probs, lengths = infer(recognizer.model, [image], PreprocessConfig())
     (hypotheses,) = greedy_hypotheses(log_probs, lengths, recognizer.alphabet)
     total = 0.0
@@ -66,7 +65,7 @@ def test_the_score_is_the_probability_over_all_alignments(recognizer):
 
 def test_from_checkpoint(recognizer, tmp_path):
     save_checkpoint(recognizer.checkpoint, tmp_path / "a.safetensors")
-    loaded = Recognizer.from_checkpoint(tmp_path / "a.safetensors")
+    loaded = Recognizer.load(tmp_path / "a.safetensors")
     image = pictures([80])
     assert loaded.read(image)[0].score == pytest.approx(recognizer.read(image)[0].score, abs=0.1)
 

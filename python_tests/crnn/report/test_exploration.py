@@ -1,18 +1,25 @@
-import base64
-import io
+"""What is found in a data set, and the report of it."""
+
 import re
-from html.parser import HTMLParser
+from collections import Counter
 
 import numpy as np
 import pytest
+from pages import Page
 from PIL import Image
 
-from fastctc.crnn.data.augment import AugmentConfig
-from fastctc.crnn.data.preprocess import PreprocessConfig
-from fastctc.crnn.data.readers import FolderSource
-from fastctc.crnn.formulas.drawing import FormulaSource
-from fastctc.crnn.report.exploration import Drawn, Exploration, explore, visible, visible_character
-from fastctc.crnn.report.exploration_report import PICTURES, write_report
+from fastctc.crnn.data import (
+    CHANGES,
+    AugmentConfig,
+    Drawn,
+    PreprocessConfig,
+    open_source,
+    settings_of,
+)
+from fastctc.crnn.formulas import FormulaSource
+from fastctc.crnn.report import PICTURES, Exploration, explore, write_exploration_report
+from fastctc.crnn.report.exploration_figures import augmentation_sheet, filters_sheet, labels_figure
+from fastctc.crnn.report.visible import visible
 
 CONFIG = PreprocessConfig(height=64, median=3)
 LABELS = {
@@ -51,7 +58,7 @@ def folder(tmp_path):
 
 def test_what_is_found_in_a_folder(folder):
     done = []
-    found = explore(FolderSource(folder), CONFIG, frames, on_progress=done.append)
+    found = explore(open_source(folder), CONFIG, frames, on_progress=done.append)
     assert found.count == 7 and sum(done) == 7
     assert found.lengths == {3: 2, 14: 1, 8: 1, 0: 1, 1: 1, 4: 1}
     assert found.characters["1"] == 4 and found.characters["8"] == 2 and found.different == 6
@@ -66,13 +73,23 @@ def test_what_is_found_in_a_folder(folder):
     assert [m.name for m in found.lowest_contrasts(2)] == ["empty.png", "b.png"]
     assert [p.name for p in found.unreadable] == ["bad.png", "<none>.png"]
     assert [str(p) for p in found.too_long] == ["long.png: label '11223344' needs 12 frames, the image has 9"]
+
+
+def numbers(words: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", words)]
+
+
+def test_a_summary_has_the_figures(folder):
+    found = explore(open_source(folder), CONFIG, frames)
     words = found.summary()
-    assert words["labels"] == "7: 0 to 14, median 3 characters; 6 different; 1 empty"
-    assert words["alphabet"].startswith(f"{len(found.alphabet)} characters: \\x07␣$&+1234")
-    assert words["images"] == "5 of 7 that were looked at could be read"
-    assert words["sizes"] == "70 to 300, median 180 pixels wide; 30 to 64, median 60 high"
-    assert words["contrast"].startswith("0.000 to 0.314, median 0.078")
-    assert words["frames"] == "9 to 48, median 24 an image; labels that need more than theirs has: 1"
+    assert list(words) == ["labels", "alphabet", "images", "sizes", "contrast", "frames"]
+    assert numbers(words["labels"]) == [7, 0, 14, 3, 6, 1]  # count, least, greatest, median, different, empty
+    assert numbers(words["alphabet"])[0] == len(found.alphabet) and "\\x07␣$&+1234" in words["alphabet"]
+    assert numbers(words["images"]) == [5, 7]
+    assert numbers(words["sizes"]) == [70, 300, 180, 30, 64, 60]  # each least, greatest, median
+    assert numbers(words["contrast"])[:3] == [0, 0.314, 0.078]
+    assert numbers(words["frames"]) == [9, 48, 24, 1]
+    assert numbers(Exploration().summary()["labels"]) == [0, 0]
 
 
 def test_of_many_images_some_are_looked_at_but_all_labels_counted():
@@ -85,73 +102,81 @@ def test_of_many_images_some_are_looked_at_but_all_labels_counted():
     assert data(3)[1] == FormulaSource(renderer="glyphs", seed=3)(103)[1]
 
 
-class Page(HTMLParser):
-    """What a page holds; fails on tags that are not closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.images: list[dict[str, str]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        assert tag in {
-            "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "tr", "th", "td",
-            "section", "details", "summary", "ul", "li", "img",
-        }  # fmt: skip
-        if tag == "img":
-            self.images.append(dict(attributes))
-        elif tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def test_the_report_is_one_whole_page_with_its_pictures(folder, tmp_path):
-    data = FolderSource(folder)
+    data = open_source(folder)
     found = explore(data, CONFIG, frames)
     augment = AugmentConfig(rotate=3)
     done = []
     out = tmp_path / "deep" / "look"
-    report = write_report(found, data, out, "<my> & data", CONFIG, augment, on_picture=done.append)
-    text = report.read_text(encoding="utf-8")
-    assert text.startswith("<!DOCTYPE html>") and text.endswith("</html>\n")
-    assert not re.search(r'(src|href)="(?!data:image/png;base64,)', text)
-    page = Page(text)
+    report = write_exploration_report(
+        found, data, out, "<my> & data", CONFIG, augment, on_picture=done.append
+    )
+    page = Page(report)
     for words in found.summary().values():
         assert words in page.text
     for problem in (*found.unreadable, *found.too_long):
         assert visible(str(problem)) in page.text
     assert "<my> & data" in page.text and "<none>.png: no such file" in page.text
-    assert sum(done) == len(page.images) == PICTURES
-    files = sorted(path.name for path in out.iterdir())
-    assert len(files) == PICTURES + 1 and all(name.endswith(".png") for name in files if name != report.name)
-    for image in page.images:
-        png = base64.b64decode(image["src"].partition(",")[2], validate=True)
-        assert image["alt"] and Image.open(io.BytesIO(png)).size[0] > 1000
-        assert png in [path.read_bytes() for path in out.glob("*.png")]
+    sizes = page.check_pictures()
+    assert sum(done) == len(sizes) == len(page.all("img")) == PICTURES
+    assert all(width > 1000 for width, _ in sizes.values())
     before = report.read_bytes()
-    write_report(found, data, out, "<my> & data", CONFIG, augment)
+    write_exploration_report(found, data, str(out), "<my> & data", CONFIG, augment)
     assert report.read_bytes() == before
 
 
 def test_a_report_of_nothing_that_can_be_read(tmp_path):
     (tmp_path / "labels.tsv").write_text("a.png\tx\n")
-    data = FolderSource(tmp_path)
+    data = open_source(tmp_path)
     found = explore(data, CONFIG, frames)
-    report = write_report(found, data, tmp_path, "none", CONFIG, AugmentConfig())
-    page = Page(report.read_text(encoding="utf-8"))
-    assert "a.png: no such file" in page.text and not page.images
-    assert Exploration().summary()["labels"] == "0: no characters; 0 different"
+    page = Page(write_exploration_report(found, data, tmp_path, "none", CONFIG, AugmentConfig()))
+    assert "a.png: no such file" in page.text and not page.all("img")
 
 
-def test_what_cannot_be_seen_is_written_out():
-    assert visible("a b\n\x00é中\u202e\udc80") == "a b\\n\\x00é中\\u202e\\udc80"
-    assert [visible_character(c) for c in " a\t"] == ["␣", "a", "\\t"]
+def texts(figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_every_filter_that_is_off_is_shown(folder):
+    samples = [(folder / name, LABELS[name]) for name in ("a.png", "b.png")]
+    filters = [each.name for each in settings_of(PreprocessConfig, "shown")]
+    for config in (PreprocessConfig(), PreprocessConfig(median=3, equalize=True)):
+        shown = texts(filters_sheet(samples, config))
+        options = [text.split()[0].removeprefix("--") for text in shown if text.startswith("--")]
+        assert options == [name for name in filters if not getattr(config, name)]
+        assert "as configured" in shown and LABELS["b.png"] in shown
+
+
+def test_every_change_is_shown():
+    image = np.full((32, 100), 255, np.uint8)
+    image[8:24, 20:80] = 0
+    for config in (AugmentConfig(), AugmentConfig(shift=0, noise=7)):
+        shown = texts(augmentation_sheet([image, image // 2 + 127], config, seed=0))
+        options = [text for text in shown if text.startswith("--")]
+        assert len(options) == len(CHANGES)
+        for option, change in zip(options, CHANGES, strict=True):
+            value = getattr(config, change.name)
+            words = option.removeprefix("--").split()
+            assert words[:2] == [change.name, f"{value or change.metadata['shown']:g}"]
+            assert words[2:] == ([] if value else ["(off)"])
+    assert {"4 px left", "height +8%", "+4.6°", "0.25 px", "power 1.50", "7 levels"} <= set(shown)
+
+
+def test_a_change_of_gray_levels_is_shown_on_the_last_image():
+    sharp, faint = np.full((2, 32, 100), 255, np.uint8)
+    sharp[8:24, 20:50], faint[8:24, 20:50] = 0, 140
+    (axes,) = augmentation_sheet([sharp, faint], AugmentConfig(), seed=0).axes
+    pictures = [np.asarray(image.get_array()) for image in axes.images]
+    pictures = pictures[2:-16]  # without the unchanged ones and those of training
+    for change, start in zip(CHANGES, range(0, len(pictures), 4), strict=True):
+        strongest = pictures[start + 3]
+        assert (strongest.min() > 100) == (change.name == "contrast")
+
+
+def test_characters_are_literal():
+    found = Exploration(characters=Counter("$_中\x07 \U000e0041"), lengths=Counter({1: 6}))
+    labels = labels_figure(found).axes[1].get_xticklabels()
+    shown = [label.get_text() for label in labels]
+    assert shown[:2] == ["$", "_"] and shown[3:5] == ["\\x07", "␣"]
+    assert shown[2] in ("中", "U+4E2D") and shown[5] in ("\\U000e0041", "U+E0041")
+    assert not any(label.get_parse_math() for label in labels)

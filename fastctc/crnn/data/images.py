@@ -1,0 +1,126 @@
+"""From any image to pixels: files, bytes, pictures and arrays, decoded, upright, and on white."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels = npt.NDArray[np.uint8]
+ImageLike = str | Path | bytes | Image.Image | Pixels
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+
+class ImageError(ValueError):
+    """An image that cannot be read, or that is too large to be one line of text."""
+
+
+def decode(image: ImageLike, max_pixels: int) -> Image.Image:
+    """Return the first frame of any accepted kind of image: upright, on white, in mode 1, L or RGB.
+
+    Args:
+        image: path of a file, its bytes, a PIL image of any mode, or a uint8 array (H, W) or (H, W, 3 or 4).
+        max_pixels: more are refused before they are decoded.
+
+    Raises:
+        ImageError: missing, unreadable, truncated, empty or too large; the message names the reason.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # max_pixels is the limit; odd metadata does no harm
+            if isinstance(image, str | Path):
+                with _file(Path(image)) as file:
+                    return _upright(Image.open(file, formats=_formats()), max_pixels)
+            if isinstance(image, bytes):
+                return _upright(Image.open(io.BytesIO(image), formats=_formats()), max_pixels)
+            return _upright(image if isinstance(image, Image.Image) else _from_array(image), max_pixels)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError("no such file") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"not a readable image: none of {', '.join(_formats())}") from error
+    except Exception as error:  # decoders raise almost anything: OSError, SyntaxError, struct.error, KeyError
+        raise ImageError(f"not a readable image: {str(error) or type(error).__name__}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats this Pillow has, of the rasters of scanners, cameras and the web.
+
+    Some of the others start programs (EPS) or change their size while they are decoded (ICNS).
+    """
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files directly in a folder, by name."""
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()}
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+
+
+def _file(path: Path) -> io.BufferedReader:
+    """Return a file opened, unless it is a folder, a pipe or a device."""
+    if path.exists() and not path.is_file():
+        raise ImageError(f"not a readable image: {'a folder' if path.is_dir() else 'not a regular file'}")
+    return path.open("rb")
+
+
+def _from_array(image: object) -> Image.Image:
+    if not isinstance(image, np.ndarray):
+        raise ImageError(
+            f"{type(image).__name__} is not an image: expected a path, bytes, a PIL image or an array"
+        )
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
+        raise ImageError(
+            f"array of {image.dtype} and shape {image.shape}, expected uint8 (H, W) or (H, W, 3 or 4)"
+        )
+    _check_size((image.shape[1], image.shape[0]))
+    return Image.fromarray(image)
+
+
+def _upright(image: Image.Image, max_pixels: int) -> Image.Image:
+    """Return an opened image decoded, turned as its camera noted, and laid on white."""
+    _check_size(image.size, max_pixels)
+    if image.tell():
+        image.seek(0)
+    image.load()
+    with contextlib.suppress(Exception):  # Pillow raises almost anything for damaged metadata
+        image = ImageOps.exif_transpose(image)
+    _check_size(image.size, max_pixels)
+    return _on_white(image)
+
+
+def _check_size(size: tuple[int, int], max_pixels: float = math.inf) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"image of {width}x{height} pixels is empty")
+    if width * height > max_pixels:
+        raise ImageError(f"image of {width}x{height} pixels is over the limit of {max_pixels} pixels")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return an image in mode 1, L or RGB, its transparent parts white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scale_to_8_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode in ("L", "1", "RGB") else image.convert("RGB")
+
+
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Return a deep gray image (16 or 32 bits, or float) with its darkest value at 0 and its lightest at 255."""
+    deep = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(deep.min()), float(deep.max())
+    scaled = (deep - low) * (255.0 / (high - low)) if high > low else np.full_like(deep, 255.0)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))

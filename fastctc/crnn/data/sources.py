@@ -1,0 +1,66 @@
+"""Sources: what gives samples by their numbers, read or drawn."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastctc.crnn.data.images import ImageLike
+
+
+class Source(Protocol):
+    """Anything that gives sample number ``index``; picklable, so that worker processes can draw from it."""
+
+    def __call__(self, index: int, /) -> tuple[ImageLike, str]:
+        """Return the image and its text."""
+
+
+class KeyedSource(Source, Protocol):
+    """A source that can say what its samples depend on, so that they can be kept."""
+
+    def key(self) -> dict[str, Any]:
+        """Return JSON that changes with anything the samples depend on."""
+
+
+class NamedSource(Source, Protocol):
+    """A data set: a source that knows how many samples it has, and what they are called."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def name(self, index: int, /) -> str:
+        """Return what a sample is called in reports."""
+
+
+class LabelledSource(KeyedSource, NamedSource, Protocol):
+    """A data set on disk."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The first ``count`` samples of an endless series, from number ``first`` on, as a data set."""
+
+    source: Source
+    count: int
+    first: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __call__(self, index: int) -> tuple[ImageLike, str]:
+        """Return the image and its text."""
+        return self.source(self.first + index)
+
+    def name(self, index: int) -> str:
+        """Return the number of the sample in the series."""
+        return f"sample {self.first + index}"
+
+
+def hash_of_code(folder: Path) -> str:
+    """Return a hash of all Python files in a folder: the code that decides what is drawn."""
+    code = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        code.update(path.read_bytes())
+    return code.hexdigest()

@@ -1,0 +1,52 @@
+"""From prepared images to the tensors that the network takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastctc.crnn.data.images import Pixels
+from fastctc.crnn.data.preprocess import PreprocessConfig
+
+
+def pad_batch(images: list[Pixels], multiple: int = 4) -> tuple[Tensor, Tensor]:
+    """Stack images of one height into a batch, padded on the right.
+
+    Args:
+        images: N arrays (H, W_n) uint8.
+        multiple: the batch's width is rounded up to a multiple of this.
+
+    Returns:
+        images (N, 1, H, W) uint8, padded with zeros, and widths (N,) int64.
+    """
+    widths = [image.shape[1] for image in images]
+    full = -(-max(widths) // multiple) * multiple
+    batch = np.zeros((len(images), 1, images[0].shape[0], full), dtype=np.uint8)
+    for n, image in enumerate(images):
+        batch[n, 0, :, : widths[n]] = image
+    return torch.from_numpy(batch), torch.tensor(widths)
+
+
+def normalize(images: Tensor, widths: Tensor, config: PreprocessConfig) -> Tensor:
+    """Center each image on its own mean and scale it by its own contrast; ink becomes positive.
+
+    Args:
+        images: (N, 1, H, W) uint8.
+        widths: (N,) int64, columns of each image that are not padding.
+        config: ``contrast_floor`` is used.
+
+    Returns:
+        (N, 1, H, W) float32, exactly zero in the padding, which does not influence the rest.
+    """
+    levels = images.float()
+    height, width = levels.shape[-2:]
+    if not torch.compiler.is_exporting() and bool((widths == width).all()):
+        deviation, mean = torch.std_mean(levels, (2, 3), correction=0, keepdim=True)
+        return (mean - levels) / (deviation + config.contrast_floor)
+    inside = (torch.arange(width, device=images.device) < widths[:, None])[:, None, None, :]  # (N, 1, 1, W)
+    pixels = (widths * height).view(-1, 1, 1, 1)
+    mean = (levels * inside).sum((2, 3), keepdim=True) / pixels
+    centered = (mean - levels) * inside
+    deviation = (centered.square().sum((2, 3), keepdim=True) / pixels).sqrt()
+    return centered / (deviation + config.contrast_floor)

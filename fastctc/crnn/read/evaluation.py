@@ -1,0 +1,330 @@
+"""How well a model reads: exact match, character error rate, and what it got wrong, where and how often."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from fastctc.crnn.data import (
+    Constraint,
+    Domain,
+    NamedSource,
+    PreprocessConfig,
+    Problem,
+    Samples,
+    collect_all,
+    domain_of,
+    open_source,
+)
+from fastctc.crnn.model import CRNN
+from fastctc.crnn.read.decoding import Decoder
+from fastctc.crnn.read.recognize import Recognizer, infer
+from fastctc.text import Alphabet
+
+CONTRAST_BINS = 20
+"""Bins of contrast between 0 and 1; none is above 0.5."""
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class Outcome(NamedTuple):
+    """What became of one sample.
+
+    Attributes:
+        name: what the sample goes by.
+        right: the text it shows.
+        read: the text that was read.
+        score: natural-log probability of ``read``.
+        edits: character insertions, deletions and substitutions from ``right`` to ``read``.
+        contrast: see :class:`fastctc.crnn.data.Prepared`; NaN if it was not measured.
+    """
+
+    name: str
+    right: str
+    read: str
+    score: float
+    edits: int
+    contrast: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of a group of samples were read exactly."""
+
+    correct: int
+    count: int
+
+    @property
+    def exact_match(self) -> float:
+        """0 to 1; 0 if the group is empty."""
+        return self.correct / max(1, self.count)
+
+    def interval(self) -> tuple[float, float]:
+        """Where the true share lies with 95% confidence.
+
+        (Wilson, "Probable inference, the law of succession, and statistical inference", 1927.)
+
+        >>> [round(bound, 3) for bound in Share(95, 100).interval()]
+        [0.888, 0.978]
+        """
+        if self.count == 0:
+            return 0.0, 1.0
+        z, n, p = 1.959964, self.count, self.exact_match
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass
+class Evaluation:
+    """What became of a set of samples.
+
+    Attributes:
+        outcomes: of the samples, in their order.
+        samples: what was read, for pictures of it.
+        problems: samples that could not be read; they are not counted.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    samples: Samples = field(default_factory=Samples, repr=False, compare=False)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Samples read."""
+        return len(self.outcomes)
+
+    @property
+    def correct(self) -> int:
+        """Samples read exactly."""
+        return sum(outcome.edits == 0 for outcome in self.outcomes)
+
+    @property
+    def exact_match(self) -> float:
+        """Share of the samples read exactly, 0 to 1; 0 if there are none."""
+        return self.correct / max(1, self.count)
+
+    @property
+    def edits(self) -> int:
+        """Character insertions, deletions and substitutions between what was right and what was read."""
+        return sum(outcome.edits for outcome in self.outcomes)
+
+    @property
+    def characters(self) -> int:
+        """Characters of the right texts."""
+        return sum(len(outcome.right) for outcome in self.outcomes)
+
+    @property
+    def character_error_rate(self) -> float:
+        """Edits per character of the right texts."""
+        return self.edits / max(1, self.characters)
+
+    @property
+    def mistakes(self) -> list[Outcome]:
+        """The samples not read exactly."""
+        return [outcome for outcome in self.outcomes if outcome.edits]
+
+    def by_length(self) -> dict[int, Share]:
+        """Shares by the number of characters of the right text, ascending."""
+        return _shares((len(outcome.right), outcome) for outcome in self.outcomes)
+
+    def by_contrast(self) -> dict[float, Share]:
+        """Shares by contrast: the lower ends of bins of 1/20, ascending."""
+        return _shares(
+            (math.floor(outcome.contrast * CONTRAST_BINS) / CONTRAST_BINS, outcome)
+            for outcome in self.outcomes
+            if not math.isnan(outcome.contrast)
+        )
+
+    @property
+    def domain(self) -> Domain | None:
+        """The domain that all right texts belong to; None if there is none."""
+        return domain_of([outcome.right for outcome in self.outcomes])
+
+    def by_kind(self) -> dict[str, Share]:
+        """Return shares by the kind of the right text, such as equations that hold; empty without a domain."""
+        domain = self.domain
+        if domain is None:
+            return {}
+        return _shares((domain.kind(outcome.right) or "", outcome) for outcome in self.outcomes)
+
+    def confusion(self) -> Counter[tuple[str, str]]:
+        """How often each character (right, read) was read as which: ``""`` for none, inserted or left out."""
+        return Counter(
+            pair for outcome in self.outcomes for pair in edit_alignment(outcome.right, outcome.read)
+        )
+
+    def worst(self) -> list[int]:
+        """Indices of the samples from the worst: most edits, then, of equal edits, the surest mistake.
+
+        Those read exactly come last, the least sure of them first.
+        """
+
+        def badness(index: int) -> tuple[int, float]:
+            outcome = self.outcomes[index]
+            return -outcome.edits, -outcome.score if outcome.edits else outcome.score
+
+        return sorted(range(self.count), key=badness)
+
+    def summary(self) -> str:
+        """One line for people."""
+        return (
+            f"exact match {100 * self.exact_match:.2f}% ({self.correct} of {self.count}),"
+            f" character error rate {100 * self.character_error_rate:.3f}%"
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """All of it as JSON takes it, without the single samples."""
+        confusion = sorted(self.confusion().items(), key=lambda item: (-item[1], item[0]))
+        return {
+            "count": self.count, "correct": self.correct, "exact_match": self.exact_match,
+            "character_error_rate": self.character_error_rate, "edits": self.edits,
+            "characters": self.characters,
+            "by_kind": [{"kind": kind} | asdict(share) for kind, share in self.by_kind().items()],
+            "by_length": [{"length": length} | asdict(share) for length, share in self.by_length().items()],
+            "by_contrast": [
+                {"from": low, "to": (round(low * CONTRAST_BINS) + 1) / CONTRAST_BINS} | asdict(share)
+                for low, share in self.by_contrast().items()
+            ],
+            "confusion": [
+                {"right": right, "read": read, "count": count}
+                for (right, read), count in confusion if right != read
+            ],
+        }  # fmt: skip
+
+
+def evaluate(
+    recognizer: Recognizer,
+    data: str | Path | NamedSource,
+    *,
+    batch_size: int = 128,
+    beam_size: int | None = None,
+    constraint: Constraint | None = None,
+    workers: int | None = 0,
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> Evaluation:
+    """Read a labelled data set and compare what is read with the labels.
+
+    Args:
+        recognizer: reads the images.
+        data: a folder, a labels file or an LMDB, see :func:`fastctc.crnn.open_source`, or what it returns.
+        batch_size: images that go through the model together; no influence on the result.
+        beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint``.
+        constraint: which texts are allowed; None: all.
+        workers: processes that read images; 0 reads in this one; None: one for each CPU if they are worth it.
+        on_progress: called with the number of samples done since the last call.
+
+    Returns:
+        The evaluation. Images that cannot be read are its ``problems``, and not counted.
+
+    Raises:
+        fastctc.crnn.LabelError: the labels cannot be read.
+    """
+    source = open_source(data) if isinstance(data, str | Path) else data
+    checkpoint = recognizer.checkpoint
+    samples, problems = collect_all(source, checkpoint.preprocess, workers=workers)
+    return evaluate_samples(
+        recognizer.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=batch_size,
+        device=recognizer.device, beam_size=beam_size, constraint=constraint, problems=problems,
+        on_progress=on_progress,
+    )  # fmt: skip
+
+
+def evaluate_samples(
+    model: CRNN,
+    samples: Samples,
+    alphabet: Alphabet,
+    preprocess: PreprocessConfig,
+    *,
+    batch_size: int = 128,
+    device: torch.device | str = "cpu",
+    beam_size: int | None = None,
+    constraint: Constraint | None = None,
+    problems: Sequence[Problem] = (),
+    on_progress: Callable[[int], object] = lambda done: None,
+) -> Evaluation:
+    """Read samples in memory; the model is left in the mode it was in.
+
+    Args:
+        model: on ``device``.
+        samples: images with the texts they show.
+        alphabet: characters and blank of the model.
+        preprocess: the settings the images were made with.
+        batch_size: images that go through the model together; no influence on the result.
+        device: where the model is.
+        beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint``.
+        constraint: which texts are allowed; None: all.
+        problems: of samples that could not be read.
+        on_progress: called with the number of samples read since the last call.
+    """
+    decoder = Decoder(alphabet, beam_size=beam_size, constraint=constraint)
+    contrasts = samples.contrasts or [math.nan] * len(samples)
+    result = Evaluation(samples=samples, problems=list(problems))
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(samples), batch_size):
+        part = slice(start, start + batch_size)
+        log_probs, lengths = infer(model, samples.images[part], preprocess, device)
+        for hypotheses, name, right, contrast in zip(
+            decoder(log_probs, lengths),
+            samples.names[part],
+            samples.texts[part],
+            contrasts[part],
+            strict=True,
+        ):
+            read, score = (hypotheses[0].text, hypotheses[0].log_prob) if hypotheses else ("", -math.inf)
+            edits = edit_distance(right, read)
+            result.outcomes.append(Outcome(name, right, read, score, edits, contrast))
+        on_progress(len(samples.images[part]))
+    model.train(was_training)
+    return result
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein distance: the fewest insertions, deletions and substitutions that turn ``a`` into ``b``."""
+    return sum(x != y for x, y in edit_alignment(a, b))
+
+
+def edit_alignment(a: str, b: str) -> list[tuple[str, str]]:
+    """The characters of ``a`` beside those of ``b`` with the fewest edits; ``""`` beside what the other lacks.
+
+    >>> edit_alignment("1-2=5", "1+25")
+    [('1', '1'), ('-', '+'), ('2', '2'), ('=', ''), ('5', '5')]
+    """
+    if a == b:
+        return list(zip(a, b, strict=True))
+    costs = [list(range(len(b) + 1))]
+    for i, x in enumerate(a, start=1):
+        above, row = costs[-1], [i]
+        for j, y in enumerate(b, start=1):
+            row.append(min(above[j - 1] + (x != y), above[j] + 1, row[-1] + 1))
+        costs.append(row)
+    pairs = []
+    i, j = len(a), len(b)
+    while i or j:
+        if i and j and costs[i][j] == costs[i - 1][j - 1] + (a[i - 1] != b[j - 1]):
+            i, j = i - 1, j - 1
+            pairs.append((a[i], b[j]))
+        elif i and costs[i][j] == costs[i - 1][j] + 1:
+            i -= 1
+            pairs.append((a[i], ""))
+        else:
+            j -= 1
+            pairs.append(("", b[j]))
+    return pairs[::-1]
+
+
+def _shares(keyed: Iterable[tuple[_Key, Outcome]]) -> dict[_Key, Share]:
+    """The share of each key's samples, by key, ascending."""
+    correct: Counter[Any] = Counter()
+    count: Counter[Any] = Counter()
+    for key, outcome in keyed:
+        count[key] += 1
+        correct[key] += outcome.edits == 0
+    return {key: Share(correct[key], count[key]) for key in sorted(count)}

@@ -1,1 +1,0 @@
-"""Training: a recipe, a run, and all that a run needs."""

@@ -1,0 +1,42 @@
+"""Training: a recipe, a run, and all that a run needs."""
+
+from fastctc.crnn.training.config import (
+    GROUPS,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    config_from_dict,
+    config_to_dict,
+    model_config,
+    settled,
+)
+from fastctc.crnn.training.curve import plot_curve
+from fastctc.crnn.training.data import FIRST_UNSEEN
+from fastctc.crnn.training.journal import read_log
+from fastctc.crnn.training.loop import TrainError
+from fastctc.crnn.training.optimizers import MuonAdamW
+from fastctc.crnn.training.overfit import Overfit, overfit_one_batch
+from fastctc.crnn.training.run import TrainResult, saved_config, train
+
+__all__ = [
+    "FIRST_UNSEEN",
+    "GROUPS",
+    "ModelConfig",
+    "MuonAdamW",
+    "OptimizerConfig",
+    "Overfit",
+    "ScheduleConfig",
+    "TrainConfig",
+    "TrainError",
+    "TrainResult",
+    "config_from_dict",
+    "config_to_dict",
+    "model_config",
+    "overfit_one_batch",
+    "plot_curve",
+    "read_log",
+    "saved_config",
+    "settled",
+    "train",
+]

@@ -1,0 +1,151 @@
+"""The images of a training run: drawn or read, checked, and parted into training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from fastctc.crnn.data import (
+    Collected,
+    KeyedSource,
+    LabelError,
+    PreprocessConfig,
+    Problem,
+    Samples,
+    cached,
+    check_samples,
+    collect,
+    collect_all,
+    open_source,
+    split_holdout,
+)
+from fastctc.crnn.training.config import TrainConfig, model_config
+from fastctc.text import Alphabet
+
+# Evaluation images of a drawn series start at this index, beyond any training image.
+FIRST_UNSEEN = 1_000_000_000
+DRAWING_SHARE = 0.2  # of a budget of minutes, if the number of images is left open
+MAX_DRAWN = 200_000  # in memory 12 kB each, if their number is left open
+
+
+class TrainingData(NamedTuple):
+    """What a run trains on and is judged by."""
+
+    train: Samples
+    unseen: Samples
+    alphabet: Alphabet
+    preprocess: PreprocessConfig
+    problems: list[Problem]
+
+
+def usable_samples(config: TrainConfig, samples: Samples) -> tuple[Alphabet, Samples, list[Problem]]:
+    """Return the alphabet of a recipe's model, the samples it can learn from, and what is wrong with the others.
+
+    Raises:
+        LabelError: no sample is usable.
+    """
+    drawn = "" if config.draw is None else config.draw.characters
+    characters = config.characters or drawn or "".join(sorted(set("".join(samples.texts))))
+    alphabet = Alphabet(characters or "?")
+    return alphabet, *check_samples(samples, alphabet, model_config(config, alphabet).frames)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How images are drawn and read; no influence on what they are.
+
+    Attributes:
+        workers: processes that draw; 0 draws in this one; None: one for each CPU if they are worth it.
+        show_progress: a progress bar on stderr, if that is a terminal.
+        cache: folder in which the preprocessed images are kept; None: in memory only.
+    """
+
+    workers: int | None = 0
+    show_progress: bool = False
+    cache: Path | None = None
+
+    def load(self, config: TrainConfig, number: int) -> tuple[TrainingData, TrainConfig]:
+        """Draw or read the samples of a round and check them.
+
+        Returns:
+            The data, and the recipe with the number of images that were drawn.
+
+        Raises:
+            LabelError: the data cannot be used.
+        """
+        preprocess = config.preprocess
+        if config.data is not None:
+            samples, problems = self._read(config.data, preprocess)
+            alphabet, usable, unusable = usable_samples(config, samples)
+            training, unseen = split_holdout(usable, config.seed, config.schedule.eval_images)
+        else:
+            assert config.draw is not None, "a recipe has data or draw"
+            samples, problems = self._draw_round(config, number)
+            unseen = self._draw_unseen(config)
+            alphabet, training, unusable = usable_samples(config, samples)
+            config = replace(config, draw=replace(config.draw, images=len(samples) + len(problems)))
+        return TrainingData(training, unseen, alphabet, preprocess, problems + unusable), config
+
+    def draw(self, config: TrainConfig, number: int) -> Samples:
+        """Return the training images of a later round."""
+        return self._draw_round(config, number)[0]
+
+    def _draw_round(self, config: TrainConfig, number: int) -> Collected:
+        """Return the images of a round: as many as are named, or fit into a share of the minutes."""
+        assert config.draw is not None
+        images, minutes = config.draw.images, config.schedule.minutes
+        seconds = None if images else 60 * DRAWING_SHARE * (minutes or 0)
+        count = images or MAX_DRAWN
+        indices = range(number * count, (number + 1) * count)
+        return self._draw("drawing", config.draw.source(config.seed), indices, config.preprocess, seconds)
+
+    def _draw_unseen(self, config: TrainConfig) -> Samples:
+        assert config.draw is not None
+        source = config.draw.unseen().source(config.seed)
+        indices = range(FIRST_UNSEEN, FIRST_UNSEEN + config.schedule.eval_images)
+        return self._draw("drawing unseen", source, indices, config.preprocess, None)[0]
+
+    def _draw(
+        self,
+        what: str,
+        source: KeyedSource,
+        indices: range,
+        preprocess: PreprocessConfig,
+        seconds: float | None,
+    ) -> Collected:
+        def make() -> Collected:
+            with self._bar(None if seconds else len(indices), what) as bar:
+                return collect(
+                    source, indices, preprocess, workers=self.workers, seconds=seconds, on_progress=bar.update
+                )
+
+        key = source.key() | {"first": indices[0], "count": len(indices), "seconds": seconds}
+        return self._kept(key, preprocess, make)
+
+    def _read(self, data: str, preprocess: PreprocessConfig) -> Collected:
+        source = open_source(data)
+
+        def make() -> Collected:
+            with self._bar(len(source), "reading") as bar:
+                return collect_all(source, preprocess, workers=self.workers, on_progress=bar.update)
+
+        return self._kept({"read": source.key()} if self.cache else {}, preprocess, make)
+
+    def _kept(
+        self, key: dict[str, Any], preprocess: PreprocessConfig, make: Callable[[], Collected]
+    ) -> Collected:
+        """Return what ``make`` returns, from the cache if there is one; LabelError if no sample could be read."""
+        if self.cache is None:
+            samples, problems = make()
+        else:
+            samples, problems = cached(self.cache, key | {"preprocess": asdict(preprocess)}, make)
+        if problems and not samples:
+            raise LabelError(f"none of {len(problems)} samples can be read; the first: {problems[0]}")
+        return samples, problems
+
+    def _bar(self, total: int | None, what: str) -> Any:
+        return tqdm(total=total, desc=what, unit="img", disable=None if self.show_progress else True)

@@ -1,0 +1,123 @@
+"""The log of a training run: a line of figures every few steps, in ``log.jsonl`` and for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastctc.crnn.data import write_atomically
+from fastctc.crnn.training.step import StepReport
+
+LOG_FILE = "log.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+class Tally:
+    """Sums over the steps since the last line of the log: losses, and where the time went."""
+
+    def __init__(self) -> None:
+        self.steps = self.images = 0
+        self.loss = self.blank_rate = self.data = self.compute = 0.0
+
+    def add(self, report: StepReport, images: int, data: float, compute: float) -> None:
+        """Counts a step: its report, its images, and its seconds in making the batch and in training on it."""
+        self.steps += 1
+        self.images += images
+        self.loss += report.loss
+        self.blank_rate += report.blank_rate
+        self.data += data
+        self.compute += compute
+
+    def images_per_second(self) -> float:
+        """Images over the time of the steps."""
+        return self.images / max(1e-9, self.data + self.compute)
+
+    def data_share(self) -> float:
+        """Share of the time that went into making batches."""
+        return self.data / max(1e-9, self.data + self.compute)
+
+    def figures(self) -> dict[str, float]:
+        """Means over the steps, and sums of seconds, as they go into the log."""
+        return {
+            "loss": round(self.loss / max(1, self.steps), 7),
+            "blank_rate": round(self.blank_rate / max(1, self.steps), 4),
+            "images_per_second": round(self.images_per_second(), 1),
+            "data_seconds": round(self.data, 3),
+            "compute_seconds": round(self.compute, 3),
+        }
+
+    def rate(self) -> str:
+        """Speed, for people."""
+        return f"{self.images_per_second():.0f} img/s, {100 * self.data_share():.0f}% data"
+
+
+class Journal:
+    """Writes the log of a run.
+
+    Args:
+        folder: the run's.
+        step: the step the run goes on from; what the log says of later ones, before the run was killed, goes.
+        tensorboard: write event files for TensorBoard, too.
+
+    Raises:
+        ModuleNotFoundError: ``tensorboard`` is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
+        self._path = folder / LOG_FILE
+        lines = [json.dumps(line) + "\n" for line in read_log(self._path) if 0 < line["step"] <= step]
+        if lines:
+            write_atomically(self._path, lambda temporary: temporary.write_text("".join(lines)))
+        else:
+            self._path.unlink(missing_ok=True)
+        self._writer: Any = None
+        if tensorboard:
+            writer = tensorboard_writer()
+            self._writer = writer(str(folder / TENSORBOARD_FOLDER), purge_step=step + 1)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends a line; it has a ``step``, a ``loss`` and the rest of what :class:`Tally` gives."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._writer is None:
+            return
+        figures = {name: line[name] for name in _SHOWN if name in line}
+        seconds = line["data_seconds"] + line["compute_seconds"]
+        figures["data_share"] = line["data_seconds"] / max(1e-9, seconds)
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, line["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+_SHOWN = ("loss", "blank_rate", "exact_match", "learning_rate", "images_per_second")
+
+
+def tensorboard_writer() -> Any:
+    """The class that writes event files.
+
+    Raises:
+        ModuleNotFoundError: ``tensorboard`` is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "TensorBoard logs need the package tensorboard: pip install fastctc[train]"
+        ) from error
+    return SummaryWriter
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; none if there is no log, and without the line a killed run left unfinished."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()]

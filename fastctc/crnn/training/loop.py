@@ -1,0 +1,263 @@
+"""The loop of a training run: its steps, its rounds of images, and the state it goes on from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from fastctc.crnn.data import Batch, BatchMaker, Samples
+from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint, save_checkpoint, save_state, summarize
+from fastctc.crnn.read import Evaluation, evaluate_samples
+from fastctc.crnn.training import distributed
+from fastctc.crnn.training.config import TrainConfig, config_to_dict, model_config
+from fastctc.crnn.training.data import Loader, TrainingData
+from fastctc.crnn.training.pace import REPLAN_EVERY, Budget, Pace
+from fastctc.crnn.training.recorder import Recorder
+from fastctc.crnn.training.step import Learner, Rate, StepReport, one_cycle
+
+STATE_FILE = "state.pt"
+MODEL_FILE = "model.safetensors"
+SAMPLES_FOLDER = "samples"  # what processes share, while a run lasts
+MAX_BAD_STEPS = 20
+
+log = logging.getLogger(__name__)
+
+
+class TrainError(RuntimeError):
+    """Training cannot go on: it diverged, a process was lost, or its state does not fit what was asked."""
+
+
+class TrainingLoop:
+    """A training run in one process.
+
+    Args:
+        config: the recipe, settled.
+        data: what is trained on; its training images are those of the round that ``pace`` is in.
+        pace: where the run stands.
+        out: the folder of the run.
+        loader: draws the images of later rounds.
+        device: of this process.
+        tensorboard: write event files for TensorBoard.
+        state: saved by an earlier process, to go on from; None to begin.
+        started: ``time.monotonic()`` at the start of this process's part of the run.
+    """
+
+    def __init__(
+        self, config: TrainConfig, data: TrainingData, pace: Pace, out: Path, loader: Loader,
+        *, device: torch.device, tensorboard: bool, state: dict[str, Any] | None, started: float,
+    ) -> None:  # fmt: skip
+        self.config, self.pace, self.out, self.loader, self.device = config, pace, out, loader, device
+        self.data = data._replace(train=Samples())  # the batches hold the images, and let go of them
+        self._writes = distributed.number() == 0
+        self.step = self.bad_steps = 0
+        self._started = started
+        self._rate = Rate(0.0, 0.0)
+        torch.manual_seed(config.seed)
+        model: CRNN = CRNN(model_config(config, data.alphabet)).to(device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.learner = Learner(model, config, data.alphabet)
+        self._begin_round(self._round(), data.train)
+        if state is not None:
+            self._restore(state)
+        self.budget = self._budget()
+        self.recorder = Recorder(out if self._writes else None, self.step, tensorboard)
+        if state is None:
+            if self._writes:
+                log.info("%s\n", summarize(model, data.train.images[0].shape[1]))
+            self.save()
+
+    def run(self, should_stop: Callable[[int], bool]) -> Evaluation:
+        """Train up to the last step.
+
+        Args:
+            should_stop: asked before each step; true saves the state and raises :class:`KeyboardInterrupt`.
+
+        Returns:
+            The evaluation of the weights as they are stored.
+        """
+        schedule = self.config.schedule
+        quiet = None if self.loader.show_progress else True
+        total = self.step + self.pace.left
+        with tqdm(total=total, initial=self.step, desc="training", unit="step", disable=quiet) as bar:
+            while self.pace.left:
+                if distributed.any_of(should_stop(self.step)):
+                    self.save()
+                    raise KeyboardInterrupt
+                report = self._advance()
+                self._keep_budget()
+                bar.update()
+                if self.step % 20 == 0:
+                    bar.total = self.step + self.pace.left
+                    bar.set_postfix_str(self.recorder.postfix(report))
+                if self.pace.left and self.step % schedule.eval_every == 0:
+                    self._log(distributed.from_first(self._evaluate_now))
+                elif self.pace.left and self.step % schedule.log_every == 0:
+                    self._log()
+                if self.step % schedule.save_every == 0 or not self.pace.left:
+                    self.save()
+        evaluation = distributed.from_first(self._evaluate_stored)
+        if self.recorder.tally.steps:
+            self._log(evaluation)
+        return evaluation
+
+    def finish(self, evaluation: Evaluation) -> Path:
+        """Write the final checkpoint with its record, and the picture of the run; return the checkpoint's path."""
+        path = self.out / MODEL_FILE
+        if self._writes:
+            save_checkpoint(self._checkpoint(evaluation), path)
+            self.recorder.close(evaluation)
+            shutil.rmtree(self.out / SAMPLES_FOLDER, ignore_errors=True)
+        return path
+
+    def save(self) -> None:
+        """Write the state."""
+        if self._writes:
+            state = {
+                "config": config_to_dict(self.config),
+                "step": self.step,
+                "pace": asdict(self.pace),
+                "bad_steps": self.bad_steps,
+                "seconds": self.seconds(),
+                "round": self.round,
+                "data": self.fingerprint,
+            }
+            save_state(state | self.learner.state(), self.out / STATE_FILE)
+
+    def seconds(self) -> float:
+        """Return the wall time of this run, drawing included, over all processes it was resumed in."""
+        return time.monotonic() - self._started
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        if state["round"] == self.round and state["data"] != self.fingerprint:
+            raise TrainError("the training data is not what the run began with: it cannot be resumed")
+        self.learner.restore(state)
+        self.step, self.bad_steps = state["step"], state["bad_steps"]
+        self._started -= state["seconds"]
+
+    def _budget(self) -> Budget | None:
+        """Return the budget of a run that has minutes instead of steps."""
+        schedule = self.config.schedule
+        if schedule.steps is not None:
+            return None
+        began = time.monotonic()
+        self._evaluate(self.learner.result)
+        seconds = time.monotonic() - began
+        budget = Budget(60 * (schedule.minutes or 0), self.seconds(), schedule.eval_every, self._rounds())
+        budget.evaluated(seconds)
+        return budget
+
+    def _advance(self) -> StepReport:
+        """Do one step, timed."""
+        began = time.perf_counter()
+        number = self._round()
+        if number != self.round:
+            self._draw_round(number)
+        parts = self._parts()
+        ready = time.perf_counter()
+        optimizer = self.config.optimizer
+        self._rate = one_cycle(self.pace.position, self.pace.steps, optimizer.max_lr, optimizer.warmup)
+        report = self.learner.step(parts, self.step, self._rate)
+        batch_size = self.config.schedule.batch_size
+        self.recorder.tally.add(report, batch_size, ready - began, time.perf_counter() - ready)
+        self.step += 1
+        self.pace.advance()
+        self.bad_steps = self.bad_steps + 1 if report.skipped else 0
+        if self.bad_steps >= MAX_BAD_STEPS:
+            raise TrainError(
+                f"loss or gradient was not finite in {MAX_BAD_STEPS} steps in a row, up to step {self.step}:"
+                " lower max_lr, or use precision 'fp32'"
+            )
+        return report
+
+    def _keep_budget(self) -> None:
+        """Let the rest of the plan end with the time, if the run has a budget."""
+        if self.budget is None or not self.pace.left:
+            return
+        if self.step % REPLAN_EVERY == 0 or self.step < REPLAN_EVERY:
+            self.budget.stepped(1 if self.step < REPLAN_EVERY else REPLAN_EVERY)
+            budget = self.budget
+            self.pace.fit(distributed.from_first(lambda: budget.steps_left(self.round)))
+
+    def _rounds(self) -> int:
+        return 1 if self.config.draw is None else self.config.draw.rounds
+
+    def _round(self) -> int:
+        """Return which set of drawn images the next step is trained on."""
+        return self.pace.round_of(self._rounds())
+
+    def _begin_round(self, number: int, samples: Samples) -> None:
+        """Make batches of these samples from now on."""
+        config = self.config
+        self.round, self.fingerprint = number, samples.fingerprint()
+        if self.fingerprint != distributed.from_first(samples.fingerprint):
+            raise TrainError(f"process {distributed.number()} has other images than the first")
+        self.batches = BatchMaker(
+            samples, self.data.alphabet, config.schedule.batch_size,
+            seed=config.seed, augment=config.augment, buckets=config.schedule.buckets,
+        )  # fmt: skip
+
+    def _draw_round(self, number: int) -> None:
+        """Replace the training images by newly drawn ones."""
+        began = time.monotonic()
+        self._begin_round(number, Samples())  # lets go of the old ones first
+        draw = self.loader.draw
+        self._begin_round(number, distributed.first_before_others(lambda: draw(self.config, number)))
+        if self.budget is not None:
+            self.budget.drew(time.monotonic() - began)
+
+    def _parts(self) -> list[Batch]:
+        """Return the parts of the next step's batch that this process computes."""
+        parts = self.config.schedule.parts or 1
+        own = parts // distributed.count()
+        first = distributed.number() * own
+        return [self.batches.batch(self.step, (number, parts)) for number in range(first, first + own)]
+
+    def _evaluate(self, model: CRNN) -> Evaluation:
+        data = self.data
+        return evaluate_samples(model, data.unseen, data.alphabet, data.preprocess, device=self.device)
+
+    def _evaluate_now(self) -> Evaluation:
+        """Evaluate the weights as they are; the time of that counts in the budget."""
+        began = time.monotonic()
+        evaluation = self._evaluate(self.learner.result)
+        if self.budget is not None:
+            self.budget.evaluated(time.monotonic() - began)
+        return evaluation
+
+    def _evaluate_stored(self) -> Evaluation:
+        """Store the model and evaluate it as it is read from the file."""
+        save_checkpoint(self._checkpoint(None), self.out / MODEL_FILE)
+        return self._evaluate(load_checkpoint(self.out / MODEL_FILE).model.to(self.device))
+
+    def _log(self, evaluation: Evaluation | None = None) -> None:
+        self.recorder.log(self.step, self.pace.left, self.seconds(), self._rate, evaluation)
+
+    def _checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
+        """Return the model with its record, as it is now."""
+        import fastctc
+
+        record: dict[str, Any] = {
+            "recipe": config_to_dict(self.config),
+            "steps": self.step,
+            "minutes": round(self.seconds() / 60, 2),
+            "training_images": len(self.batches.samples) * self._rounds(),
+            "torch": torch.__version__,
+            "fastctc": fastctc.__version__,
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        }
+        if evaluation is not None:
+            record["exact_match"] = round(evaluation.exact_match, 6)
+            record["character_error_rate"] = round(evaluation.character_error_rate, 6)
+            record["evaluated_images"] = evaluation.count
+        return Checkpoint(self.learner.result, self.data.alphabet, self.data.preprocess, record)

@@ -1,0 +1,106 @@
+"""The style that all pictures of the package share. Needs matplotlib."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#b5569b", "#8a6d00", "#3a9bdc")
+"""Colors of neighboring things, distinct also for color-blind people (after Okabe and Ito)."""
+
+INK, FAINT, BLANK = "#333333", "#dddddd", "#9a9a9a"
+
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": BLANK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "text.parse_math": False,
+    "savefig.facecolor": "white",
+}
+"""Settings of matplotlib. Without ``text.parse_math``, ``$`` in a user's text is an ordinary character."""
+
+DPI = 130
+
+# The first of them that is installed and has a character draws it.
+_FALLBACKS = (
+    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "WenQuanYi Micro Hei",
+    "PingFang SC", "Microsoft YaHei", "Arial Unicode MS",
+)  # fmt: skip
+
+_Arguments = ParamSpec("_Arguments")
+_Drawn = TypeVar("_Drawn")
+
+
+def load_matplotlib() -> Any:
+    """Import matplotlib, which the package does only where it draws.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; the message names the remedy.
+    """
+    try:
+        import matplotlib.figure
+        import matplotlib.font_manager
+        import matplotlib.ft2font
+        import matplotlib.patches
+        import matplotlib.ticker
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('pictures need matplotlib: pip install "fastctc[plot]"') from error
+    return matplotlib
+
+
+def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
+    """Return an empty figure of a size in inches, which pyplot does not know of."""
+    figure: Figure = load_matplotlib().figure.Figure(figsize=(width, height), layout=layout)
+    return figure
+
+
+def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
+    """Return a function that draws in :data:`STYLE`."""
+
+    @wraps(draw)
+    def in_style(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Drawn:
+        with load_matplotlib().rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return in_style
+
+
+def write_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
+    """Write a figure as a PNG file, without warnings about characters that no font has."""
+    style = STYLE | {"text.parse_math": True}  # for ticks made now, whose numbers may be powers of ten
+    with load_matplotlib().rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing", category=UserWarning)
+        figure.savefig(path, format="png", dpi=dpi)
+
+
+@cache
+def text_fonts(*, monospace: bool = True) -> list[str]:
+    """Return the installed fonts for a user's text, in any script: the first that has a character draws it."""
+    installed = set(load_matplotlib().font_manager.get_font_names())
+    names = dict.fromkeys(("DejaVu Sans Mono" if monospace else "DejaVu Sans", *_FALLBACKS))
+    return [name for name in names if name in installed]
+
+
+def can_draw(text: str) -> bool:
+    """Return True if the installed fonts for texts have all characters of a text."""
+    return all(ord(character) in _code_points() for character in text)
+
+
+@cache
+def _code_points() -> frozenset[int]:
+    """Return the code points that the fonts for texts have."""
+    matplotlib = load_matplotlib()
+    paths = [matplotlib.font_manager.findfont(name) for name in text_fonts()]
+    return frozenset(code for path in paths for code in matplotlib.ft2font.FT2Font(path).get_charmap())
