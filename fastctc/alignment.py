@@ -1,15 +1,19 @@
 """Alignment: the frames of the labels of a target."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 
 from fastctc import ops
 from fastctc.arguments import Lengths, check_scores, check_status, loss_arguments, transforms_active
 from fastctc.ops import SavedLoss
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["TokenSpan", "ctc_posteriors", "forced_align", "merge_tokens"]
 
@@ -155,6 +159,8 @@ def merge_tokens(tokens: Tensor, scores: Tensor, blank: int = 0) -> list[Any]:
 
 
 def _spans(tokens: np.ndarray, scores: np.ndarray, blank: int) -> list[TokenSpan]:
+    import numpy as np  # nothing else in the core of the package needs it
+
     if len(tokens) == 0:
         return []
     starts = np.flatnonzero(np.diff(tokens, prepend=tokens[0] - 1))
