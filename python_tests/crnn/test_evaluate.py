@@ -152,7 +152,7 @@ def test_report(shipped, samples, tmp_path):
         return {text.get_text() for axes in figure.axes for text in axes.texts}
 
     expected = {str(n) for (right, read), n in result.confusion().items() if right != read}
-    assert expected <= texts(plot_confusion(result))
+    assert expected and expected <= texts(plot_confusion(result))
     assert f"{result.by_kind()['bare'].count}" in texts(plot_accuracy(result))
     assert any("sure" in text for text in texts(plot_worst(result, wrong)))
 

@@ -74,6 +74,8 @@ def test_arrays():
     expected = load_grey(picture(), CONFIG)
     assert (load_grey(grey, CONFIG) == expected).all()
     assert (load_grey(np.repeat(grey[:, :, None], 3, axis=2), CONFIG) == expected).all()
+    view = np.asarray(picture(70))[::-1, ::-1]  # negative strides
+    assert (load_grey(view, CONFIG) == load_grey(np.ascontiguousarray(view), CONFIG)).all()
 
 
 def test_the_same_bits_as_ever():
@@ -279,7 +281,6 @@ def test_what_is_no_image_is_named(tmp_path):
     for shape in ((0, 5), (5, 0), (0, 5, 3)):
         with pytest.raises(ImageError, match="is empty"):
             load_grey(np.zeros(shape, np.uint8), CONFIG)
-    assert (load_grey(np.asarray(picture())[::-1, ::-1], CONFIG)[:, 1:-1] <= 255).all()
 
 
 def test_the_cameras_rotation_counts_for_the_size_too():

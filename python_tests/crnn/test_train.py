@@ -204,7 +204,7 @@ def test_the_seed_decides_everything(folder, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(tiny(folder, seed=seed), tmp_path / name, show_progress=False)
     assert_same_weights(tmp_path / "a", tmp_path / "b")
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="weight"):
         assert_same_weights(tmp_path / "a", tmp_path / "c")
 
 
@@ -232,7 +232,8 @@ def test_what_a_run_leaves(folder, tmp_path):
     record = checkpoint.training
     assert record["steps"] == 12 and record["recipe"]["seed"] == 0 and record["training_images"] == 38
     assert record["exact_match"] == result.evaluation.exact_match and record["torch"] == torch.__version__
-    assert set(checkpoint.alphabet.characters) <= set(CHARACTERS)
+    texts = [line.partition("\t")[2] for line in (folder / "labels.tsv").read_text().splitlines()]
+    assert set(checkpoint.alphabet.characters) == set("".join(texts))
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries] == [5, 10, 12]
     assert all(
@@ -393,7 +394,7 @@ def test_samples_that_cannot_be_learnt_are_left_out_and_named(tmp_path, caplog):
     assert [problem.name for problem in result.problems] == ["none.png", "000001.png"]
     assert "none.png: no such file" in caplog.text
     assert "needs 59 frames, an image 96 wide has 24" in caplog.text
-    with pytest.raises(LabelError, match=r"none of 14 samples can be used|none of 13 samples can be used"):
+    with pytest.raises(LabelError, match="none of 13 samples can be used"):
         train(tiny(tmp_path / "data", characters="x"), tmp_path / "other", show_progress=False)
 
 
