@@ -46,12 +46,12 @@ def test_wrong_alignment_is_not_timed(
 
 
 def test_memory_of_an_alignment(load: Load) -> None:
-    """torchaudio keeps a byte for each state; fastctc a bit."""
+    """torchaudio keeps a byte per state, fastctc a bit; the bounds tell them apart."""
     bench, cases, memory = load("bench_forced_align"), load("cases"), load("memory")
     if not memory.possible():
         pytest.skip("the system keeps no peak that can be reset")
     options = bench.parse([])
     shape = cases.Shape(12000, 1, 32, 3000)
     ours = bench.extra_bytes("fastctc", shape, "fixed", "log-probs", options)
-    bits = shape.T * shape.S / 4  # two states a label; some of the memory may have been there before
-    assert 0.9 * bits < ours < 1.5 * bits
+    bits = shape.T * shape.S / 4  # in bytes; two states per label
+    assert 0.5 * bits < ours < 2.5 * bits

@@ -128,7 +128,7 @@ def test_workers_that_cannot_start_are_not_the_samples_fault(tmp_path):
         "from fastctc.crnn.preprocess import PreprocessConfig\n"
         "collect(FormulaSource(), range(200), PreprocessConfig(), workers=1)\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert "RuntimeError: worker processes cannot start: use workers=0, or" in done.stderr.splitlines()[-1]
 
