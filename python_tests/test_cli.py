@@ -1,3 +1,5 @@
+"""The fastctc command: its output, its files, its exit status, its errors."""
+
 import itertools
 import json
 import re

@@ -1,3 +1,5 @@
+"""Samples kept in a cache file: mapped, checked, and made again where the file is damaged."""
+
 import copy
 import logging
 import pickle

@@ -1,3 +1,5 @@
+"""Samples collected into memory or written to a folder, by one process or by workers."""
+
 import io
 import os
 import subprocess

@@ -1,3 +1,5 @@
+"""Training: learns, resumes to the same weights, and names what it cannot use."""
+
 import json
 import logging
 import multiprocessing
