@@ -29,6 +29,10 @@ from hypothesis import HealthCheck, settings
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEVICES = ("cpu", "emulated", "cuda")
 
+# `python -m pytest` puts the checkout on the path, where its fastctc/ would hide the installed package. No test
+# file has been imported yet, and each process of `pytest -n` comes here too.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != REPOSITORY]
+
 # Random cases are drawn from a fixed seed; `device` is the same for all examples of one test, as it should
 # be.
 settings.register_profile(
