@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from report import Row, heading, number, table, timed, title
+from report import Row, heading, number, table
+from sides import timed, title
 
 
 def result_table(row: Row) -> list[str]:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from report import timed, title
+from sides import timed, title
 
 LOOK = {  # of each side: colour and marker; sides that are not here are not drawn
     "fastctc": ("#1f5fbf", "o"),

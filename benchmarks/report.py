@@ -16,29 +16,10 @@ import torch
 
 import fastctc
 from memory import RESOLUTION
+from sides import timed, title
 from timing import copy_bandwidth
 
 Row = dict[str, Any]
-TITLES = {  # of sides
-    "fastctc_graph": "fastctc graph",
-    "fastctc_device": "fastctc, result left on the GPU",
-    "fastctc_threads": "fastctc, more threads",
-    "fastctc_nbest": "fastctc, n-best",
-    "fastctc_exact": "fastctc, n-best with exact scores",
-    "fastctc_cut": "fastctc with cuts",
-    "cudnn": "cuDNN",
-    "paddle": "Paddle",
-    "flashlight_max": "flashlight, best path",
-    "flashlight_fast": "flashlight with cuts",
-    "fast_ctc_decode": "fast-ctc-decode",
-    "cuda_ctc_decoder_skip": "cuda_ctc_decoder, frames skipped",
-}
-ORDER = [  # of sides, in tables and plots
-    *["fastctc", "fastctc_graph", "fastctc_device", "fastctc_threads", "fastctc_nbest", "fastctc_exact"],
-    *["fastctc_cut", "torch", "cudnn", "optax", "paddle", "cuda_ctc_decoder", "cuda_ctc_decoder_skip"],
-    *["flashlight", "flashlight_max", "flashlight_fast", "torchaudio", "fast_ctc_decode", "pyctcdecode"],
-    "ctcdecode",
-]
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -97,15 +78,6 @@ def megabytes(size: int | None) -> str:
     if size is None:
         return ""
     return f"< {RESOLUTION / 1e6:.2f}" if size < RESOLUTION else f"{size / 1e6:.2f}"
-
-
-def title(side: str) -> str:
-    return TITLES.get(side, side)
-
-
-def timed(rows: list[Row]) -> list[str]:
-    """The sides that were timed somewhere."""
-    return [side for side in ORDER if any("median_ms" in row["sides"].get(side, {}) for row in rows)]
 
 
 def timing_table(rows: list[Row]) -> list[str]:

@@ -7,8 +7,8 @@ from fastctc.decode import DecodeResult, NBestResult, beam_search, greedy_decode
 from fastctc.loss import CTCLoss, ctc_loss
 from fastctc.streaming import BeamSearchDecoder
 from fastctc.text import Alphabet
+from fastctc.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "Alphabet",
     "BeamSearchDecoder",

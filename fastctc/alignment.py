@@ -1,21 +1,19 @@
-"""Where in time the labels of a target are."""
+"""Alignment: the frames of the labels of a target."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastctc import ops
-from fastctc.arguments import (
-    Lengths,
-    LossArguments,
-    check_scores,
-    check_status,
-    loss_arguments,
-    transforms_active,
-)
+from fastctc.arguments import Lengths, check_scores, check_status, loss_arguments, transforms_active
+from fastctc.ops import SavedLoss
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["TokenSpan", "ctc_posteriors", "forced_align", "merge_tokens"]
 
@@ -86,15 +84,18 @@ def forced_align(
         torch.full((batch,), x.shape[0], device=x.device) if input_lengths is None else input_lengths,
         _whole_targets(targets, batch, x.device) if target_lengths is None else target_lengths,
         blank,
-        from_logits,
-        None,
-        0.0,
-        0.0,
-        star,
+        from_logits=from_logits,
+        star=star,
     )
-    input, labels, used, of_labels, _, max_length, _, star_label, *_ = arguments
     paths, scores, status = ops.forced_align(
-        input, labels, used, of_labels, max_length, blank, star_label, from_logits
+        arguments.input,
+        arguments.targets,
+        arguments.input_lengths,
+        arguments.target_lengths,
+        arguments.max_length,
+        arguments.blank,
+        arguments.star,
+        arguments.from_logits,
     )
     if not torch.compiler.is_compiling() and not transforms_active():
         check_status(status, arguments)
@@ -104,7 +105,7 @@ def forced_align(
 
 
 def _whole_targets(targets: Tensor, batch: int, device: torch.device) -> Tensor:
-    """Lengths of targets that are used whole; their form is checked later."""
+    """Return the lengths of targets that are used whole; loss_arguments checks the form of the targets."""
     dimensions = targets.dim() if isinstance(targets, Tensor) else 0
     if dimensions == 1 and batch != 1:
         raise ValueError("target_lengths must be given where targets are concatenated")
@@ -158,6 +159,8 @@ def merge_tokens(tokens: Tensor, scores: Tensor, blank: int = 0) -> list[Any]:
 
 
 def _spans(tokens: np.ndarray, scores: np.ndarray, blank: int) -> list[TokenSpan]:
+    import numpy as np  # nothing else in the core of the package needs it
+
     if len(tokens) == 0:
         return []
     starts = np.flatnonzero(np.diff(tokens, prepend=tokens[0] - 1))
@@ -229,40 +232,39 @@ def ctc_posteriors(
         input_lengths,
         target_lengths,
         blank,
-        from_logits,
-        label_priors,
-        blank_penalty,
-        delay_penalty,
-        star,
+        from_logits=from_logits,
+        star=star,
+        label_priors=label_priors,
+        blank_penalty=blank_penalty,
+        delay_penalty=delay_penalty,
     )
-    _, *results = ops.ctc_loss(*arguments, True)
+    _, occupancy, row_statistics, status = ops.ctc_loss(*arguments, True)
     if not torch.compiler.is_compiling() and not transforms_active():
-        check_status(results[-1], arguments)
+        check_status(status, arguments)
+    saved = SavedLoss.of(arguments, occupancy, row_statistics, status)
     if compact:
-        gamma, batch_dim = _of_labels(arguments, *results), 0
+        gamma, batch_dim = _of_labels(saved), 0
     else:
-        gamma, batch_dim = _of_classes(arguments, *results), 1
+        gamma, batch_dim = _of_classes(saved), 1
     return gamma.squeeze(batch_dim) if log_probs.dim() == 2 else gamma
 
 
-def _of_classes(
-    arguments: LossArguments, occupancy: Tensor, row_statistics: Tensor, status: Tensor
-) -> Tensor:
-    """(T, N, C): minus the gradient by log-probabilities, which does not depend on them beyond the occupancies."""
-    weights = occupancy.new_full((occupancy.shape[0],), -1.0)
-    scores = occupancy.new_zeros(()).expand(arguments.input.shape)
-    _, *labels, class_bias, _, blank, star, delay_penalty, _ = arguments
-    results = occupancy, row_statistics, status
-    return ops.ctc_loss_backward(
-        weights, scores, *labels, *results, class_bias, blank, star, delay_penalty, False
-    )
+def _of_classes(saved: SavedLoss) -> Tensor:
+    """Return minus the gradient with respect to log-probabilities, (T, N, C).
+
+    It depends on the log-probabilities only through the occupancies, so zeros take their place.
+    """
+    weights = saved.occupancy.new_full((saved.occupancy.shape[0],), -1.0)
+    scores = saved.occupancy.new_zeros(()).expand(saved.input.shape)
+    return ops.ctc_loss_backward(weights, *saved._replace(input=scores, from_logits=False))
 
 
-def _of_labels(arguments: LossArguments, occupancy: Tensor, _: Tensor, status: Tensor) -> Tensor:
-    """(N, T, S): the occupancies, NaN for a sample that has read one."""
+def _of_labels(saved: SavedLoss) -> Tensor:
+    """Return the occupancies, (N, T, S): NaN for a sample with a NaN in a frame that is used."""
+    occupancy = saved.occupancy
     frames = torch.arange(occupancy.shape[1], device=occupancy.device)
-    used = frames < arguments.input_lengths[:, None]
-    not_a_number = (status == ops.NOT_A_NUMBER)[:, None] & used
+    used = frames < saved.input_lengths[:, None]
+    not_a_number = (saved.status == ops.NOT_A_NUMBER)[:, None] & used
     occupancy = occupancy.masked_fill(not_a_number[:, :, None], torch.nan)
-    columns = arguments.targets.shape[1] if arguments.targets.dim() == 2 else occupancy.shape[2]
+    columns = saved.targets.shape[1] if saved.targets.dim() == 2 else occupancy.shape[2]
     return torch.nn.functional.pad(occupancy, (0, columns - occupancy.shape[2]))

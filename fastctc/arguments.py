@@ -1,6 +1,6 @@
 """Checks and normal forms of the arguments that the public functions share.
 
-What can be told from types and shapes is checked here, in Python; values are checked by the ops.
+This module checks types, shapes and options. The ops check the values in tensors.
 """
 
 import math
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastctc import ops
+from fastctc.ops import LossArguments
 
 Lengths = Tensor | Sequence[int] | int
 
@@ -22,24 +23,32 @@ _debug = os.environ.get("FASTCTC_DEBUG", "0") not in ("", "0")
 
 
 def debug(enabled: bool) -> None:
-    """Turns the checking of values on CUDA on or off (as ``FASTCTC_DEBUG=1`` does from the start).
+    """Turn the checks of values on CUDA on or off. ``FASTCTC_DEBUG=1`` turns them on from the start.
 
-    On the CPU a label or length out of range always raises an exception, and in a beam search so do
-    log-probabilities above 0. On CUDA looking at values would make the host wait for the device, so such a sample
-    gets the loss NaN and a zero gradient, or the score NaN, instead; with debugging on it raises the same exception
-    as on the CPU.
+    On the CPU a label or length out of range always raises an exception. In a beam search a log-probability above
+    0 raises one too. On CUDA a check of values would make the host wait for the device. There such a sample gets
+    the loss NaN and a zero gradient, or the score NaN. With debugging on, CUDA raises the same exceptions as the
+    CPU.
     """
     global _debug
     _debug = enabled
 
 
 def transforms_active() -> bool:
-    """Are we inside torch.func.vmap, grad, jvp, ..., where tensors have no values to look at?"""
+    """Return True inside torch.func.vmap, grad, jvp, and so on, where tensors have no readable values."""
     return torch._C._are_functorch_transforms_active()  # type: ignore[no-any-return]
 
 
+def check_blank(blank: int) -> None:
+    """Check the index of the blank class as far as possible without the number of classes."""
+    if isinstance(blank, bool) or not isinstance(blank, int):
+        raise TypeError(f"blank must be an int, got {type(blank).__name__}")
+    if blank < 0:
+        raise ValueError(f"blank is {blank}, but must not be negative")
+
+
 def check_scores(log_probs: Tensor, blank: int) -> None:
-    """Checks log-probabilities or logits: a floating-point tensor of 2 or 3 dimensions, classes last."""
+    """Check log-probabilities or logits, a floating-point tensor (..., C) of 2 or 3 dimensions, and the blank."""
     if not isinstance(log_probs, Tensor):
         raise TypeError(f"log_probs must be a tensor, got {type(log_probs).__name__}")
     if log_probs.dtype not in FLOATING:
@@ -50,21 +59,20 @@ def check_scores(log_probs: Tensor, blank: int) -> None:
         raise ValueError(
             f"log_probs must have 2 or 3 dimensions, got {log_probs.dim()}: shape {tuple(log_probs.shape)}"
         )
-    if isinstance(blank, bool) or not isinstance(blank, int):
-        raise TypeError(f"blank must be an int, got {type(blank).__name__}")
-    if not 0 <= blank < log_probs.shape[-1]:
+    check_blank(blank)
+    if blank >= log_probs.shape[-1]:
         raise ValueError(f"blank is {blank}, but log_probs has {log_probs.shape[-1]} classes")
 
 
 def indices(tensor: Tensor, device: torch.device) -> Tensor:
-    """As int64 on `device`, contiguous."""
+    """Return the tensor as int64 on `device`, contiguous."""
     if tensor.dtype == torch.int64 and tensor.device == device and tensor.is_contiguous():
-        return tensor  # at half of the cost of finding that there is nothing to convert
+        return tensor  # this test costs half of a conversion that does nothing
     return tensor.to(device=device, dtype=torch.int64).contiguous()
 
 
 def lengths_tensor(lengths: Lengths, name: str, batch: int, device: torch.device) -> Tensor:
-    """Lengths in any accepted form as a contiguous int64 tensor of shape (N,) on `device`."""
+    """Return lengths of any accepted form as a contiguous int64 tensor of shape (N,) on `device`."""
     if isinstance(lengths, Tensor):
         if lengths.dtype not in INTEGER:
             raise TypeError(f"{name} must be an integer tensor, got {lengths.dtype}")
@@ -83,7 +91,7 @@ def lengths_tensor(lengths: Lengths, name: str, batch: int, device: torch.device
 
 
 def check_count(value: int, name: str) -> None:
-    """Checks an option that counts something, of which there is at least one."""
+    """Check an option that is a count of at least one."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < 1:
@@ -91,7 +99,7 @@ def check_count(value: int, name: str) -> None:
 
 
 class SearchOptions(NamedTuple):
-    """What the ops of the beam search take beside tensors, nbest and beam_size; infinity stands for no cut."""
+    """Hold the options that all ops of the beam search take; infinity means no cut."""
 
     blank: int
     from_logits: bool
@@ -107,7 +115,7 @@ def search_options(
     token_threshold: float | None,
     blank_skip: float | None,
 ) -> SearchOptions:
-    """The options of a beam search, checked and in the form that the ops take."""
+    """Check the options of a beam search and return them in the form that the ops take."""
     log_skip = math.inf
     if blank_skip is not None:
         _check_real(blank_skip, "blank_skip")
@@ -126,7 +134,7 @@ def search_options(
 
 
 def _distance(value: float | None, name: str) -> float:
-    """Between natural logarithms; None is an infinite one."""
+    """Check a distance of natural logarithms; None means infinity."""
     if value is None:
         return math.inf
     _check_real(value, name)
@@ -138,25 +146,10 @@ def _distance(value: float | None, name: str) -> float:
 
 
 def check_nbest(nbest: int, beam_size: int) -> None:
-    """Checks how many hypotheses are wanted of a beam."""
+    """Check the number of hypotheses that a search returns."""
     check_count(nbest, "nbest")
     if nbest > beam_size:
         raise ValueError(f"nbest is {nbest}, but beam_size is only {beam_size}")
-
-
-class LossArguments(NamedTuple):
-    """What torch.ops.fastctc.ctc_loss takes, but for need_grad."""
-
-    input: Tensor  # (T, N, C)
-    targets: Tensor  # (N, S) or (sum of target_lengths), int64 like the lengths
-    input_lengths: Tensor  # (N)
-    target_lengths: Tensor  # (N)
-    class_bias: Tensor | None  # (C), added to the log-probabilities
-    max_length: int  # no target is longer
-    blank: int
-    star: int  # -1: none
-    delay_penalty: float
-    from_logits: bool
 
 
 def loss_arguments(
@@ -165,13 +158,14 @@ def loss_arguments(
     input_lengths: Lengths,
     target_lengths: Lengths,
     blank: int,
+    *,
     from_logits: bool,
-    label_priors: Tensor | None,
-    blank_penalty: float,
-    delay_penalty: float,
     star: int | None,
+    label_priors: Tensor | None = None,
+    blank_penalty: float = 0.0,
+    delay_penalty: float = 0.0,
 ) -> LossArguments:
-    """The arguments of fastctc.ctc_loss, checked and in the one form that the op takes; (T, C) becomes N = 1."""
+    """Check the arguments of fastctc.ctc_loss and return them as the op takes them; (T, C) becomes N = 1."""
     check_scores(log_probs, blank)
     if not isinstance(targets, Tensor) or targets.dtype not in INTEGER:
         got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
@@ -197,21 +191,21 @@ def loss_arguments(
     padded = targets.dim() == 2
     max_length = targets.shape[1] if padded else _longest_of_concatenated(targets, target_lengths)
     return LossArguments(
-        log_probs,
-        indices(targets, device),
-        lengths_tensor(input_lengths, "input_lengths", batch, device),
-        lengths_tensor(target_lengths, "target_lengths", batch, device),
-        class_bias,
-        max_length,
-        blank,
-        -1 if star is None else star,
-        delay_penalty,
-        from_logits,
+        input=log_probs,
+        targets=indices(targets, device),
+        input_lengths=lengths_tensor(input_lengths, "input_lengths", batch, device),
+        target_lengths=lengths_tensor(target_lengths, "target_lengths", batch, device),
+        class_bias=class_bias,
+        max_length=max_length,
+        blank=blank,
+        star=-1 if star is None else star,
+        delay_penalty=delay_penalty,
+        from_logits=from_logits,
     )
 
 
 def check_number(value: float, name: str) -> None:
-    """Checks an option that is a finite number."""
+    """Check an option that is a finite number."""
     _check_real(value, name)
     if not -math.inf < value < math.inf:
         raise ValueError(f"{name} must be finite, got {value}")
@@ -223,7 +217,7 @@ def _check_real(value: float, name: str) -> None:
 
 
 def check_star(star: int, blank: int) -> None:
-    """Checks the label that stands for anything."""
+    """Check the label that matches any class."""
     if isinstance(star, bool) or not isinstance(star, int):
         raise TypeError(f"star must be an int or None, got {type(star).__name__}")
     if star < 0:
@@ -233,7 +227,7 @@ def check_star(star: int, blank: int) -> None:
 
 
 def _class_bias(log_probs: Tensor, label_priors: Tensor | None, blank: int, blank_penalty: float) -> Tensor:
-    """What is added to the log-probability of each class: (C), of the loss's type."""
+    """Return what is added to the log-probability of each class: (C), of the loss's type."""
     classes, device = log_probs.shape[2], log_probs.device
     dtype = torch.float64 if log_probs.dtype == torch.float64 else torch.float32
     if label_priors is None:
@@ -246,7 +240,7 @@ def _class_bias(log_probs: Tensor, label_priors: Tensor | None, blank: int, blan
             raise ValueError(
                 f"label_priors must have shape (C) with C = {classes}, got {tuple(label_priors.shape)}"
             )
-        if not _has_finite_values(label_priors):
+        if _can_be_read(label_priors) and not label_priors.isfinite().all():
             raise ValueError("label_priors must be finite: a class that never occurs needs a floor")
         bias = label_priors.detach().to(device=device, dtype=dtype).neg().contiguous()
     if blank_penalty != 0:
@@ -254,20 +248,18 @@ def _class_bias(log_probs: Tensor, label_priors: Tensor | None, blank: int, blan
     return bias
 
 
-def _has_finite_values(tensor: Tensor) -> bool:
-    """Or cannot be looked at here."""
-    if tensor.device.type != "cpu" or torch.compiler.is_compiling() or transforms_active():
-        return True
-    return bool(tensor.isfinite().all())
+def _can_be_read(tensor: Tensor) -> bool:
+    """Return True if the values can be read here without a device synchronization."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not transforms_active()
 
 
 def _longest_of_concatenated(targets: Tensor, target_lengths: Lengths) -> int:
-    """A bound on the lengths of targets that needs no look at device memory."""
+    """Return a bound on the lengths of concatenated targets without a device synchronization."""
     bound = targets.shape[0]
     if torch.compiler.is_compiling():
         return bound
     if isinstance(target_lengths, Tensor):
-        if target_lengths.device.type != "cpu" or target_lengths.numel() == 0 or transforms_active():
+        if not _can_be_read(target_lengths) or target_lengths.numel() == 0:
             return bound
         longest = int(target_lengths.max())
     elif isinstance(target_lengths, int):
@@ -278,19 +270,18 @@ def _longest_of_concatenated(targets: Tensor, target_lengths: Lengths) -> int:
 
 
 def check_status(status: Tensor, arguments: LossArguments) -> None:
-    """With debugging on, raises what the CPU would say of labels and lengths that a GPU found out of range."""
+    """Raise the error of the CPU, with debugging on, if a GPU found a label or length out of range."""
     if not (_debug and (status == ops.INVALID).any()):
         return
-    input, *others = arguments
-    on_cpu = [a.cpu() if isinstance(a, Tensor) else a for a in others]
-    no_scores = torch.zeros(1, dtype=input.dtype).expand(input.shape)
-    ops.ctc_loss(no_scores, *on_cpu, False)
+    no_scores = torch.zeros(1, dtype=arguments.input.dtype).expand(arguments.input.shape)
+    on_cpu = (a.cpu() if isinstance(a, Tensor) else a for a in arguments._replace(input=no_scores))
+    ops.ctc_loss(*on_cpu, False)
 
 
 def check_search(scores: Tensor, *arguments: Any) -> None:
-    """With debugging on, raises what the CPU would say of a beam search that gave NaN on a GPU.
+    """Raise the error of the CPU, with debugging on, if a beam search on a GPU gave NaN.
 
-    `arguments` are those of torch.ops.fastctc.beam_search; a NaN in the input is no error.
+    `arguments` are the arguments of torch.ops.fastctc.beam_search. A NaN in the input is no error.
     """
     if not _debug or torch.compiler.is_compiling():
         return
@@ -299,5 +290,5 @@ def check_search(scores: Tensor, *arguments: Any) -> None:
 
 
 def debugging() -> bool:
-    """Is the checking of values on CUDA on?"""
+    """Return True if the checks of values on CUDA are on."""
     return _debug

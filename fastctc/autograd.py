@@ -1,7 +1,7 @@
-"""How the loss is differentiated and batched: gradients, forward-mode AD, and the transforms of torch.func.
+"""Derivatives of the loss: gradients, forward-mode AD, and the transforms of torch.func.
 
 Under torch.compile and torch.export the op itself is called, with the gradient registered in fastctc.ops. In eager
-mode autograd functions stand around it: they cost less for each call, and they know forward-mode AD.
+mode autograd functions call it: they cost less per call, and they support forward-mode AD.
 """
 
 from typing import Any
@@ -12,20 +12,21 @@ from torch.autograd import Function, forward_ad
 
 from fastctc import batching as batching  # registers the rules of vmap
 from fastctc import ops
-from fastctc.arguments import LossArguments, check_status, transforms_active
+from fastctc.arguments import check_status, transforms_active
+from fastctc.ops import LossArguments, SavedLoss
 
 __all__ = ["ctc_loss"]
 
-# Without it every call of an op costs a detour through the Python of torch.library.
+# It skips the Python code of torch.library, which otherwise runs in each call of an op.
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 def ctc_loss(arguments: LossArguments) -> Tensor:
-    """The loss of each sample, (N), differentiable by `arguments.input`."""
+    """Return the loss of each sample, (N), differentiable by `arguments.input`."""
     input = arguments.input
     need_grad = input.requires_grad and torch.is_grad_enabled()
     if torch.compiler.is_compiling():
-        if _has_tangent(input):  # it would be lost without a word
+        if _has_tangent(input):  # it would be lost silently
             raise NotImplementedError("torch.compile of fastctc.ctc_loss knows no forward-mode AD")
         if transforms_active() or torch.compiler.is_exporting():  # what is exported may be trained later
             need_grad = torch.is_grad_enabled()
@@ -42,7 +43,7 @@ def ctc_loss(arguments: LossArguments) -> Tensor:
 
 
 def _refuse_nested_forward_mode() -> None:
-    """PyTorch has autograd functions lose, without a word, the outer of two tangents."""
+    """Raise inside nested forward-mode AD: there PyTorch's autograd functions lose the outer tangent silently."""
     transforms = torch._C._functorch.get_interpreter_stack()
     if transforms and sum(each.key() == torch._C._functorch.TransformType.Jvp for each in transforms) > 1:
         raise NotImplementedError(
@@ -51,14 +52,14 @@ def _refuse_nested_forward_mode() -> None:
 
 
 class _Loss(Function):
-    """The losses; what their gradient needs stays inside."""
+    """Compute the losses and keep inside what their gradient needs."""
 
     @staticmethod
     def forward(ctx: Any, _input: Tensor, arguments: LossArguments) -> Tensor:
         with _below_autograd():
             loss, occupancy, row_statistics, status = ops.ctc_loss(*arguments, True)
         check_status(status, arguments)
-        _save(ctx, arguments, occupancy, row_statistics, status)
+        _save(ctx, SavedLoss.of(arguments, occupancy, row_statistics, status))
         return loss
 
     @staticmethod
@@ -66,7 +67,7 @@ class _Loss(Function):
         if grad_loss is None:
             return None, None
         arguments = grad_loss, *ctx.saved_tensors, *ctx.options
-        if torch.is_grad_enabled() or _has_tangent(grad_loss) or _has_tangent(arguments[1]):
+        if torch.is_grad_enabled() or _in_forward_mode():
             return _Gradient.apply(*arguments), None
         with _below_autograd():
             return ops.ctc_loss_backward(*arguments), None
@@ -77,7 +78,7 @@ class _Loss(Function):
 
 
 class _TransformedLoss(Function):
-    """All results of the op, in the form that torch.func wants; vmap comes from the rules in fastctc.batching."""
+    """Compute all results of the op in the form that torch.func needs; fastctc.batching has the rules of vmap."""
 
     generate_vmap_rule = True
 
@@ -87,15 +88,16 @@ class _TransformedLoss(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, *results = output
-        ctx.mark_non_differentiable(*results)
-        _save(ctx, LossArguments(*inputs), *results)
+        _, occupancy, row_statistics, status = output
+        ctx.mark_non_differentiable(occupancy, row_statistics, status)
+        _save(ctx, SavedLoss.of(LossArguments(*inputs), occupancy, row_statistics, status))
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if grad_loss is None:
-            return (None,) * 10
-        return _Gradient.apply(grad_loss, *ctx.saved_tensors, *ctx.options), *[None] * 9
+        grad = None
+        if grad_loss is not None:
+            grad = _Gradient.apply(grad_loss, *ctx.saved_tensors, *ctx.options)
+        return ops.gradients(LossArguments._fields, input=grad)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
@@ -103,57 +105,66 @@ class _TransformedLoss(Function):
 
 
 class _Gradient(Function):
-    """The gradient as a function of its own, of grad_loss and the input."""
+    """Compute the gradient of the losses as a function of grad_loss and the fields of a SavedLoss.
+
+    It is differentiable by grad_loss and by the input.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(*arguments: Any) -> Tensor:
-        return ops.ctc_loss_backward(*arguments)
+    def forward(grad_loss: Tensor, *saved: Any) -> Tensor:
+        return ops.ctc_loss_backward(grad_loss, *saved)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:9])
-        ctx.save_for_forward(*inputs[:9])
-        ctx.options = inputs[9:]
-        ctx.set_materialize_grads(False)
+        grad_loss, *fields = inputs
+        _save(ctx, SavedLoss(*fields), grad_loss)
 
     @staticmethod
     def backward(ctx: Any, direction: Tensor | None) -> tuple[Tensor | None, ...]:
-        if direction is None:
-            return (None,) * 13
-        return *ops.SecondDerivative.apply(direction, *ctx.saved_tensors, *ctx.options), *[None] * 11
+        by_grad_loss = by_input = None
+        if direction is not None:
+            by_grad_loss, by_input = ops.SecondDerivative.apply(direction, *ctx.saved_tensors, *ctx.options)
+        return by_grad_loss, *ops.gradients(SavedLoss._fields, input=by_input)
 
     @staticmethod
     def jvp(ctx: Any, grad_loss_tangent: Tensor | None, input_tangent: Tensor | None, *_: None) -> Tensor:
-        grad_loss, *saved = ctx.saved_tensors
+        grad_loss, *tensors = ctx.saved_tensors
+        saved = SavedLoss(*tensors, *ctx.options)
         terms = []
         if grad_loss_tangent is not None:
-            terms.append(_Gradient.apply(grad_loss_tangent, *saved, *ctx.options))
+            terms.append(_Gradient.apply(grad_loss_tangent, *saved))
         if input_tangent is not None:  # the second derivative is symmetric
-            _, change = ops.SecondDerivative.apply(input_tangent, grad_loss, *saved, *ctx.options)
+            _, change = ops.SecondDerivative.apply(input_tangent, grad_loss, *saved)
             terms.append(change)
         return sum(terms[1:], terms[0])
 
 
-def _save(ctx: Any, arguments: LossArguments, *results: Tensor) -> None:
-    tensors = (*arguments[:4], *results, arguments.class_bias)
+def _save(ctx: Any, saved: SavedLoss, *first: Tensor) -> None:
+    """Save the tensors in `first` and then those of the loss; keep the options."""
+    tensors = (*first, *saved.tensors)
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)
-    ctx.options = arguments[6:]  # blank, star, delay_penalty, from_logits
+    ctx.options = saved.options
     ctx.set_materialize_grads(False)
 
 
+def _in_forward_mode() -> bool:
+    return forward_ad._current_level >= 0
+
+
 def _has_tangent(tensor: Tensor) -> bool:
-    return forward_ad.unpack_dual(tensor).tangent is not None
+    return _in_forward_mode() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def _loss_tangent(ctx: Any, tangent: Tensor | None) -> Tensor | None:
-    """The change of the losses with the input: gradient times tangent, without another pass over the lattice."""
+    """Return gradient times tangent: the change of the losses, with no second pass over the lattice."""
     if tangent is None:
         return None
-    input, *_, occupancy, _, _, _ = saved = ctx.saved_tensors
-    ones = torch.ones(input.shape[1], dtype=occupancy.dtype, device=input.device)
-    gradient = _Gradient.apply(ones, *saved, *ctx.options).to(occupancy.dtype)
-    products = gradient * tangent.to(occupancy.dtype)
-    return torch.where(gradient == 0, 0, products).sum((0, 2))  # what is never read may have any tangent
+    saved = SavedLoss(*ctx.saved_tensors, *ctx.options)
+    dtype = saved.occupancy.dtype
+    ones = torch.ones(saved.input.shape[1], dtype=dtype, device=saved.input.device)
+    gradient = _Gradient.apply(ones, *saved).to(dtype)
+    products = gradient * tangent.to(dtype)
+    return torch.where(gradient == 0, 0, products).sum((0, 2))  # the tangent of unused frames may be anything

@@ -1,14 +1,15 @@
-"""What this installation of fastctc was built for and runs on."""
+"""Properties of this installation: versions, CUDA support, instruction set."""
 
 from typing import Any
 
 import torch
 
 from fastctc.ops import _C
+from fastctc.version import __version__
 
 
 def build_info() -> dict[str, Any]:
-    """Says how fastctc was built and what it runs on.
+    """Return how fastctc was built and what it runs on.
 
     Returns:
         A dict with ``version``; ``torch`` (the version in use) and ``torch_built_against``; ``cuda`` (were CUDA
@@ -20,8 +21,6 @@ def build_info() -> dict[str, Any]:
     >>> fastctc.build_info()["version"] == fastctc.__version__
     True
     """
-    from fastctc import __version__
-
     info = _C.build_info()
     return {
         "version": __version__,

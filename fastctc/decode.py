@@ -17,6 +17,7 @@ from fastctc.arguments import (
     lengths_tensor,
     search_options,
 )
+from fastctc.ops import LossArguments
 from fastctc.text import Alphabet
 
 __all__ = ["DecodeResult", "NBestResult", "beam_search", "greedy_decode"]
@@ -270,11 +271,20 @@ def _with_exact_scores(
         longest = int(result.lengths.max())  # known without waiting; saves memory
     losses = []
     for rank in range(result.lengths.shape[1]):
-        targets = result.tokens[:, rank, :longest].contiguous()
-        lengths = result.lengths[:, rank].contiguous()
-        labels = targets, input_lengths, lengths
-        options = None, longest, blank, -1, 0.0, from_logits, False
-        losses.append(ops.ctc_loss(input.transpose(0, 1), *labels, *options)[0])
+        arguments = LossArguments(
+            input=input.transpose(0, 1),
+            targets=result.tokens[:, rank, :longest].contiguous(),
+            input_lengths=input_lengths,
+            target_lengths=result.lengths[:, rank].contiguous(),
+            class_bias=None,
+            max_length=longest,
+            blank=blank,
+            star=-1,
+            delay_penalty=0.0,
+            from_logits=from_logits,
+        )
+        loss, *_ = ops.ctc_loss(*arguments, False)
+        losses.append(loss)
     found = result.scores > -torch.inf  # not NaN either
     scores = torch.where(found, -torch.stack(losses, 1), result.scores)
     order = torch.where(found, scores, -torch.inf).sort(dim=1, descending=True, stable=True).indices

@@ -94,11 +94,11 @@ def ctc_loss(
         input_lengths,
         target_lengths,
         blank,
-        from_logits,
-        label_priors,
-        blank_penalty,
-        delay_penalty,
-        star,
+        from_logits=from_logits,
+        star=star,
+        label_priors=label_priors,
+        blank_penalty=blank_penalty,
+        delay_penalty=delay_penalty,
     )
     loss = autograd.ctc_loss(arguments)
     if zero_infinity:

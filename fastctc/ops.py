@@ -4,7 +4,7 @@ Users call the functions of :mod:`fastctc`; this module is the one place that kn
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,11 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "ARGUMENTS",
     "NAMES",
     "_C",
+    "LossArguments",
+    "SavedLoss",
     "SecondDerivative",
     "beam_search",
     "beam_search_advance",
@@ -28,6 +31,7 @@ __all__ = [
     "ctc_loss_backward",
     "ctc_loss_tangent",
     "forced_align",
+    "gradients",
     "greedy_decode",
     "second_derivative",
 ]
@@ -58,8 +62,89 @@ beam_search_advance: Callable[..., None] = torch.ops.fastctc.beam_search_advance
 beam_search_result: Callable[..., Tensors5] = torch.ops.fastctc.beam_search_result.default
 
 
+#: The names of the arguments of each op, in the order of its schema.
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    name: tuple(each.name for each in getattr(torch.ops.fastctc, name).default._schema.arguments)
+    for name in NAMES
+}
+
+
+class LossArguments(NamedTuple):
+    """Hold the arguments of ctc_loss in the order of its schema, without need_grad, which is the last."""
+
+    input: Tensor  # (T, N, C)
+    targets: Tensor  # (N, S) or (sum of target_lengths), int64 like the lengths
+    input_lengths: Tensor  # (N)
+    target_lengths: Tensor  # (N)
+    class_bias: Tensor | None  # (C), added to the log-probabilities
+    max_length: int  # no target is longer
+    blank: int
+    star: int  # -1: none
+    delay_penalty: float
+    from_logits: bool
+
+
+class SavedLoss(NamedTuple):
+    """Hold what the derivatives of a loss need.
+
+    The fields are the arguments of ctc_loss_backward in the order of its schema, without grad_loss, which is the
+    first.
+    """
+
+    input: Tensor  # (T, N, C)
+    targets: Tensor  # (N, S) or (sum of target_lengths)
+    input_lengths: Tensor  # (N)
+    target_lengths: Tensor  # (N)
+    occupancy: Tensor  # (N, T, max_length)
+    row_statistics: Tensor  # (3 or 1, N, T)
+    status: Tensor  # (N)
+    class_bias: Tensor | None  # (C)
+    blank: int
+    star: int
+    delay_penalty: float
+    from_logits: bool
+
+    @classmethod
+    def of(
+        cls, arguments: LossArguments, occupancy: Tensor, row_statistics: Tensor, status: Tensor
+    ) -> "SavedLoss":
+        """Combine the arguments of a loss with its results."""
+        return cls(
+            arguments.input,
+            arguments.targets,
+            arguments.input_lengths,
+            arguments.target_lengths,
+            occupancy,
+            row_statistics,
+            status,
+            arguments.class_bias,
+            arguments.blank,
+            arguments.star,
+            arguments.delay_penalty,
+            arguments.from_logits,
+        )
+
+    @property
+    def tensors(self) -> tuple[Any, ...]:
+        """Return the fields that an autograd context saves as tensors: all before the options."""
+        return self[:_FIRST_OPTION]
+
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """Return blank, star, delay_penalty and from_logits."""
+        return self[_FIRST_OPTION:]
+
+
+_FIRST_OPTION = SavedLoss._fields.index("blank")
+
+
+def gradients(names: tuple[str, ...], **known: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return one gradient per argument: those given by name, None for the others."""
+    return tuple(known.get(name) for name in names)
+
+
 def _scalar_type(dtype: torch.dtype) -> torch.dtype:
-    """The type of losses, occupancies and scores: float64 for float64, float32 for everything else."""
+    """Return the type of losses, occupancies and scores: float64 for float64, float32 for all others."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -131,12 +216,11 @@ def _(
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    input, targets, input_lengths, target_lengths, class_bias, _, *options, need_grad = inputs
+    *arguments, need_grad = inputs
     _, occupancy, row_statistics, status = output
-    ctx.save_for_backward(
-        input, targets, input_lengths, target_lengths, occupancy, row_statistics, status, class_bias
-    )
-    ctx.options = options  # blank, star, delay_penalty, from_logits
+    saved = SavedLoss.of(LossArguments(*arguments), occupancy, row_statistics, status)
+    ctx.save_for_backward(*saved.tensors)
+    ctx.options = saved.options
     ctx.has_occupancy = need_grad
     ctx.mark_non_differentiable(occupancy, row_statistics, status)
     ctx.set_materialize_grads(False)
@@ -148,60 +232,52 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
         raise RuntimeError("fastctc::ctc_loss was called with need_grad=False: it cannot be differentiated")
     if grad_loss is not None:
         grad = ctc_loss_backward(grad_loss, *ctx.saved_tensors, *ctx.options)
-    return (grad, *[None] * 10)
+    return gradients(ARGUMENTS["ctc_loss"], input=grad)
 
 
-def second_derivative(
-    direction: Tensor,
-    grad_loss: Tensor,
-    input: Tensor,
-    targets: Tensor,
-    input_lengths: Tensor,
-    target_lengths: Tensor,
-    occupancy: Tensor,
-    row_statistics: Tensor,
-    status: Tensor,
-    class_bias: Tensor | None,
-    blank: int,
-    star: int,
-    delay_penalty: float,
-    from_logits: bool,
-) -> tuple[Tensor, Tensor]:
-    """The gradients of <direction, ctc_loss_backward(grad_loss, input, ...)> by grad_loss (N) and input (T, N, C).
+def second_derivative(direction: Tensor, grad_loss: Tensor, saved: SavedLoss) -> tuple[Tensor, Tensor]:
+    """Compute the gradients of <direction, ctc_loss_backward(grad_loss, *saved)>.
 
-    The second is also what ctc_loss_backward moves by as the input moves by `direction` (T, N, C).
+    Returns the gradient with respect to grad_loss, (N), and the one with respect to the input, (T, N, C). The
+    second is also the change of ctc_loss_backward when the input moves by `direction`, (T, N, C).
 
-    Along a direction of the log-probabilities, their gradient -gamma moves by -gamma', the derivatives of the
-    occupancies, which are summed over the labels of a class like the occupancies themselves. For logits comes
-    the chain rule of the log-softmax, which moves by direction - <softmax, direction>.
+    When the log-probabilities move by `direction`, their gradient -gamma moves by -gamma'. gamma' are the
+    derivatives of the occupancies; the derivatives of the labels of one class are added up, like the occupancies.
+    For logits the chain rule of the log-softmax follows: it moves by direction - <softmax, direction>.
     """
+    input, status, blank = saved.input, saved.status, saved.blank
     num_frames, _, num_classes = input.shape
     dtype, device = grad_loss.dtype, input.device
-    used = (torch.arange(num_frames, device=device)[:, None] < input_lengths) & (status == OK)
+    used = (torch.arange(num_frames, device=device)[:, None] < saved.input_lengths) & (status == OK)
     used = used[:, :, None]
     direction = torch.where(used, direction.to(dtype), 0.0)
     along = direction
-    if from_logits:
+    if saved.from_logits:
         softmax = torch.where(used, input.to(dtype), 0.0).softmax(2)
         along = direction - (softmax * direction).sum(2, keepdim=True)
 
-    labels = targets, input_lengths, target_lengths
     tangent = ctc_loss_tangent(
-        input, along, *labels, class_bias, occupancy.shape[2], blank, star, delay_penalty, from_logits
+        input,
+        along,
+        saved.targets,
+        saved.input_lengths,
+        saved.target_lengths,
+        saved.class_bias,
+        saved.occupancy.shape[2],  # max_length
+        blank,
+        saved.star,
+        saved.delay_penalty,
+        saved.from_logits,
     )
-
-    def minus_classes(of_labels: Tensor) -> Tensor:
-        """-gamma (T, N, C) of occupancies (N, T, S): the gradient with respect to log-probabilities."""
-        saved = of_labels, row_statistics, status, class_bias
-        ones = torch.ones_like(grad_loss)
-        return ctc_loss_backward(ones, input.to(dtype), *labels, *saved, blank, star, delay_penalty, False)
-
-    first, second = minus_classes(occupancy), minus_classes(tangent)
-    # The blank has what the labels leave of 1: of its derivative, 0.
+    of_log_probs = saved._replace(input=input.to(dtype), from_logits=False)
+    ones = torch.ones_like(grad_loss)
+    first = ctc_loss_backward(ones, *of_log_probs)  # -gamma, (T, N, C)
+    second = ctc_loss_backward(ones, *of_log_probs._replace(occupancy=tangent))  # -gamma'
+    # The occupancies of a frame sum to 1, so gamma' of the blank is minus the sum of the others.
     is_blank = torch.arange(num_classes, device=device) == blank
     second = torch.where(used & is_blank, tangent.sum(2).t()[:, :, None], second)
-    if from_logits:
-        total = first.sum(2, keepdim=True)  # -1, but for stars
+    if saved.from_logits:
+        total = first.sum(2, keepdim=True)  # -1, or more where a star covers the frame
         first = first - softmax * total
         second = second - softmax * (second.sum(2, keepdim=True) + total * along)
     second = torch.where(used, grad_loss[:, None] * second, second)
@@ -209,33 +285,35 @@ def second_derivative(
 
 
 class SecondDerivative(torch.autograd.Function):
-    """second_derivative, which has no derivative itself."""
+    """Call second_derivative with the fields of the SavedLoss one by one. It has no derivative itself."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-        """As second_derivative."""
-        return second_derivative(*arguments)
+    def forward(direction: Tensor, grad_loss: Tensor, *saved: Any) -> tuple[Tensor, Tensor]:
+        """Return the results of second_derivative."""
+        return second_derivative(direction, grad_loss, SavedLoss(*saved))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Saves nothing."""
+        """Save nothing."""
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
-        """Raises."""
+        """Raise NotImplementedError."""
         return _no_third_derivative(ctx)
 
 
 def _save_for_double_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:9])
-    ctx.options = inputs[9:]  # blank, star, delay_penalty, from_logits
+    grad_loss, *fields = inputs
+    saved = SavedLoss(*fields)
+    ctx.save_for_backward(grad_loss, *saved.tensors)
+    ctx.options = saved.options
 
 
 def _double_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
-    grads = SecondDerivative.apply(direction, *ctx.saved_tensors, *ctx.options)
-    return (*grads, *[None] * 11)
+    by_grad_loss, by_input = SecondDerivative.apply(direction, *ctx.saved_tensors, *ctx.options)
+    return gradients(ARGUMENTS["ctc_loss_backward"], grad_loss=by_grad_loss, input=by_input)
 
 
 def _no_third_derivative(ctx: Any, *_: Tensor | None) -> tuple[None, ...]:

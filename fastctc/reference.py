@@ -8,6 +8,8 @@ Notation: N batch, T frames, C classes, S target length, L = 2S+1 length of the 
 2006, "Connectionist Temporal Classification", section 4.1): a blank, then each label followed by a blank.
 """
 
+# Long file: one oracle for all operations, which share the extended label and the handling of options.
+
 from __future__ import annotations
 
 import itertools

@@ -8,6 +8,7 @@ from torch import Tensor
 from fastctc import ops
 from fastctc.arguments import (
     Lengths,
+    check_blank,
     check_count,
     check_nbest,
     check_scores,
@@ -73,10 +74,7 @@ class BeamSearchDecoder:
         check_count(num_streams, "num_streams")
         check_count(beam_size, "beam_size")
         check_nbest(nbest, beam_size)
-        if isinstance(blank, bool) or not isinstance(blank, int):
-            raise TypeError(f"blank must be an int, got {type(blank).__name__}")
-        if blank < 0:
-            raise ValueError(f"blank is {blank}, but must not be negative")
+        check_blank(blank)
         self.num_streams = num_streams
         self.beam_size = beam_size
         self.nbest = nbest

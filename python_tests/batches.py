@@ -44,6 +44,24 @@ class Batch:
         return loss.detach(), gradient(loss, x)
 
 
+def laid_out(x: Tensor, layout: str) -> Tensor:
+    """The same (T, N, C) values at other strides; what lies between them is NaN."""
+    if layout == "time first":
+        return x.contiguous()
+    if layout == "batch first":
+        return x.transpose(0, 1).contiguous().transpose(0, 1)
+    if layout == "class first":
+        return x.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    assert layout == "sliced"
+    larger = x.new_full((x.shape[0] + 2, x.shape[1] * 2, x.shape[2] + 3), torch.nan)
+    view = larger[1:-1, ::2, 2:-1]
+    view.copy_(x)
+    return view.detach()
+
+
+LAYOUTS = ("time first", "batch first", "class first", "sliced")
+
+
 def gradient(loss: Tensor, x: Tensor) -> Tensor:
     weights = torch.arange(1, loss.numel() + 1, device=loss.device, dtype=loss.dtype)
     return torch.autograd.grad(loss, x, weights.reshape(loss.shape))[0]

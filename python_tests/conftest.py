@@ -12,13 +12,15 @@ kernels of `torch.ops.fastctc`, so everything above them is what a user calls.
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,6 +28,10 @@ from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEVICES = ("cpu", "emulated", "cuda")
+
+# `python -m pytest` puts the checkout on the path, where its fastctc/ would hide the installed package. No test
+# file has been imported yet, and each process of `pytest -n` comes here too.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != REPOSITORY]
 
 # Random cases are drawn from a fixed seed; `device` is the same for all examples of one test, as it should
 # be.
@@ -68,6 +74,13 @@ def _away_from_the_sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     os.chdir(tmp_path_factory.mktemp("cwd"))
     yield
     os.chdir(before)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a file of benchmarks/ by name; as in a run, it finds the files beside it."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    return importlib.import_module
 
 
 @pytest.fixture(params=DEVICES)

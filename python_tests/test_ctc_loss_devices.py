@@ -188,7 +188,7 @@ def test_debugging_asks_the_cpu() -> None:
     """Status 3 is what a GPU reports of sample 1."""
     batch = random_batch(8, 3, 5, 3)
     batch.targets[1, 2] = 9
-    checked = loss_arguments(batch.x, *arguments(batch), 0, False, None, 0.0, 0.0, None)
+    checked = loss_arguments(batch.x, *arguments(batch), 0, from_logits=False, star=None)
     with pytest.raises(ValueError, match=r"targets\[1, 2\] is 9, but log_probs has 5 classes"):
         check_status(torch.tensor([0, 3, 0]), checked)
     check_status(torch.tensor([0, 1, 2]), checked)

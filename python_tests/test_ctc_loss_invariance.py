@@ -3,10 +3,14 @@ their schedule: vectors and warps of labels, segments of 64 frames, short sequen
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from batches import Batch, from_log_probs_and_logits, random_batch
 from conftest import Device
+from tolerances import assert_same
+from torch.nn import functional as F
 
 NAN = float("nan")
 # (classes, labels, frames of each sample)
@@ -95,3 +99,88 @@ def test_a_loss_without_its_gradient_is_the_same(batch: Batch, from_logits: bool
     expected = batch.loss(reduction="none", from_logits=from_logits)
     with torch.no_grad():
         assert torch.equal(batch.loss(reduction="none", from_logits=from_logits), expected)
+
+
+# One batch of very different samples
+
+
+@pytest.fixture
+def varied(device: Device) -> Batch:
+    """Five samples of different lengths, with repeats and one that is infeasible."""
+    batch = random_batch(40, 5, 12, 17, std=4.0).to(device)
+    batch.targets[1, :6] = 3
+    batch.input_lengths = torch.tensor([40, 33, 21, 9, 1])
+    batch.target_lengths = torch.tensor([17, 12, 5, 17, 0])
+    return batch
+
+
+@from_log_probs_and_logits
+def test_same_on_every_run(varied: Batch, from_logits: bool) -> None:
+    first = varied.loss_and_gradient(from_logits=from_logits)
+    for _ in range(5):
+        for again, once in zip(varied.loss_and_gradient(from_logits=from_logits), first, strict=True):
+            assert_same(again, once)
+
+
+@from_log_probs_and_logits
+def test_same_alone_as_in_a_batch(varied: Batch, from_logits: bool) -> None:
+    loss, _ = varied.loss_and_gradient(from_logits=from_logits)
+    (grad,) = torch.autograd.grad(varied.loss(reduction="sum", from_logits=from_logits), varied.x)
+    for n, (frames, length) in enumerate(zip(varied.input_lengths, varied.target_lengths, strict=True)):
+        alone = Batch(
+            varied.x.detach()[:frames, n : n + 1].clone().requires_grad_(),
+            varied.targets[n : n + 1, :length],
+            frames.reshape(1),
+            length.reshape(1),
+        )
+        loss_alone, grad_alone = alone.loss_and_gradient(from_logits=from_logits)
+        assert_same(loss_alone[0], loss[n])
+        assert_same(grad_alone[:, 0], grad[:frames, n])
+
+
+@from_log_probs_and_logits
+def test_same_in_any_order_and_padding(varied: Batch, from_logits: bool) -> None:
+    loss = varied.loss(reduction="none", from_logits=from_logits)
+    (grad,) = torch.autograd.grad(loss.sum(), varied.x)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    padded = Batch(
+        F.pad(varied.x.detach()[:, order], (0, 0, 0, 0, 0, 23), value=NAN).requires_grad_(),
+        F.pad(varied.targets[order], (0, 150), value=-1),
+        varied.input_lengths[order],
+        varied.target_lengths[order],
+    )
+    padded_loss = padded.loss(reduction="none", from_logits=from_logits)
+    (padded_grad,) = torch.autograd.grad(padded_loss.sum(), padded.x)
+    assert_same(padded_loss.detach(), loss.detach()[order])
+    assert_same(padded_grad[:40], grad[:, order])
+    assert (padded_grad[40:] == 0).all()
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("restored_threads")
+@from_log_probs_and_logits
+def test_same_on_any_number_of_threads(varied: Batch, from_logits: bool) -> None:
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        results.append(varied.loss_and_gradient(from_logits=from_logits))
+    for result in results[1:]:
+        for one, other in zip(result, results[0], strict=True):
+            assert_same(one, other)
+
+
+def test_deterministic_algorithms_may_be_demanded(varied: Batch) -> None:
+    expected = varied.loss_and_gradient()
+    torch.use_deterministic_algorithms(True)
+    try:
+        result = varied.loss_and_gradient()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for one, other in zip(result, expected, strict=True):
+        assert_same(one, other)

@@ -114,7 +114,8 @@ def test_typechecks(device: Device, which: int) -> None:
     lengths: list[Tensor] = [torch.tensor([50, 50, 50]), torch.tensor([30, 25, 20])]
     lengths[which - 1] = lengths[which - 1].float()
     targets = random_targets(75, num_classes=15).to(device.torch)
-    with pytest.raises(TypeError, match="lengths must be"):
+    name = ("input_lengths", "target_lengths")[which - 1]
+    with pytest.raises(TypeError, match=rf"{name} must be an integer tensor, got torch\.float32"):
         fastctc.ctc_loss(random_logits(50, 3, 15).to(device.torch), targets, *lengths)
 
 

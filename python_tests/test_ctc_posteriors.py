@@ -91,8 +91,6 @@ def test_carries_no_gradient(device: Device) -> None:
     for compact in (False, True):
         gamma = fastctc.ctc_posteriors(batch.x, *arguments(batch), compact=compact)
         assert not gamma.requires_grad
-    for name, each in zip(("targets", "lengths"), arguments(batch), strict=False):
-        assert each is not None, name
 
 
 @pytest.mark.parametrize("compact", [False, True])

@@ -1,6 +1,7 @@
 """The examples that are quick enough run as a reader would run them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,8 @@ def test_walkthrough(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "40 images, the first shows " in done.stdout
     assert "this model:    exact match 0.00%" in done.stdout  # after four steps
-    assert "shipped model: exact match 9" in done.stdout or "shipped model: exact match 100" in done.stdout
+    (shipped,) = re.findall(r"^shipped model: exact match ([\d.]+)%", done.stdout, re.MULTILINE)
+    assert 90 <= float(shipped) <= 100
     for name in ("explore/report.html", "run/model.safetensors", "run/curve.png", "report/report.html",
                  "explain.png", "model.onnx"):  # fmt: skip
         assert (tmp_path / name).stat().st_size > 1000, name

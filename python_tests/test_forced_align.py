@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignments import of_reference, random_scores, random_targets
 from batches import from_log_probs_and_logits
 from conftest import Device
 from hypothesis import given, settings
@@ -18,29 +19,10 @@ from tolerances import TOLERANCES, assert_same
 from torch import Tensor
 
 import fastctc
-from fastctc.reference import collapse, forced_align_reference
+from fastctc.reference import collapse
 
 INF = math.inf
 NAN = math.nan
-
-
-def random_scores(*shape: int, seed: int = 0, levels: int = 0) -> Tensor:
-    """(N, T, C) normally distributed, or of so many integers, with which many paths tie exactly."""
-    generator = torch.Generator().manual_seed(seed)
-    if levels:
-        return -torch.randint(0, levels, shape, generator=generator).float()
-    return torch.randn(shape, generator=generator)
-
-
-def random_targets(num_samples: int, length: int, num_classes: int, blank: int = 0, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    targets = torch.randint(0, num_classes - 1, (num_samples, length), generator=generator)
-    return targets + (targets >= blank)
-
-
-def of_reference(x: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
-    """The reference for (N, T, C)."""
-    return forced_align_reference(x.cpu().transpose(0, 1), *arguments, **options)
 
 
 def assert_spells(path: Tensor, target: Tensor, blank: int = 0) -> None:
@@ -399,52 +381,6 @@ def test_compiles_and_maps(device: Device) -> None:
             assert_same(one, other)
 
 
-# Errors
-
-
-def test_wrong_values(device: Device) -> None:
-    """As of the loss: an exception on the CPU; the CUDA kernels mark the sample."""
-    x = random_scores(2, 8, 5).to(device.torch)
-    right = fastctc.forced_align(x, torch.tensor([[1, 2], [3, 4]]))
-    cases: list[tuple[list[list[int]], list[int], list[int], str]] = [
-        ([[1, 2], [3, 5]], [8, 8], [2, 2], r"targets\[1, 1\] is 5, but log_probs has 5 classes"),
-        ([[1, 2], [0, 4]], [8, 8], [2, 2], r"targets\[1, 0\] is 0, the blank"),
-        ([[1, 2], [-1, 4]], [8, 8], [2, 2], r"targets\[1, 0\] is -1"),
-        ([[1, 2], [3, 4]], [8, 9], [2, 2], r"input_lengths\[1\] is 9, but log_probs has 8 frames"),
-        ([[1, 2], [3, 4]], [8, 8], [2, 3], r"target_lengths\[1\] is 3, but targets has 2 columns"),
-        ([[1, 2], [3, 4]], [8, 8], [2, -1], r"target_lengths\[1\] is -1"),
-    ]
-    for targets, frames, labels, message in cases:
-        if not device.runs_cuda_kernels:
-            with pytest.raises(ValueError, match=message):
-                fastctc.forced_align(x, torch.tensor(targets), frames, labels)
-            continue
-        paths, scores = fastctc.forced_align(x, torch.tensor(targets), frames, labels)
-        assert scores[1].isnan().all()
-        assert (paths[1] == 0).all()
-        assert_same(paths[0], right[0][0])
-        assert_same(scores[0], right[1][0])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "exception", "message"),
-    [
-        (([[0.0]], torch.tensor([[1]])), TypeError, "log_probs must be a tensor, got list"),
-        ((torch.zeros(3), torch.tensor([1])), ValueError, "log_probs must have 2 or 3 dimensions, got 1"),
-        ((torch.zeros(1, 3, 4).long(), torch.tensor([[1]])), TypeError, r"log_probs must be .* torch\.int64"),
-        ((torch.zeros(1, 3, 4), torch.tensor([[1.0]])), TypeError, r"targets must be an integer tensor"),
-        ((torch.zeros(1, 3, 4), [[1]]), TypeError, "targets must be an integer tensor, got list"),
-        ((torch.zeros(2, 3, 4), torch.tensor([[1]])), ValueError, r"targets must have shape \(N, S\)"),
-        ((torch.zeros(2, 3, 4), torch.tensor([1, 2])), ValueError, "target_lengths must be given"),
-        ((torch.zeros(2, 3, 4), torch.tensor([[1], [2]]), [3]), ValueError, "input_lengths has 1 values"),
-        ((torch.zeros(1, 3, 4), torch.tensor([[1]]), None, None, 4), ValueError, "blank is 4"),
-    ],
-)
-def test_wrong_forms_raise(arguments: tuple[Any, ...], exception: type[Exception], message: str) -> None:
-    with pytest.raises(exception, match=message):
-        fastctc.forced_align(*arguments)
-
-
 # Long audio
 
 
@@ -466,43 +402,3 @@ print((after - before) * 1024)
 """
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 2**28
-
-
-# Spans
-
-
-def test_spans_by_hand() -> None:
-    tokens = torch.tensor([[0, 3, 3, 0, 3, 4], [2, 2, 0, 0, 0, 0]])
-    scores = torch.tensor([[0.0, -1.0, -3.0, -5.0, -7.0, -9.0], [-1.0, -2.0, -INF, 0.0, 0.0, 0.0]])
-    one, two = fastctc.merge_tokens(tokens, scores)
-    assert one == [
-        fastctc.TokenSpan(3, 1, 3, -2.0),
-        fastctc.TokenSpan(3, 4, 5, -7.0),
-        fastctc.TokenSpan(4, 5, 6, -9.0),
-    ]
-    assert two == [fastctc.TokenSpan(2, 0, 2, -1.5)]
-    assert len(one[0]) == 2
-    assert fastctc.merge_tokens(tokens[0], scores[0]) == one
-    assert [s.token for s in fastctc.merge_tokens(tokens[0], scores[0], blank=3)] == [0, 0, 4]
-
-
-def test_spans_of_nothing() -> None:
-    assert fastctc.merge_tokens(torch.zeros(0).long(), torch.zeros(0)) == []
-    assert fastctc.merge_tokens(torch.zeros(0, 3).long(), torch.zeros(0, 3)) == []
-    assert fastctc.merge_tokens(torch.zeros(2, 3).long(), torch.full((2, 3), NAN)) == [[], []]
-
-
-def test_spans_of_wrong_shapes() -> None:
-    for tokens, scores in ((torch.zeros(2), torch.zeros(3)), (torch.zeros(2, 2, 2), torch.zeros(2, 2, 2))):
-        with pytest.raises(ValueError, match=r"tokens and scores must both have shape \(T\) or \(N, T\)"):
-            fastctc.merge_tokens(tokens.long(), scores)
-
-
-def test_spans_spell_the_target(device: Device) -> None:
-    x = random_scores(3, 40, 8, seed=5).to(device.torch)
-    targets, labels = random_targets(3, 12, 8, seed=5), [12, 5, 0]
-    paths, scores = fastctc.forced_align(x, targets, [40, 30, 20], labels, from_logits=True)
-    for n, spans in enumerate(fastctc.merge_tokens(paths, scores)):
-        assert [span.token for span in spans] == targets[n, : labels[n]].tolist()
-        for span in spans:
-            assert span.score == pytest.approx(scores[n, span.start : span.end].mean().item(), rel=1e-5)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import fastctc
 from fastctc import _C
+from fastctc.ops import LossArguments, SavedLoss
 
 Arguments = tuple[Any, ...]
 
@@ -153,6 +154,16 @@ def test_every_operator_is_emulated() -> None:
         assert str(emulated._schema).removeprefix("fastctc_emulated::") == str(ours._schema).removeprefix(
             "fastctc::"
         )
+
+
+def test_named_arguments_follow_the_schemas() -> None:
+    """The structures are splatted into the ops, so their order must be that of the schemas."""
+    assert set(fastctc.ops.ARGUMENTS) == set(operators("fastctc"))
+    for name, arguments in fastctc.ops.ARGUMENTS.items():
+        schema = getattr(torch.ops.fastctc, name).default._schema
+        assert arguments == tuple(each.name for each in schema.arguments)
+    assert fastctc.ops.ARGUMENTS["ctc_loss"] == (*LossArguments._fields, "need_grad")
+    assert fastctc.ops.ARGUMENTS["ctc_loss_backward"] == ("grad_loss", *SavedLoss._fields)
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -6,11 +6,15 @@ C++: torch_ops -> kernels -> math. Python: crnn -> plot, loss, alignment, decode
 from __future__ import annotations
 
 import ast
+import graphlib
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import fastctc
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CSRC = REPOSITORY / "csrc"
@@ -139,3 +143,160 @@ def test_no_drawer_for_odds_and_ends() -> None:
         f for folder in folders for f in (REPOSITORY / folder).rglob("*") if "__pycache__" not in f.parts
     ]
     assert not [name(f) for f in files if re.search(r"(^|_)(utils?|helpers?|misc|common)(_|$)", f.stem)]
+
+
+# Imports between the Python files: each file is a node, and an import in a function counts like any other.
+
+PYTHON_FOLDERS = ("fastctc", "benchmarks", "examples")
+# What benchmarks and examples may import from: modules whose __all__ lists what is public.
+DOORS = {"fastctc", "fastctc.plot", "fastctc.reference", "fastctc.text"}
+RECOGNIZER = "fastctc.crnn"  # not covered by the test of the doors
+
+Graph = dict[Path, set[Path]]
+
+
+def import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Return all imports of a file but those under `if TYPE_CHECKING`."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    nodes: list[ast.AST] = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found.append(node)
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            nodes += node.orelse
+        else:
+            nodes += ast.iter_child_nodes(node)
+    return found
+
+
+def imported_names(path: Path, root: Path) -> Iterator[tuple[str, str]]:
+    """Yield (module, name) of each import, absolute; the name is "" where the module itself is imported."""
+    package = path.relative_to(root).parts[:-1]
+    for node in import_statements(path):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+            continue
+        base = package[: len(package) + 1 - node.level] if node.level else ()
+        module = ".".join([*base, *([node.module] if node.module else [])])
+        yield from ((module, alias.name) for alias in node.names)
+
+
+def file_of(module: str, roots: list[Path]) -> Path | None:
+    """Return the file of a module; None for a module of another package or of a compiled one."""
+    for root in roots:
+        path = root.joinpath(*module.split("."))
+        for candidate in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+            if candidate.exists():
+                return candidate
+    return None
+
+
+def import_graph(repository: Path, folders: tuple[str, ...]) -> Graph:
+    """Return the files that each file imports. Files outside of a package also import those beside them."""
+    graph: Graph = {}
+    for path in sorted(file for folder in folders for file in (repository / folder).rglob("*.py")):
+        in_package = (path.parent / "__init__.py").exists()
+        roots = [repository] if in_package else [path.parent, repository]
+        graph[path] = set()
+        for module, imported in imported_names(path, roots[0]):
+            inner = f"{module}.{imported}" if imported else module
+            if is_compiled(inner, repository):
+                continue
+            target = file_of(inner, roots) or file_of(module, roots)
+            if target is not None:
+                graph[path].add(target)
+    return graph
+
+
+def is_compiled(module: str, repository: Path) -> bool:
+    return repository.joinpath(*module.split(".")).with_suffix(".pyi").exists()
+
+
+def circle(graph: Graph) -> list[Path]:
+    """Return the files of one circle, the first also as the last; [] if there is none."""
+    loops = [path for path, targets in graph.items() if path in targets]
+    if loops:
+        return [loops[0], loops[0]]
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def test_no_circle_of_imports() -> None:
+    graph = import_graph(REPOSITORY, PYTHON_FOLDERS)
+    assert len(graph) > 50 and sum(map(len, graph.values())) > 100, "imports are not found"
+    assert not circle(graph), " -> ".join(map(name, circle(graph)))
+
+
+def test_circles_are_found(tmp_path: Path) -> None:
+    """In a package, between files beside each other, in a function and relative; not for the type checker."""
+    for folder in ("package/inner", "scripts"):
+        (tmp_path / folder).mkdir(parents=True)
+    files = {
+        "package/__init__.py": "",
+        "package/inner/__init__.py": "",
+        "package/one.py": "from package.inner import two",
+        "package/inner/two.py": "import torch\nfrom package import missing",
+        "scripts/a.py": "from b import name\nfrom package.one import name",
+        "scripts/b.py": "import argparse",
+    }
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+
+    def circle_with(file: str, text: str) -> list[str]:
+        before = (tmp_path / file).read_text()
+        (tmp_path / file).write_text(f"{before}\n{text}\n")
+        found = circle(import_graph(tmp_path, ("package", "scripts")))
+        (tmp_path / file).write_text(before)
+        return [path.relative_to(tmp_path).as_posix() for path in found]
+
+    assert circle_with("scripts/b.py", "") == []
+    assert (
+        circle_with("scripts/b.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a") == []
+    )
+    assert circle_with("package/one.py", "import package.one") == ["package/one.py"] * 2
+    for text in ("import a", "def late():\n    from a import name", "try:\n    import a\nfinally:\n    pass"):
+        assert sorted({*circle_with("scripts/b.py", text)}) == ["scripts/a.py", "scripts/b.py"], text
+    for text in (
+        "import package.one",
+        "from package import one",
+        "from .. import one",
+        "from ..one import name",
+    ):
+        assert sorted({*circle_with("package/inner/two.py", text)}) == [
+            "package/inner/two.py",
+            "package/one.py",
+        ]
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_only_public_names_are_imported(folder: str) -> None:
+    files = sorted((REPOSITORY / folder).rglob("*.py"))
+    imports = [(path, *each) for path in files for each in imported_names(path, REPOSITORY)]
+    ours = [each for each in imports if each[1] == "fastctc" or each[1].startswith("fastctc.")]
+    assert len(ours) >= 5, "imports are not found"
+    for path, module, imported in ours:
+        if f"{module}.".startswith(f"{RECOGNIZER}."):
+            continue
+        if f"{module}.{imported}" in DOORS:
+            continue
+        assert module in DOORS, f"{name(path)} imports from {module}"
+        public = {*importlib.import_module(module).__all__, ""}
+        assert imported in public, f"{name(path)} imports {imported}, which {module}.__all__ lacks"
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_only_public_attributes_are_used(folder: str) -> None:
+    """Of the module fastctc, as in fastctc.ctc_loss."""
+    used = {
+        (name(path), node.attr)
+        for path in sorted((REPOSITORY / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "fastctc"
+    }
+    assert used, "uses are not found"
+    doors = {door.removeprefix("fastctc.") for door in DOORS}
+    assert not {each for each in used if each[1] not in {*fastctc.__all__, *doors}}

@@ -1,3 +1,5 @@
+"""Alphabets, and the spans of characters and words."""
+
 import math
 
 import pytest

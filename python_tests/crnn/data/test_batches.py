@@ -1,3 +1,5 @@
+"""Batches of samples: their order, their padding, and the checks of the samples before."""
+
 import numpy as np
 import pytest
 import torch

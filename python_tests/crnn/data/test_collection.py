@@ -1,3 +1,5 @@
+"""Samples collected into memory or written to a folder, by one process or by workers."""
+
 import io
 import os
 import subprocess
@@ -54,7 +56,7 @@ def test_workers_keep_the_order(tmp_path):
     assert one.subset([3, 1]).contrasts == [one.contrasts[3], one.contrasts[1]]
     assert Samples(one.images[:2], one.texts[:2], one.names[:2]).subset([1]).contrasts == []
     assert str(problems[0]).startswith("000100.png: not a readable image")
-    assert default_workers() >= 0
+    assert default_workers() != 1 and default_workers() <= os.cpu_count()
 
 
 def test_collecting_stops_in_time():
@@ -136,7 +138,7 @@ def test_workers_that_cannot_start_are_not_the_samples_fault(tmp_path):
         "from fastctc.crnn.data.preprocess import PreprocessConfig\n"
         "collect(FormulaSource(), range(200), PreprocessConfig(), workers=1)\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert "RuntimeError: worker processes cannot start: use workers=0, or" in done.stderr.splitlines()[-1]
 

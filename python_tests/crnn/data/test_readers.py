@@ -1,3 +1,5 @@
+"""Labels and images in folders, JSON files and LMDB."""
+
 import json
 import multiprocessing
 import os

@@ -1,3 +1,5 @@
+"""Checkpoints and training states: written whole, read back, and refused where damaged."""
+
 import json
 import os
 import pickle

@@ -1,3 +1,5 @@
+"""Exported models compute what PyTorch computes, and the example reads with them."""
+
 import importlib.util
 import io
 import json

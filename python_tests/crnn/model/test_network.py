@@ -1,3 +1,5 @@
+"""The networks: padding does not matter, every head learns, wrong sizes raise."""
+
 import pytest
 import torch
 from recipes import recipe

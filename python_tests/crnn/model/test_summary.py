@@ -1,3 +1,5 @@
+"""The table of a model's layers: shapes, parameters, operations, receptive field."""
+
 import pytest
 import torch
 from torch import nn

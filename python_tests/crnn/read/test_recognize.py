@@ -1,3 +1,5 @@
+"""Readings do not depend on the batch, and scores are probabilities."""
+
 import itertools
 import math
 

@@ -1,3 +1,5 @@
+"""The picture of a training run shows its log."""
+
 import pytest
 from PIL import Image
 

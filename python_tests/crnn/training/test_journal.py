@@ -1,3 +1,5 @@
+"""The log of a training run: one line per step, also after a resumption."""
+
 import builtins
 import json
 

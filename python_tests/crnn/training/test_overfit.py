@@ -1,3 +1,5 @@
+"""The check that a recipe learns one batch by heart."""
+
 import pytest
 import torch
 from recipes import recipe

@@ -1,5 +1,8 @@
+"""Training: learns, resumes to the same weights, and names what it cannot use."""
+
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -200,7 +203,7 @@ def test_the_seed_decides_everything(folder, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(tiny(folder, seed=seed), tmp_path / name, show_progress=False)
     assert_same_weights(tmp_path / "a", tmp_path / "b")
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="weight"):
         assert_same_weights(tmp_path / "a", tmp_path / "c")
 
 
@@ -229,7 +232,8 @@ def test_what_a_run_leaves(folder, tmp_path):
     record = checkpoint.training
     assert record["steps"] == 12 and record["recipe"]["seed"] == 0 and record["training_images"] == 38
     assert record["exact_match"] == result.evaluation.exact_match and record["torch"] == torch.__version__
-    assert set(checkpoint.alphabet.characters) <= set(CHARACTERS)
+    texts = [line.partition("\t")[2] for line in (folder / "labels.tsv").read_text().splitlines()]
+    assert set(checkpoint.alphabet.characters) == set("".join(texts))
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries] == [5, 10, 12]
     assert all(
@@ -256,35 +260,30 @@ def test_stopped_and_resumed_equals_uninterrupted(folder, tmp_path, stop_at, ema
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
+def train_until_killed(config: TrainConfig, out: Path, step: int) -> None:
+    """Train in this process and kill it after a step."""
+
+    def should_stop(now: int) -> bool:
+        if now == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    torch.set_num_threads(1)
+    train(config, out, show_progress=False, should_stop=should_stop)
+
+
 def test_killed_and_resumed_equals_uninterrupted(folder, tmp_path):
-    config = tiny(folder, steps=300, height=None, channels=None, hidden=None, save_every=2, optimizer="muon")
-    parts = tmp_path / "parts"
-    options = "--steps 300 --batch-size 8 --threads 1 --save-every 2 --precision fp32 --eval-every 5"
-    run = subprocess.Popen(
-        [sys.executable, "-m", "fastctc.cli", "train", "--data", folder, "--out", parts, *options.split()],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    config = tiny(folder, save_every=2, optimizer="muon")
+    process = multiprocessing.get_context("spawn").Process(
+        target=train_until_killed, args=(config, tmp_path / "parts", 7)
     )
-    state = parts / "state.pt"
-    try:
-        deadline = time.monotonic() + 120
-        while not (state.exists() and load_state(state)["step"] >= 4):
-            assert time.monotonic() < deadline and run.poll() is None
-            time.sleep(0.01)
-        os.kill(run.pid, signal.SIGKILL)
-    finally:
-        run.kill()
-        run.wait()
-    killed_at = load_state(state)["step"]
-    assert killed_at < 200
-
-    def stop(step: int) -> bool:
-        return step >= killed_at + 5
-
-    for out in (parts, tmp_path / "whole"):
-        with pytest.raises(KeyboardInterrupt):
-            train(config, out, resume=out == parts, show_progress=False, should_stop=stop)
-    assert_same_weights(parts, tmp_path / "whole")
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert load_state(tmp_path / "parts" / "state.pt")["step"] == 6
+    for name in ("parts", "whole"):
+        train(config, tmp_path / name, resume=name == "parts", show_progress=False)
+    assert_same_weights(tmp_path / "parts", tmp_path / "whole")
 
 
 def test_a_budget_of_minutes_is_kept(folder, tmp_path):
@@ -388,7 +387,7 @@ def test_samples_that_cannot_be_learnt_are_left_out_and_named(tmp_path, caplog):
     assert [problem.name for problem in result.problems] == ["none.png", "000001.png"]
     assert "none.png: no such file" in caplog.text
     assert "needs 59 frames, an image 96 wide has 24" in caplog.text
-    with pytest.raises(LabelError, match=r"none of 14 samples can be used|none of 13 samples can be used"):
+    with pytest.raises(LabelError, match="none of 13 samples can be used"):
         train(tiny(tmp_path / "data", characters="x"), tmp_path / "other", show_progress=False)
 
 
