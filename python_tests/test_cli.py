@@ -161,6 +161,7 @@ def test_reading_with_a_beam_and_a_constraint(run_folder, capsys):
     assert "nbest is 2, but greedy decoding has one hypothesis" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluating_under_a_constraint(capsys):
     command = ["evaluate", "shipped", "--count", "60", "--json"]
     found = {}
@@ -199,6 +200,7 @@ def test_what_cannot_be_done_says_why(run_folder, model, tmp_path, capsys):
         assert re.search("fastctc: .*" + message, capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_explore_draws_a_folder_and_names_what_is_wrong(tmp_path, capsys):
     data = tmp_path / "data"
     assert cli.main(["generate", str(data), "--count", "6", "--renderer", "glyphs"]) == 0
@@ -223,6 +225,7 @@ def test_explore_draws_a_folder_and_names_what_is_wrong(tmp_path, capsys):
         assert f"fastctc: {message}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_explore_draws_drawn_formulas(tmp_path, capsys):
     command = ["explore", "--look", "default", "--renderer", "glyphs", "--limit", "5"]
     assert cli.main([*command, "--out", str(tmp_path / "look")]) == 0

@@ -135,6 +135,7 @@ def test_batch_size_does_not_change_the_figures(shipped, samples, options):
     assert len(one.by_contrast()) > 1 and one.count == 40
 
 
+@pytest.mark.slow
 def test_report(shipped, samples, tmp_path):
     checkpoint = shipped.checkpoint
     texts = ["0" + text[1:] if text[0].isdigit() else text for text in samples.texts]
@@ -157,6 +158,7 @@ def test_report(shipped, samples, tmp_path):
     assert any("sure" in text for text in texts(plot_worst(result, wrong)))
 
 
+@pytest.mark.slow
 def test_reports_of_odd_evaluations(tmp_path):
     empty = write_report(Evaluation(), Samples(), tmp_path, "nothing")
     assert "0 of 0" in empty.read_text()
