@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -63,8 +64,24 @@ def pytest_configure(config: pytest.Config) -> None:
         threads = max(1, torch.get_num_threads() // workers)
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that tests start
-    config.addinivalue_line("markers", "slow: more than a few seconds")
+    config.addinivalue_line("markers", "slow: left out of the fast subset, `pytest -m 'not slow'`")
+    config.addinivalue_line("markers", "slow_emulated: slow where it is emulated")
     config.addinivalue_line("markers", "large: too large to emulate; runs on cpu and cuda")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow_emulated") and "emulated" in item.callspec.params.values():
+            item.add_marker("slow")
+
+
+def slow(*values: Any) -> list[Any]:
+    """Return parameters whose cases are slow; a tuple has a value for each of several arguments."""
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for value in values
+    ]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,7 +23,7 @@ from beams import (
     random_log_probs,
     speech_like,
 )
-from conftest import Device, require_cuda
+from conftest import Device, require_cuda, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,7 +57,7 @@ def test_padding_is_never_read(device: Device) -> None:
 
 
 @pytest.mark.parametrize("from_logits", [False, True], ids=["log_probs", "logits"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, *slow(torch.float64, torch.float16, torch.bfloat16)])
 @settings(max_examples=25)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 20), st.sampled_from([2, 5, 33, 70])),
@@ -150,9 +150,9 @@ def test_threads_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("machine", ["emulated", "cuda"])
-@pytest.mark.parametrize("beam_size", [1, 5, 10, 16, 32, 33, 64, 150])
+@pytest.mark.parametrize("beam_size", [5, 33, *slow(1, 10, 16, 32, 64, 150)])
 @pytest.mark.parametrize("from_logits", [False, True], ids=["log_probs", "logits"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, *slow(torch.float64, torch.bfloat16)])
 def test_same_bits_on_every_machine(
     request: pytest.FixtureRequest, machine: str, beam_size: int, from_logits: bool, dtype: torch.dtype
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from beams import INF, NAN, assert_equal, assert_well_formed, of_sample, random_log_probs, speech_like
-from conftest import Device
+from conftest import Device, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, *slow(torch.float64, torch.float16, torch.bfloat16)])
 @settings(max_examples=15)
 @given(
     chunks=st.lists(st.sampled_from([0, 1, 1, 2, 3, 5, 8, 13]), min_size=1, max_size=12),
@@ -242,6 +242,7 @@ def test_an_error_changes_nothing(device: Device) -> None:
     assert_equal(decoder.result(), fastctc.beam_search(x))
 
 
+@pytest.mark.slow
 def test_the_example() -> None:
     script = Path(__file__).parents[1] / "examples" / "streaming_beam_search.py"
     command = [sys.executable, script, "--text", "it's fine", "--chunk", "7"]

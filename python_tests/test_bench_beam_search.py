@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from benchmark_files import BENCHMARKS, Load, results
+from conftest import slow
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +22,7 @@ import fastctc
 BEAM_QUICK = ("--quick", "--shapes", "a", "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_beam_search(tmp_path: Path) -> None:
     """In a process of its own, against the peers that happen to be installed."""
     command = [sys.executable, str(BENCHMARKS / "bench_beam_search.py"), *BEAM_QUICK, "--out", str(tmp_path)]
@@ -50,7 +52,7 @@ def test_beam_search(tmp_path: Path) -> None:
     assert (tmp_path / report.with_name(f"{report.stem}-sweeps.png")).exists()
 
 
-@pytest.mark.parametrize("wrong", ["score", "token", "order", "nan", "nbest"])
+@pytest.mark.parametrize("wrong", ["score", *slow("token", "order", "nan", "nbest")])
 def test_wrong_beam_search_is_not_timed(
     load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: str
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from benchmark_files import BENCHMARKS, Load, results
+from conftest import slow
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +24,7 @@ import fastctc
 QUICK = ("--quick", "--shapes", "A", "--device", "cpu", "--peers", "torch")
 
 
+@pytest.mark.slow
 def test_ctc_loss(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / "bench_ctc_loss.py"), *QUICK, "--out", str(tmp_path)]
     done = subprocess.run([*command, "--threads", "1", "--note", "a test"], capture_output=True, text=True)
@@ -51,7 +53,7 @@ def test_ctc_loss(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3, "temporary files are left over"
 
 
-@pytest.mark.parametrize("wrong", ["loss", "gradient", "nan"])
+@pytest.mark.parametrize("wrong", ["gradient", *slow("loss", "nan")])
 def test_wrong_result_is_not_timed(
     load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: str
 ) -> None:
@@ -107,6 +109,7 @@ def test_wrong_peer_is_left_out(load: Load, monkeypatch: pytest.MonkeyPatch, tmp
     assert row["notes"] == ["wrong is wrong: not timed", "fails failed ('no such thing'): not timed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["optax", "paddle"])
 def test_peer_outside_torch(load: Load, name: str) -> None:
     """Right on varied lengths, from both kinds of input; such peers need not be installed."""
@@ -120,6 +123,7 @@ def test_peer_outside_torch(load: Load, name: str) -> None:
         assert bench.within(found, 1e-4, 1e-3), found
 
 
+@pytest.mark.slow
 def test_sweeps_and_accuracy(load: Load, tmp_path: Path) -> None:
     command = ["--quick", "--shapes", "none", "--sweep", "T", "N", "--accuracy", "--seeds", "2"]
     assert load("bench_ctc_loss").main([*command, "--peers", "torch", "--out", str(tmp_path)]) == 0

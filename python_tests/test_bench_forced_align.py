@@ -45,6 +45,7 @@ def test_wrong_alignment_is_not_timed(
     assert all(row["refused"] and "ratio" not in row for row in rows)
 
 
+@pytest.mark.slow
 def test_memory_of_an_alignment(load: Load) -> None:
     """torchaudio keeps a byte per state, fastctc a bit; the bounds tell them apart."""
     bench, cases, memory = load("bench_forced_align"), load("cases"), load("memory")

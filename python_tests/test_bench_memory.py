@@ -6,6 +6,7 @@ import pytest
 from benchmark_files import Load
 
 
+@pytest.mark.slow
 def test_memory(load: Load) -> None:
     """PyTorch keeps alpha and beta, and from logits the log-softmax: that much must be found.
 

@@ -10,6 +10,7 @@ import pytest
 from benchmark_files import BENCHMARKS, Load, results
 
 
+@pytest.mark.slow
 def test_training(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / "bench_training.py"), "--quick", "--threads", "1"]
     done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True)

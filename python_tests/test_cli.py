@@ -163,6 +163,7 @@ def test_reading_with_a_beam_and_a_constraint(run_folder, capsys):
     assert "nbest is 2, but greedy decoding has one hypothesis" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluating_under_a_constraint(capsys):
     command = ["evaluate", "shipped", "--count", "60", "--json"]
     found = {}
@@ -201,6 +202,7 @@ def test_what_cannot_be_done_says_why(run_folder, model, tmp_path, capsys):
         assert re.search("fastctc: .*" + message, capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_explore_draws_a_folder_and_names_what_is_wrong(tmp_path, capsys):
     data = tmp_path / "data"
     assert cli.main(["generate", str(data), "--count", "6", "--renderer", "glyphs"]) == 0
@@ -227,6 +229,7 @@ def test_explore_draws_a_folder_and_names_what_is_wrong(tmp_path, capsys):
     assert "fastctc: height is 20, expected a multiple of 8" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_explore_draws_drawn_formulas(tmp_path, capsys):
     command = ["explore", "--look", "default", "--renderer", "glyphs", "--limit", "5"]
     assert cli.main([*command, "--out", str(tmp_path / "look")]) == 0

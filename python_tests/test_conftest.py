@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import slow
 
 TEST = """
 import sys
@@ -22,8 +23,8 @@ def test_it():
 """
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "1")], ids=["one process", "xdist"])
-def test_sources_do_not_hide_the_installed_package(tmp_path: Path, options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("options", ["", *slow("-n 1")], ids=["one process", "xdist"])
+def test_sources_do_not_hide_the_installed_package(tmp_path: Path, options: str) -> None:
     """`python -m pytest` in a checkout whose fastctc/ cannot be imported."""
     for folder in ("fastctc", "python_tests"):
         (tmp_path / folder).mkdir()
@@ -31,6 +32,6 @@ def test_sources_do_not_hide_the_installed_package(tmp_path: Path, options: tupl
     conftest = Path(__file__).with_name("conftest.py").read_text()
     (tmp_path / "python_tests" / "conftest.py").write_text(conftest)
     (tmp_path / "python_tests" / "test_it.py").write_text(TEST)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, "python_tests"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options.split(), "python_tests"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr

@@ -16,8 +16,8 @@ NAN = float("nan")
 # (classes, labels, frames of each sample)
 SIZES = [
     (5, 3, [7, 1, 64, 65]),
-    (18, 12, [36, 30, 24, 13]),
-    (33, 31, [256, 257, 63, 128]),
+    pytest.param((18, 12, [36, 30, 24, 13]), marks=pytest.mark.slow),
+    pytest.param((33, 31, [256, 257, 63, 128]), marks=pytest.mark.slow),
     (40, 32, [70, 255, 64, 129]),
     (7, 64, [130, 300, 129, 200]),
 ]

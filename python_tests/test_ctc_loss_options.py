@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from batches import Batch, arguments, check_against_reference, from_log_probs_and_logits, random_batch
-from conftest import Device
+from conftest import Device, slow
 from tolerances import TOLERANCES, assert_gradient_close, assert_loss_close, assert_same
 from torch import Tensor
 from torch.nn import functional as F
@@ -57,31 +57,32 @@ def batch_for(options: dict[str, Any], dtype: torch.dtype = torch.float64) -> Ba
 
 
 def brute_force_with(
-    frames: Tensor, target: tuple[int, ...], blank: int, options: dict[str, Any]
-) -> tuple[Tensor, Tensor]:
-    """log P and posteriors of one target by enumeration: a star is one more class, of probability 1."""
+    frames: Tensor, targets: list[tuple[int, ...]], blank: int, options: dict[str, Any]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return log P and posteriors of each target by enumeration: a star is one more class, of probability 1."""
     x = frames.double()
     if "label_priors" in options:
         x = x - options["label_priors"].double()
     x = x - options.get("blank_penalty", 0.0) * F.one_hot(torch.tensor(blank), x.shape[1]).double()
-    star = options.get("star")
+    star, classes = options.get("star"), frames.shape[1]
     if star is not None:
         x = F.pad(x, (0, 1))
-        target = tuple(frames.shape[1] if label == star else label for label in target)
+        targets = [tuple(classes if label == star else label for label in target) for target in targets]
     paths = brute_force(x, blank, options.get("delay_penalty", 0.0))
-    log_p, posteriors = paths.get(target, (torch.tensor(-INF).double(), torch.zeros_like(x)))
-    return log_p, posteriors[:, : frames.shape[1]]
+    impossible = torch.tensor(-INF).double(), torch.zeros_like(x)
+    found = [paths.get(target, impossible) for target in targets]
+    return [(log_p, posteriors[:, :classes]) for log_p, posteriors in found]
 
 
 @with_options
-@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize("blank", [0, *slow(2)])
 def test_equals_brute_force_on_every_target(device: Device, options: dict[str, Any], blank: int) -> None:
     options = {k: v for k, v in options.items() if k != "focal_gamma"}
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(4, NUM_CLASSES, generator=generator, dtype=torch.float64).log_softmax(1)
     labels = [c for c in range(NUM_CLASSES) if c != blank] + [options.get("star", 1)]
     targets = [t for length in range(4) for t in itertools.product(sorted({*labels}), repeat=length)]
-    expected = [brute_force_with(frames, target, blank, options) for target in targets]
+    expected = brute_force_with(frames, targets, blank, options)
 
     x = frames[:, None].expand(-1, len(targets), -1).to(device.torch).requires_grad_()
     padded = torch.tensor([[*t, *[0] * (3 - len(t))] for t in targets], device=device.torch)
@@ -94,7 +95,9 @@ def test_equals_brute_force_on_every_target(device: Device, options: dict[str, A
 
 @with_options
 @from_log_probs_and_logits
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, *slow(torch.float64, torch.float16, torch.bfloat16)], ids=str
+)
 def test_equals_reference(
     device: Device, options: dict[str, Any], from_logits: bool, dtype: torch.dtype
 ) -> None:
@@ -105,9 +108,10 @@ def test_equals_reference(
     assert_gradient_close(grad, expected[1], dtype, scale=1.0)
 
 
+@pytest.mark.slow_emulated
 @with_options
 @from_log_probs_and_logits
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("reduction", ["none", *slow("sum", "mean")])
 def test_gradcheck(device: Device, options: dict[str, Any], from_logits: bool, reduction: str) -> None:
     batch = batch_for(options).to(device)
     there = on(device, options)
@@ -118,8 +122,9 @@ def test_gradcheck(device: Device, options: dict[str, Any], from_logits: bool, r
     torch.autograd.gradcheck(loss, batch.x)
 
 
+@pytest.mark.slow_emulated
 @with_options
-@from_log_probs_and_logits
+@pytest.mark.parametrize("from_logits", [*slow(False), True], ids=["log_probs", "logits"])
 def test_long_samples(device: Device, options: dict[str, Any], from_logits: bool) -> None:
     """Long enough for segments and snapshots, and for the tilt of a delay penalty to leave the range of a float."""
     batch = random_batch(300, 3, NUM_CLASSES, 60, std=2.0)

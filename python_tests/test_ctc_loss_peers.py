@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Device
+from conftest import Device, slow
 from tolerances import assert_gradient_close, assert_loss_close, assert_same
 from torch import Tensor
 from torch.nn import functional as F
@@ -61,6 +61,7 @@ def operator_samples(dtype: torch.dtype) -> list[Any]:
     return list(info.sample_inputs("cpu", dtype, requires_grad=False))
 
 
+@pytest.mark.slow
 @dtypes
 def test_samples_of_the_operator(device: Device, dtype: torch.dtype) -> None:
     samples = operator_samples(dtype)
@@ -78,7 +79,8 @@ def module_samples(dtype: torch.dtype) -> list[Any]:
     return info.module_inputs_func(info, device="cpu", dtype=dtype, requires_grad=False, training=True)
 
 
-@dtypes
+@pytest.mark.slow_emulated
+@pytest.mark.parametrize("dtype", [torch.float32, *slow(torch.float64)], ids=str)
 def test_samples_of_the_module(device: Device, dtype: torch.dtype) -> None:
     samples = module_samples(dtype)
     assert len(samples) >= 40
@@ -146,6 +148,7 @@ def test_long_targets(device: Device, reduction: str) -> None:
     check_against_torch(logits, targets, [4000, 4000], [1200, 1150], reduction=reduction)
 
 
+@pytest.mark.slow_emulated
 @dtypes
 def test_critical_target_length(device: Device, dtype: torch.dtype) -> None:
     """256 labels in 500 frames: once the limit of a block of CUDA threads."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from conftest import Device
+from conftest import Device, slow
 from tolerances import assert_gradient_close, assert_same
 from torch import Tensor
 
@@ -96,6 +96,7 @@ def check_against_reference(batch: Batch, device: Device, dtype: torch.dtype, sc
         assert_gradient_close(one, other, dtype, scale)
 
 
+@pytest.mark.slow_emulated
 @from_log_probs_and_logits
 @pytest.mark.parametrize("name", BATCHES)
 def test_finite_differences(device: Device, name: str, from_logits: bool) -> None:
@@ -116,7 +117,7 @@ def test_equals_the_reference(device: Device, name: str, from_logits: bool, dtyp
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(
     ("num_frames", "length"),
-    [(70, 9), (40, 20), pytest.param(300, 100, marks=pytest.mark.large)],
+    [(70, 9), *slow((40, 20)), pytest.param(300, 100, marks=[pytest.mark.large, pytest.mark.slow])],
 )
 def test_equals_the_reference_on_longer_inputs(
     device: Device, num_frames: int, length: int, dtype: torch.dtype, from_logits: bool
@@ -154,9 +155,10 @@ def test_hessian_equals_brute_force(
     assert_gradient_close(hessian, hessian.T, torch.float64)
 
 
+@pytest.mark.slow_emulated
 @pytest.mark.parametrize("star", [4, 2], ids=["star of its own", "star in place of a class"])
 @pytest.mark.parametrize(("biased", "delay_penalty"), [(False, 0.0), (True, 0.3)])
-@pytest.mark.parametrize("blank_is_masked", [False, True])
+@pytest.mark.parametrize("blank_is_masked", [*slow(False), True])
 @from_log_probs_and_logits
 def test_options_of_the_op(
     device: Device, star: int, biased: bool, delay_penalty: float, blank_is_masked: bool, from_logits: bool

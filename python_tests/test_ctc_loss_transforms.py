@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from batches import Batch, arguments, from_log_probs_and_logits, random_batch
-from conftest import Device
+from conftest import Device, slow
 from tolerances import assert_gradient_close, assert_loss_close
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -263,7 +263,7 @@ def same_as_compiled(function: Loss, x: Tensor, *args: Any, backend: str = "aot_
     assert_gradient_close(gradient, expected_gradient, torch.float32)
 
 
-@pytest.mark.parametrize("form", TARGETS)
+@pytest.mark.parametrize("form", ["padded", *slow("concatenated", "lists")])
 @from_log_probs_and_logits
 def test_compiles_without_graph_breaks(device: Device, form: str, from_logits: bool) -> None:
     values, *lengths = TARGETS[form]
@@ -287,6 +287,7 @@ def test_compiles_with_inductor_and_all_options(device: Device, from_logits: boo
     same_as_compiled(module, batch.x, batch.targets, *lengths, backend="inductor")
 
 
+@pytest.mark.slow_emulated
 def test_compiles_once_for_changing_shapes(device: Device) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(fastctc.ctc_loss, fullgraph=True, backend="aot_eager", dynamic=True)
@@ -310,6 +311,7 @@ def test_compiled_vmap(groups: list[Tensor]) -> None:
     torch.testing.assert_close(compiled(*groups), in_turn(fastctc.ctc_loss, *groups))
 
 
+@pytest.mark.slow
 def test_compiled_forward_mode_is_not_lost(groups: list[Tensor]) -> None:
     """There is none, so it breaks the graph; demanding one graph raises."""
     x, *labels = (each[1] for each in groups)
@@ -324,7 +326,7 @@ def test_compiled_forward_mode_is_not_lost(groups: list[Tensor]) -> None:
         torch.compile(tangent, backend="aot_eager", fullgraph=True)(x)
 
 
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("strict", [False, *slow(True)])
 @from_log_probs_and_logits
 def test_exports_for_any_shape(device: Device, strict: bool, from_logits: bool) -> None:
     """And what was exported from tensors without gradient has one."""

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from batches import arguments, from_log_probs_and_logits, random_batch
-from conftest import Device
-from tolerances import TOLERANCES, assert_gradient_close, assert_same
+from conftest import Device, slow
+from tolerances import assert_gradient_close, assert_same
 from torch import Tensor
 
 import fastctc
@@ -50,7 +50,9 @@ def test_equals_brute_force(device: Device, blank: int) -> None:
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @from_log_probs_and_logits
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, *slow(torch.float64, torch.float16, torch.bfloat16)], ids=str
+)
 def test_equals_reference(
     device: Device, options: dict[str, Any], from_logits: bool, dtype: torch.dtype
 ) -> None:
@@ -159,6 +161,7 @@ def test_wrong_arguments_raise() -> None:
         fastctc.ctc_posteriors(x, torch.tensor([[1]]), [5], [1], star=0)
 
 
+@pytest.mark.slow_emulated
 def test_compiles_and_maps(device: Device) -> None:
     torch._dynamo.reset()
     batch = random_batch(12, 3, 6, 5).to(device)

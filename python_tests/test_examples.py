@@ -31,12 +31,14 @@ def test_score_all_formulas(tmp_path):
     assert probabilities == sorted(probabilities, reverse=True) and 0.5 < sum(probabilities) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score_all_formulas"])
 def test_help_shows_how(name):
     done = run(str(EXAMPLES / f"{name}.py"), "--help")
     assert done.returncode == 0 and f"python examples/{name}.py formula.png" in done.stdout
 
 
+@pytest.mark.slow
 def test_walkthrough(tmp_path):
     done = run(str(EXAMPLES / "walkthrough.py"), str(tmp_path), "--images", "40", "--steps", "4")
     assert done.returncode == 0, done.stderr

@@ -47,6 +47,7 @@ def test_by_hand(device: Device) -> None:
     assert {each.device.type for each in result} == {device.torch.type}
 
 
+@pytest.mark.slow_emulated
 @pytest.mark.parametrize("from_logits", [False, True], ids=["log_probs", "logits"])
 @settings(max_examples=100)
 @given(

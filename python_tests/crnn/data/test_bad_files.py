@@ -82,6 +82,7 @@ def test_training_names_them(folder, tmp_path, caplog):
     assert "7 samples were left out" in messages
 
 
+@pytest.mark.slow
 def test_evaluating_names_them(folder, model, capsys):
     assert cli.main(["evaluate", model, str(folder)]) == 1
     out, err = capsys.readouterr()
@@ -90,6 +91,7 @@ def test_evaluating_names_them(folder, model, capsys):
     assert f"{len(BAD)} of {COUNT} images could not be read" in err
 
 
+@pytest.mark.slow
 def test_reading_names_them(folder, model, capsys):
     given = [str(folder), str(folder / "missing.png"), str(folder / "folder.png")]
     assert cli.main(["read", "--checkpoint", model, *given]) == 1

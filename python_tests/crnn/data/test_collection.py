@@ -85,6 +85,7 @@ def test_what_a_source_raises_is_the_samples_problem():
         collect(source, range(10), PreprocessConfig())
 
 
+@pytest.mark.slow
 def test_an_lmdb_is_collected_by_workers(tmp_path):
     with lmdb.open(str(tmp_path), map_size=1 << 24) as environment, environment.begin(write=True) as writing:
         writing.put(b"num-samples", b"100")
@@ -119,6 +120,7 @@ class Crashing:
         return numbered_picture(index)
 
 
+@pytest.mark.slow
 def test_a_sample_that_crashes_its_worker_is_named_and_the_others_are_read(tmp_path, caplog):
     samples, problems = collect(Crashing(63), range(130), PreprocessConfig(), workers=1)
     assert problems == [Problem("sample 63", "the process that read it crashed")]
@@ -130,6 +132,7 @@ def test_a_sample_that_crashes_its_worker_is_named_and_the_others_are_read(tmp_p
     assert not (tmp_path / "new" / "labels.tsv").exists()
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_are_not_the_samples_fault(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(

@@ -75,7 +75,7 @@ def test_grey_is_the_grey_of_the_coloured_picture(name, look):
         assert np.abs(grey.astype(int) - coloured).max() <= 4
 
 
-@pytest.mark.parametrize("renderer", [*RENDERERS, "mixed"])
+@pytest.mark.parametrize("renderer", [*RENDERERS, pytest.param("mixed", marks=pytest.mark.slow)])
 def test_number_i_of_a_source_is_the_same_in_any_order_and_process(renderer):
     source = FormulaSource("mixed", renderer, seed=3)
     program = (
@@ -144,6 +144,7 @@ def test_a_grey_source_gives_arrays():
         assert is_formula(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS)
 def test_glyph_pictures_resemble_those_of_the_package(look):
     by_captcha, by_glyphs = (grey_pictures(make_renderer(name, look), 150) for name in RENDERERS)

@@ -82,6 +82,7 @@ def assert_same(checkpoint: Checkpoint, greys, log_probs, lengths):
         torch.testing.assert_close(read, expected[0], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["bigru", "vgg-bilstm"])
 def test_onnx_reads_as_torch(architecture, tmp_path):
     checkpoint = make_checkpoint(architecture)
@@ -107,6 +108,7 @@ def assert_program_reads_as_eager(path: Path, checkpoint: Checkpoint):
     assert str(EXAMPLE.parents[1]).encode() not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_recurrent_program_reads_as_eager_and_needs_no_fastctc(tmp_path):
     checkpoint = make_checkpoint("vgg-bilstm")
     written = export_program(checkpoint, tmp_path / "a.pt2")
@@ -122,6 +124,7 @@ assert "fastctc" not in sys.modules
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True)
 
 
+@pytest.mark.slow
 def test_command_writes_a_program(tmp_path, capsys):
     checkpoint, path = make_checkpoint("conv"), tmp_path / "a.pt2"
     save_checkpoint(checkpoint, tmp_path / "a.safetensors")
@@ -160,6 +163,7 @@ def test_recurrence_without_packed_sequences(kind):
         torch.testing.assert_close(read[n, :length], expected[n, :length])
 
 
+@pytest.mark.slow
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     class Wrong(exported.Exported):
         def forward(self, images, widths):
@@ -242,6 +246,7 @@ def pictures() -> list[Image.Image]:
     return images
 
 
+@pytest.mark.slow
 def test_the_shipped_model_reads_as_torch_in_onnxruntime(shipped):
     session = onnxruntime.InferenceSession(shipped, providers=["CPUExecutionProvider"])
     checkpoint = load_checkpoint("shipped")
@@ -249,6 +254,7 @@ def test_the_shipped_model_reads_as_torch_in_onnxruntime(shipped):
         assert_same(checkpoint, greys, *session.run(None, {"images": images, "widths": widths}))
 
 
+@pytest.mark.slow
 def test_the_example_prepares_and_reads_as_the_recogniser(shipped, example):
     reader, recognizer = example.Reader(str(shipped)), Recognizer.load()
     texts = [reading.text for reading in recognizer.read(pictures())]
@@ -257,6 +263,7 @@ def test_the_example_prepares_and_reads_as_the_recogniser(shipped, example):
     assert len(set(texts)) > 15 and all(texts)
 
 
+@pytest.mark.slow
 def test_the_example_uses_neither_torch_nor_fastctc(shipped, tmp_path):
     pictures()[0].save(tmp_path / "a.png")
     (text,) = (reading.text for reading in Recognizer.load().read([tmp_path / "a.png"]))
@@ -270,6 +277,7 @@ runpy.run_path({str(EXAMPLE)!r}, run_name="__main__")
     assert result.stdout == f"{tmp_path / 'a.png'}\t{text}\n"
 
 
+@pytest.mark.slow
 def test_the_example_refuses_filters_it_does_not_have(shipped, example, tmp_path):
     model = onnx.load(io.BytesIO(shipped.read_bytes()))
     (entry,) = (entry for entry in model.metadata_props if entry.key == "fastctc")

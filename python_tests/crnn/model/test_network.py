@@ -89,7 +89,9 @@ def test_sizes():
     assert [SMALL["stem"].frames(w) for w in (1, 8, 9, 192)] == [1, 1, 2, 24]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture", [ARCHITECTURES[0], *(pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES[1:])]
+)
 def test_every_head_learns_images_of_mixed_widths(architecture):
     torch.manual_seed(0)
     sizes = {"channels": 8, "hidden": 32} if architecture != "vgg-bilstm" else {"channels": 16, "hidden": 32}

@@ -106,6 +106,7 @@ def test_an_image_too_narrow_for_any_formula_has_no_reading():
     assert second.text == text and second.error is None
 
 
+@pytest.mark.slow
 def test_equations_that_hold_are_read_and_wrong_ones_never_as_drawn():
     recognizer = Recognizer.load()
     right = FormulaSource(look="contest", renderer="captcha", seed=20261124, value="right")

@@ -8,7 +8,7 @@ from fastctc.crnn.read import Recognizer
 
 
 @pytest.mark.parametrize("checkpoint", shipped_checkpoints())
-@pytest.mark.parametrize("look", ["contest", "default"])
+@pytest.mark.parametrize("look", ["contest", pytest.param("default", marks=pytest.mark.slow)])
 def test_shipped_checkpoints_read_unseen_formulas(look: str, checkpoint: str) -> None:
     source = FormulaSource(look=look, renderer="captcha", seed=31337)
     samples = [source(i) for i in range(200)]

@@ -99,12 +99,14 @@ def assert_same_run(one, two):
             assert torch.equal(tensor, second[part][name]), (part, name)
 
 
+@pytest.mark.slow
 def test_two_processes_compute_the_bits_of_one(runs):
     assert_same_run(runs / "one", runs / "two")
     loss = losses(runs / "one")
     assert loss[50] < 0.5 * loss[1]
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_with_a_word_and_one_process_goes_on(runs, script, folder, tmp_path):
     out = tmp_path / "run"
     ended = run(2, script, folder, out, 23)

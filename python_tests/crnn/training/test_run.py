@@ -116,6 +116,7 @@ def test_one_batch_is_learnt_by_heart():
     assert evaluate_samples(model, samples, ALPHABET, PreprocessConfig()).exact_match == 1
 
 
+@pytest.mark.slow
 def test_the_papers_network_learns():
     samples, _ = collect(FormulaSource(renderer="captcha", seed=3), range(2), PreprocessConfig())
     torch.manual_seed(0)
@@ -157,6 +158,7 @@ def test_the_moving_average_is_one():
     assert expected[-1] == pytest.approx(28, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_averaged_weights_are_kept(folder, tmp_path):
     result = train(tiny(folder, ema=0.9), tmp_path, show_progress=False)
     state = load_state(tmp_path / "state.pt")
@@ -165,6 +167,7 @@ def test_the_averaged_weights_are_kept(folder, tmp_path):
     assert not torch.equal(kept, state["model"]["classify.bias"])
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_its_images_from_the_cache(folder, tmp_path, monkeypatch):
     for name in "ab":
         train(tiny(folder, steps=2), tmp_path / name, cache=tmp_path / "cache", show_progress=False)
@@ -199,6 +202,7 @@ def fail_at(step: int):
     return should_stop
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(folder, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(tiny(folder, seed=seed), tmp_path / name, show_progress=False)
@@ -207,6 +211,7 @@ def test_the_seed_decides_everything(folder, tmp_path):
         assert_same_weights(tmp_path / "a", tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_the_checkpoint_keeps_preprocessing_and_augmentation(folder, tmp_path):
     settings = {"median": 3, "equalize": True, "rotate": 3.0, "noise": 5.0}
     for name, changes in (("plain", {}), ("changed", settings)):
@@ -247,7 +252,9 @@ def test_what_a_run_leaves(folder, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("stop_at, ema", [(1, 0.0), (7, 0.9), (11, 0.0)])
+@pytest.mark.parametrize(
+    "stop_at, ema", [(7, 0.9), *(pytest.param(step, 0.0, marks=pytest.mark.slow) for step in (1, 11))]
+)
 def test_stopped_and_resumed_equals_uninterrupted(folder, tmp_path, stop_at, ema):
     config = tiny(folder, ema=ema)
     train(config, tmp_path / "whole", show_progress=False)
@@ -272,6 +279,7 @@ def train_until_killed(config: TrainConfig, out: Path, step: int) -> None:
     train(config, out, show_progress=False, should_stop=should_stop)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(folder, tmp_path):
     config = tiny(folder, save_every=2, optimizer="muon")
     process = multiprocessing.get_context("spawn").Process(
@@ -286,6 +294,7 @@ def test_killed_and_resumed_equals_uninterrupted(folder, tmp_path):
     assert_same_weights(tmp_path / "parts", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_budget_of_minutes_is_kept(folder, tmp_path):
     config = tiny(folder, steps=None, minutes=0.1, log_every=1)
     began = time.monotonic()
@@ -306,6 +315,7 @@ def test_a_budget_that_is_used_up_ends_a_resumed_run(folder, tmp_path):
     assert train(config, tmp_path, show_progress=False, resume=True).steps <= 5
 
 
+@pytest.mark.slow
 def test_read_images_are_cached(folder, tmp_path, caplog):
     data = shutil.copytree(folder, tmp_path / "data")
     (data / "000003.png").write_bytes(b"text")
@@ -335,6 +345,7 @@ def test_read_images_are_cached(folder, tmp_path, caplog):
         train(tiny(data, steps=2), tmp_path / "touched", **kept)
 
 
+@pytest.mark.slow
 def test_drawn_images_are_cached(tmp_path, monkeypatch):
     settings = {"data": None, "renderer": "captcha", "images": 24, "eval_images": 4, "rounds": 2, "steps": 4}
     config = tiny(None, **settings)
@@ -363,6 +374,7 @@ def test_drawn_formulas(tmp_path):
     assert load_checkpoint(result.checkpoint).alphabet == ALPHABET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [3, 4, 5])
 def test_new_images_every_round_and_resumed_between(tmp_path, stop_at):
     config = tiny(None, data=None, renderer="captcha", images=12, rounds=3, eval_images=4, steps=12)
@@ -424,6 +436,7 @@ def test_settings_are_checked():
     assert replace(PRESETS["quick"], seed=1).schedule.minutes and PRESETS["shipped"].draw.look == "mixed"
 
 
+@pytest.mark.slow
 def test_the_example_trains_and_reads(tmp_path):
     script = Path(__file__).parents[3] / "examples" / "train_recognizer.py"
     command = [sys.executable, script, tmp_path, "--images", "30", "--minutes", "0.05"]
