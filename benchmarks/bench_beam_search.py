@@ -56,7 +56,7 @@ class Exact:
         self.log_probs = log_probs.double().cpu().transpose(0, 1)
 
     def __call__(self, labellings: list[list[int]]) -> Tensor:
-        """Of one labelling for each sample; -inf for impossible ones, ValueError for those that are none."""
+        """Of one labeling for each sample; -inf for impossible ones, ValueError for those that are none."""
         frames, samples, _ = self.log_probs.shape
         lengths = [len(each) for each in labellings]
         targets = torch.zeros(samples, max(1, *lengths), dtype=torch.int64)
@@ -118,7 +118,7 @@ def quality(decoder: Decoder, prepared: Any, exact: Exact, ours: list[list[int]]
     best = best_of(decoder.hypotheses(decoder(prepared)))
     log_probs = exact(best)
     if not log_probs.isfinite().all():
-        raise ValueError("an impossible labelling")
+        raise ValueError("an impossible labeling")
     found = {
         "agreement": sum(a == b for a, b in zip(best, ours, strict=True)) / len(ours),
         "log_prob": float(log_probs.mean()),

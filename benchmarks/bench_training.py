@@ -1,4 +1,4 @@
-"""Training the recogniser as fastctc does, against the same model on torch's loss and the captcha package alone.
+"""Training the recognizer as fastctc does, against the same model on torch's loss and the captcha package alone.
 
 Three ways to train on drawn formulas, each with the same network, optimizer, batch size and precision:
 
@@ -49,7 +49,7 @@ EXAMPLES = """examples:
 """
 ALPHABET = Alphabet(CHARACTERS)
 PREPROCESS = PreprocessConfig(height=64)
-CAPTCHA = FormulaSource(look="default", renderer="captcha", grey=True)  # what the package draws of itself
+CAPTCHA = FormulaSource(look="default", renderer="captcha", gray=True)  # what the package draws of itself
 BATCH = 64
 PASSES = 2.5  # how often a drawn image is trained on: 70,000 images in 2,700 steps, as `fastctc demo` does
 Loss = Callable[..., Tensor]

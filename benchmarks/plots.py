@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sides import timed, title
 
-LOOK = {  # of each side: colour and marker; sides that are not here are not drawn
+LOOK = {  # of each side: color and marker; sides that are not here are not drawn
     "fastctc": ("#1f5fbf", "o"),
     "fastctc_graph": ("#6ea8fe", "D"),
     "torch": ("#d9541e", "s"),
@@ -103,14 +103,14 @@ def draw_sweep(axes: Axes, variable: str, rows: list[dict[str, Any]], kind: Kind
     """Lines on log-log axes; above them stands the baseline's time over fastctc's."""
     sizes = [row[variable] for row in rows]
     for side in drawn(rows):
-        colour, marker = LOOK[side]
+        color, marker = LOOK[side]
         width, order = (2.2, 3) if side == "fastctc" else (1.4, 2)
         axes.plot(
             sizes,
             times_of(rows, side),
             marker,
             ls="-",
-            c=colour,
+            c=color,
             lw=width,
             ms=5,
             zorder=order,

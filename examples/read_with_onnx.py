@@ -34,11 +34,11 @@ class Reader:
 
     def read(self, images: list[Image.Image]) -> list[str]:
         """The most probable text of each image, all in one batch."""
-        greys = [self.prepare(image) for image in images]
-        widths = np.array([grey.shape[1] for grey in greys])
-        batch = np.zeros((len(greys), 1, self.settings["height"], widths.max()), dtype=np.uint8)
-        for n, grey in enumerate(greys):
-            batch[n, 0, :, : widths[n]] = grey
+        grays = [self.prepare(image) for image in images]
+        widths = np.array([gray.shape[1] for gray in grays])
+        batch = np.zeros((len(grays), 1, self.settings["height"], widths.max()), dtype=np.uint8)
+        for n, gray in enumerate(grays):
+            batch[n, 0, :, : widths[n]] = gray
         log_probs, lengths = self.session.run(None, {"images": batch, "widths": widths})
         best = log_probs.argmax(2)
         return [
@@ -46,29 +46,29 @@ class Reader:
         ]
 
     def prepare(self, image: Image.Image) -> np.ndarray:
-        """Grey, dark ink on white whatever it was, at the model's height: (height, W) uint8."""
+        """Gray, dark ink on white whatever it was, at the model's height: (height, W) uint8."""
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"the image has mode {image.mode}, this example takes 8 bits a channel")
         if "A" in image.mode.upper() or "transparency" in image.info:  # transparent parts become white
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        grey = image if image.mode == "L" else image.convert("RGB").convert("L")
+        gray = image if image.mode == "L" else image.convert("RGB").convert("L")
 
-        histogram = grey.histogram()
+        histogram = gray.histogram()
         total = np.cumsum(histogram)
         background = int(np.searchsorted(total, total[-1] / 2))
         present = np.flatnonzero(histogram)
         darker, lighter = background - present[0], present[-1] - background
         ink = (np.arange(256) - background) * (-1 if darker >= lighter else 1)
         share = np.clip(ink / max(darker, lighter, self.settings["tone_floor"]), 0, 1)
-        grey = grey.point(np.rint(255 * (1 - share ** self.settings["tone"])).astype(int).tolist())
+        gray = gray.point(np.rint(255 * (1 - share ** self.settings["tone"])).astype(int).tolist())
 
         height = self.settings["height"]
-        width = max(1, round(grey.width * height / grey.height))
+        width = max(1, round(gray.width * height / gray.height))
         if width > self.settings["max_width"]:
             raise ValueError(f"the image would be {width} wide, the limit is {self.settings['max_width']}")
-        return np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR))
+        return np.asarray(gray.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def main(model: str, images: list[str]) -> None:

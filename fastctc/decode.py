@@ -171,7 +171,7 @@ def beam_search(
     After each frame the beam holds the ``beam_size`` most probable prefixes, each with the probability of all
     paths through the beam that spell it: first the paths are merged, then the beam is cut. With ``beam_size``
     no less than the number of possible sequences it is exact, and a larger one finds no worse in general.
-    (Graves, "Supervised Sequence Labelling with Recurrent Neural Networks", 2012, section 7.5.3; Hannun et al.,
+    (Graves, "Supervised Sequence Labeling with Recurrent Neural Networks", 2012, section 7.5.3; Hannun et al.,
     "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014,
     arXiv:1408.2873.)
 

@@ -52,7 +52,7 @@ def ctc_loss(
             of infinity. Its gradient is 0 either way.
         from_logits: apply a log-softmax over the classes first, in the same passes over memory.
         focal_gamma: weighs each sample's loss by :math:`(1 - P)^{gamma}` with :math:`P = \exp(-\text{loss})`, so
-            that samples already learnt count less (Lin et al., "Focal loss for dense object detection", ICCV
+            that samples already learned count less (Lin et al., "Focal loss for dense object detection", ICCV
             2017, equation 4; PaddleOCR's CTC loss has gamma 2). Where P exceeds 1 the result is 0.
         label_priors: (C) finite natural-log priors of the classes, subtracted from their log-probabilities in
             every frame (Zeyer, Schlüter and Ney, "Why does CTC result in peaky behavior?", 2021).
@@ -60,7 +60,7 @@ def ctc_loss(
         blank_penalty: what the log-probability of the blank is lowered by in every frame, in nats. (icefall's
             decoders lower the logit by it, before the softmax.)
         delay_penalty: adds delay_penalty * ((T-1)/2 - t) to the score of an alignment for each label that it
-            begins in frame t (from 0) of the T frames of its sample, so that positive values favour early labels
+            begins in frame t (from 0) of the T frames of its sample, so that positive values favor early labels
             (Kang et al., "Delay-penalized transducer for low-latency streaming ASR", 2022; k2's ``ctc_loss``
             has T//2 for (T-1)/2, a difference of a constant).
         star: a label, not ``blank`` and not negative, that stands for anything: in each frame that it covers, at

@@ -309,7 +309,7 @@ def greedy_decode_reference(
 
     The best class is the one of highest log-probability, the lowest index where several share it. The score
     is the sum of those log-probabilities over the frames in use: the probability of the path, not of the
-    labelling. A token's timestep is the first frame of its run, its confidence its highest probability there. A NaN
+    labeling. A token's timestep is the first frame of its run, its confidence its highest probability there. A NaN
     anywhere in a frame in use makes the sample's score NaN.
     """
 
@@ -485,7 +485,7 @@ def runs(path: Sequence[int], rows: list[list[float]], blank: int = 0) -> tuple[
 
 
 def collapse(path: Sequence[int], blank: int = 0) -> tuple[int, ...]:
-    """The labelling a path spells: repeats merged, then blanks dropped.
+    """The labeling a path spells: repeats merged, then blanks dropped.
 
     >>> collapse([0, 1, 1, 0, 1, 2])
     (1, 1, 2)
@@ -496,10 +496,10 @@ def collapse(path: Sequence[int], blank: int = 0) -> tuple[int, ...]:
 def brute_force(
     log_probs: Tensor, blank: int = 0, delay_penalty: float = 0.0
 ) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-    """Every labelling of (T, C) log-probabilities with its log P, (), and its posteriors, (T, C), in float64.
+    """Every labeling of (T, C) log-probabilities with its log P, (), and its posteriors, (T, C), in float64.
 
     By enumeration of all C^T paths, so for small T and C only. Labellings of probability 0 are listed too,
-    with log P = -inf and posteriors 0; a labelling that is absent has no path at all. A label that begins in
+    with log P = -inf and posteriors 0; a labeling that is absent has no path at all. A label that begins in
     frame t adds delay_penalty * ((T - 1) / 2 - t) to the score of its path.
     """
     num_frames, num_classes = log_probs.shape
@@ -513,7 +513,7 @@ def brute_force(
         spelled.setdefault(collapse(path, blank), []).append(path)
 
     result = {}
-    for labelling, paths in spelled.items():
+    for labeling, paths in spelled.items():
         path_classes = torch.tensor(paths, dtype=torch.int64).reshape(len(paths), num_frames)
         scores = x[torch.arange(num_frames), path_classes].sum(dim=1)
         before = torch.nn.functional.pad(path_classes, (1, 0), value=blank)[:, :-1]
@@ -525,5 +525,5 @@ def brute_force(
         posteriors = torch.zeros_like(x)
         for t in range(num_frames):
             posteriors[t].index_add_(0, path_classes[:, t], weights)
-        result[labelling] = (log_p, posteriors)
+        result[labeling] = (log_p, posteriors)
     return result

@@ -75,7 +75,7 @@ class Case:
     blank: int
     kinds: int  # number of different labels: few of them make repeats
     std: float
-    normalised: bool
+    normalized: bool
     masked: bool
     dtype: torch.dtype
     layout: str
@@ -87,7 +87,7 @@ class Case:
         generator = torch.Generator().manual_seed(self.seed)
         shape = (self.num_frames, self.num_samples, self.num_classes)
         values = self.std * torch.randn(shape, generator=generator)
-        if self.normalised and not from_logits:
+        if self.normalized and not from_logits:
             values = values.log_softmax(2)
         if self.masked:
             mask = torch.rand(shape, generator=generator) < 0.1
@@ -119,7 +119,7 @@ cases = st.builds(
     blank=st.sampled_from([0, 1, -1]),  # -1: the last class
     kinds=st.integers(1, 8),
     std=st.sampled_from([0.0, 1.0, 1.0, 5.0, 30.0]),
-    normalised=st.booleans(),
+    normalized=st.booleans(),
     masked=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16]),
     layout=st.sampled_from(LAYOUTS),

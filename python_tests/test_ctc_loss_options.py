@@ -199,7 +199,7 @@ def test_focal_weight_by_hand(device: Device) -> None:
 
 @pytest.mark.parametrize("gamma", [1e-3, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("scale", [1.0, 10.0, 20.0, 40.0, 60.0, 100.0, 1e4])
-def test_focal_gradient_of_what_is_learnt(device: Device, gamma: float, scale: float) -> None:
+def test_focal_gradient_of_what_is_learned(device: Device, gamma: float, scale: float) -> None:
     """Losses from 1e-1 to exactly 0, where a derivative of (1 - P)^gamma with gamma < 1 is infinite."""
     path = torch.tensor([0, 1, 1, 0, 2])
     logits = (scale * F.one_hot(path, 4)).double().unsqueeze(1).to(device.torch)

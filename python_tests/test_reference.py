@@ -73,9 +73,9 @@ def test_equals_brute_force_on_every_target(
     paths = brute_force(log_probs, blank)
     labels = [c for c in range(num_classes) if c != blank]
     for length in range(num_frames + 2):
-        for labelling in itertools.product(labels, repeat=length):
-            log_p, gamma = paths.get(labelling, (torch.tensor(-INF).double(), torch.zeros_like(log_probs)))
-            target = torch.tensor(labelling, dtype=torch.int64)
+        for labeling in itertools.product(labels, repeat=length):
+            log_p, gamma = paths.get(labeling, (torch.tensor(-INF).double(), torch.zeros_like(log_probs)))
+            target = torch.tensor(labeling, dtype=torch.int64)
             loss = ctc_loss_reference(log_probs, target, num_frames, length, blank, "sum")
             torch.testing.assert_close(loss, -log_p)
             posteriors = ctc_posteriors_reference(log_probs, target, num_frames, length, blank)

@@ -159,7 +159,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
-    """Take a folder of labelled images."""
+    """Take a folder of labeled images."""
     parser.add_argument(
         "folder", metavar="DIR", nargs="?", type=Path,
         help="images with labels.tsv, labels.txt or labels.json, or a scene-text LMDB (data.mdb); without it,"

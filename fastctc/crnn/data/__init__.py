@@ -38,7 +38,7 @@ from fastctc.crnn.data.settings import (
     setting,
     settings_of,
 )
-from fastctc.crnn.data.sources import Drawn, KeyedSource, LabelledSource, NamedSource, Source, hash_of_code
+from fastctc.crnn.data.sources import Drawn, KeyedSource, LabeledSource, NamedSource, Source, hash_of_code
 from fastctc.crnn.data.tensors import normalize, pad_batch
 from fastctc.crnn.data.workers import default_workers
 
@@ -58,7 +58,7 @@ __all__ = [
     "ImageLike",
     "KeyedSource",
     "LabelError",
-    "LabelledSource",
+    "LabeledSource",
     "NamedSource",
     "Pixels",
     "Prepared",

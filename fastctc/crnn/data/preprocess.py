@@ -188,7 +188,7 @@ def prepare(image: ImageLike, config: PreprocessConfig) -> Prepared:
     """
     contrast, size = 0.0, (0, 0)
     for name, picture in _steps(image, config):
-        if name == "grey":
+        if name == "gray":
             contrast, size = _contrast(picture.histogram()), picture.size
     return Prepared(np.asarray(picture, dtype=np.uint8), contrast, size)
 
@@ -197,7 +197,7 @@ def steps(image: ImageLike, config: PreprocessConfig) -> list[tuple[str, Pixels]
     """Return the image after each step of :func:`prepare`, for pictures.
 
     Returns:
-        (name of the step, uint8 array) pairs: ``"original"``, (H, W) or (H, W, 3), then ``"grey"`` and what
+        (name of the step, uint8 array) pairs: ``"original"``, (H, W) or (H, W, 3), then ``"gray"`` and what
         else was done, (H, W), the last of them the pixels of :func:`prepare`.
 
     Raises:
@@ -221,7 +221,7 @@ def _steps(image: ImageLike, config: PreprocessConfig) -> Iterator[tuple[str, Im
         )
     yield "original", original
     gray = original.convert("L")
-    yield "grey", gray
+    yield "gray", gray
     for each in _APPLIED:
         value = getattr(config, each.name)
         if value:

@@ -1,4 +1,4 @@
-"""Labelled images on disk: where their pixels and their texts come from.
+"""Labeled images on disk: where their pixels and their texts come from.
 
 A data set is a folder with one of
 
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from fastctc.crnn.data.samples import LabelError
-from fastctc.crnn.data.sources import LabelledSource
+from fastctc.crnn.data.sources import LabeledSource
 
 LABELS_FILE = "labels.tsv"
 DATA_FILES = (LABELS_FILE, "labels.txt", "labels.json", "data.mdb")
@@ -36,7 +36,7 @@ JSON_NAMES = ("image", "file", "filename")
 JSON_TEXTS = ("text", "label")
 
 
-def open_source(path: str | Path) -> LabelledSource:
+def open_source(path: str | Path) -> LabeledSource:
     """The data set in a folder, by the labels file or LMDB that is there; or in such a file itself.
 
     Args:
@@ -87,7 +87,7 @@ class FolderSource:
         return self.entries[index][0]
 
     def key(self) -> dict[str, Any]:
-        """See :class:`LabelledSource`."""
+        """See :class:`LabeledSource`."""
         content = hashlib.sha256()
         for name, text in self.entries:
             content.update(json.dumps([name, text, _stamp(self.folder / name)]).encode())
@@ -149,7 +149,7 @@ class LmdbSource:
         return f"image-{index + 1:09d}"
 
     def key(self) -> dict[str, Any]:
-        """See :class:`LabelledSource`."""
+        """See :class:`LabeledSource`."""
         return {"lmdb": str(self.path.resolve()), "content": _stamp(self.path)}
 
 

@@ -61,7 +61,7 @@ class Samples:
 
 
 def frames_needed(tokens: list[int]) -> int:
-    """Frames without which CTC has no path: one a label, and a blank between equal neighbours."""
+    """Frames without which CTC has no path: one a label, and a blank between equal neighbors."""
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 

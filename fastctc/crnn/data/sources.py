@@ -34,7 +34,7 @@ class NamedSource(Source, Protocol):
         """Return what a sample is called in reports."""
 
 
-class LabelledSource(KeyedSource, NamedSource, Protocol):
+class LabeledSource(KeyedSource, NamedSource, Protocol):
     """A data set on disk."""
 
 

@@ -63,7 +63,7 @@ class _Style:
     drift: int = 0  # pixels that glyphs may leave the line
     tilt: float = MAX_TILT
     room: float = 1.0  # the least width of the line before it is squeezed into the picture, in picture widths
-    centred: bool = False
+    centered: bool = False
     see_through: bool = True  # the package's masks: the darker the ink, the less it covers
     dots: int = 30
     dot_width: int = 3
@@ -90,7 +90,7 @@ def _random_style(look: Look, fonts: int, rng: random.Random) -> _Style:
     style.gap = rng.choice((0, 0, 3, 8))
     style.drift = rng.choice((0, 0, 2, 5))
     style.room = rng.choice((1.0, 1.0, 1.15, 1.4))
-    style.centred = rng.random() < 0.4
+    style.centered = rng.random() < 0.4
     style.see_through = rng.random() < 0.8
     style.dots = rng.randint(0, 40)
     style.dot_width = rng.choice((3, 3, 3, 2))
@@ -118,7 +118,7 @@ def _compose(
     line = sum(box.width for box in boxes) + sum(gaps)
     width = max(line, int(size[0] * style.room))
     mean = line // len(text)
-    x = int(rng.random() * (width - line)) if style.centred else int(0.1 * mean)
+    x = int(rng.random() * (width - line)) if style.centered else int(0.1 * mean)
 
     ink, background = _color(style.ink, mode), _color(style.background, mode)
     masks = _masks(style.ink) if style.see_through else None
@@ -167,7 +167,7 @@ def _dot(width: int) -> npt.NDArray[np.int64]:
 
 
 def _smoothed(image: Pixels) -> Pixels:
-    """Return what Pillow's SMOOTH makes of an image: five times the pixel, and its 8 neighbours, over 13."""
+    """Return what Pillow's SMOOTH makes of an image: five times the pixel, and its 8 neighbors, over 13."""
     wide = image.astype(np.uint16)
     rows = wide[:-2] + wide[1:-1] + wide[2:]
     total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
@@ -189,8 +189,8 @@ _STRAIGHT = np.minimum(255, 255 * _PRODUCT // np.maximum(_BYTE, 1))
 def _masks(ink: tuple[int, ...]) -> bytes:
     """Return the package's mask of each coverage: 1.97 times the ink's lightness, however thin the coverage.
 
-    Turning and warping multiply a colour by its coverage and divide it out again, in eight bits, which is the
-    same colour except where there is next to no coverage; _STRAIGHT[colour, coverage] says what comes out.
+    Turning and warping multiply a color by its coverage and divide it out again, in eight bits, which is the
+    same color except where there is next to no coverage; _STRAIGHT[color, coverage] says what comes out.
     """
     lightness = 0.299 * _STRAIGHT[ink[0]] + 0.587 * _STRAIGHT[ink[1]] + 0.114 * _STRAIGHT[ink[2]]
     masks: Pixels = np.minimum(255, 1.97 * lightness).astype(np.uint8)
@@ -202,7 +202,7 @@ class CaptchaRenderer:
     """Draws formulas with the ``captcha`` package itself, every glyph anew.
 
     With ``look="default"`` a picture is what ``ImageCaptcha(*size).generate_image(text)`` makes. With
-    ``look="contest"`` the package's routine draws the glyphs, and its placement, colours and dots are varied.
+    ``look="contest"`` the package's routine draws the glyphs, and its placement, colors and dots are varied.
 
     Args:
         look: ``"contest"`` or ``"default"``.
@@ -234,8 +234,8 @@ class CaptchaRenderer:
         style = _random_style(self.look, len(self.fonts), rng)
         return Image.fromarray(_compose(text, style, self.size, self._glyph, rng, "RGB"))
 
-    def render_grey(self, text: str, rng: random.Random) -> Pixels:
-        """Draw ``text`` in grey; returns uint8 of shape (height, width)."""
+    def render_gray(self, text: str, rng: random.Random) -> Pixels:
+        """Draw ``text`` in gray; returns uint8 of shape (height, width)."""
         return np.array(self.render(text, rng).convert("L"))
 
     def _glyph(self, character: str, font: int, tilt: float, rng: random.Random) -> Box:
@@ -246,7 +246,7 @@ class GlyphRenderer:
     """Draws formulas in the same looks from a bank of glyphs, some ten times faster than the package.
 
     The bank is drawn once per process and set of arguments (about two seconds; processes forked later share
-    it), with the same routine as :class:`CaptchaRenderer`. Each picture chooses, places and colours glyphs,
+    it), with the same routine as :class:`CaptchaRenderer`. Each picture chooses, places and colors glyphs,
     and adds noise.
 
     Args:
@@ -290,8 +290,8 @@ class GlyphRenderer:
         """Draw ``text`` as an RGB picture, with the random numbers of ``rng``."""
         return Image.fromarray(self._draw(text, rng, "RGB"))
 
-    def render_grey(self, text: str, rng: random.Random) -> Pixels:
-        """Draw ``text`` in grey: what :meth:`render` gives but for rounding, and faster.
+    def render_gray(self, text: str, rng: random.Random) -> Pixels:
+        """Draw ``text`` in gray: what :meth:`render` gives but for rounding, and faster.
 
         Returns uint8 of shape (height, width).
         """

@@ -117,7 +117,7 @@ def _varied(box: Box, rng: random.Random) -> Box:
 
 
 def _box(glyph: Image.Image, raised: int = 0) -> Box:
-    """Make a box of a grey image, with room below that raises its ink once the box is centred on a line."""
+    """Make a box of a gray image, with room below that raises its ink once the box is centered on a line."""
     if glyph.getbbox() is None:
         return Box(*glyph.size, b"")
     return Box(glyph.width, glyph.height + 2 * raised, glyph.tobytes() + bytes(glyph.width * 2 * raised))

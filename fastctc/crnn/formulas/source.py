@@ -36,7 +36,7 @@ class FormulaSource:
         renderer: ``"captcha"``, ``"glyphs"`` or ``"mixed"``.
         seed: which series.
         value: what follows the expression, see :func:`fastctc.crnn.formulas.random_formula`.
-        grey: give arrays of uint8 of shape (60, 180) instead of RGB pictures.
+        gray: give arrays of uint8 of shape (60, 180) instead of RGB pictures.
         contest_share: share of the pictures of look ``"mixed"`` that have the contest's look.
         captcha_share: share of the pictures of renderer ``"mixed"`` that the ``captcha`` package draws.
         variants: glyphs of each character in the bank of the renderer ``"glyphs"``.
@@ -50,7 +50,7 @@ class FormulaSource:
     renderer: Literal["captcha", "glyphs", "mixed"] = "captcha"
     seed: int = 0
     value: Value = "mixed"
-    grey: bool = False
+    gray: bool = False
     contest_share: float = 0.5
     captcha_share: float = 0.4
     variants: int = VARIANTS
@@ -75,7 +75,7 @@ class FormulaSource:
         if name == "mixed":
             name = "captcha" if i * _GOLDEN % 1 < self.captcha_share else "glyphs"
         renderer = self._renderer(name, look)
-        return renderer.render_grey(text, rng) if self.grey else renderer.render(text, rng), text
+        return renderer.render_gray(text, rng) if self.gray else renderer.render(text, rng), text
 
     def key(self) -> dict[str, Any]:
         """Return what the pictures depend on: these settings, the code, and the ``captcha`` package."""

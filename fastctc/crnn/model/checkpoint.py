@@ -48,7 +48,7 @@ class Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write a checkpoint as one safetensors file, its description as JSON in the file's metadata.
 
-    Matrices and kernels are stored as float16, vectors (biases, normalisation) as float32.
+    Matrices and kernels are stored as float16, vectors (biases, normalization) as float32.
     """
     description = {
         "format": FORMAT,

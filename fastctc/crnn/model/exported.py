@@ -105,8 +105,8 @@ def _steps(config: PreprocessConfig) -> list[str]:
     """What is done from an image to its text, in words."""
     filters = [f"{name} = {value}" for name, value in config.filters().items()]
     return [
-        "Grey: turn the image as its EXIF data say, take the first frame of an animation, lay transparent"
-        " parts on white; grey = (299 R + 587 G + 114 B) / 1000, as Pillow's convert('L'). Levels of more than"
+        "Gray: turn the image as its EXIF data say, take the first frame of an animation, lay transparent"
+        " parts on white; gray = (299 R + 587 G + 114 B) / 1000, as Pillow's convert('L'). Levels of more than"
         " 8 bits: the lowest becomes 0, the highest 255.",
         *([f"Filters, see fastctc.crnn.PreprocessConfig: {', '.join(filters)}."] if filters else []),
         "Tone curve: background = the lowest level that at least half of the pixels do not exceed; darker ="
@@ -117,7 +117,7 @@ def _steps(config: PreprocessConfig) -> list[str]:
         f" Pillow's BILINEAR (antialiased); refuse more than {config.max_width} columns.",
         "Stack as images (N, 1, H, W) uint8, each at the left, the rest of the columns anything; widths (N,)"
         " int64: columns of each image, 1 to W.",
-        "The model centres each image on the mean of its own pixels and divides it by their standard deviation"
+        "The model centers each image on the mean of its own pixels and divides it by their standard deviation"
         f" + {config.contrast_floor}, ink positive, and gives log_probs (N, T, C), natural logarithms, and"
         " lengths (N,): frames of each image; the frames after them mean nothing.",
         "Greedy text: the most probable class of each frame, repeats once, without the blank; a class's text"

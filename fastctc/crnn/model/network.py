@@ -1,4 +1,4 @@
-"""The recogniser's network: an image of one line of text in, CTC log-probabilities out.
+"""The recognizer's network: an image of one line of text in, CTC log-probabilities out.
 
 Images of a batch are padded on the right to one width. After every stage the columns that are padding are set
 to zero again, which is what a convolution sees beyond the edge of an image that stands alone; so neither
@@ -93,7 +93,7 @@ def _divided(widths: Tensor, by: int) -> Tensor:
 
 
 class MaskedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation whose statistics in training leave the padding out."""
+    """Batch normalization whose statistics in training leave the padding out."""
 
     def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
         """Equals ``BatchNorm2d`` over the columns where ``inside`` is true.
@@ -107,18 +107,18 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None and self.running_var is not None
         count = inside.sum() * x.shape[2]
         mean = (x.float() * inside).sum((0, 2, 3)) / count
-        centred = x.float() - mean.view(1, -1, 1, 1)
-        variance = (centred.square() * inside).sum((0, 2, 3)) / count
+        centered = x.float() - mean.view(1, -1, 1, 1)
+        variance = (centered.square() * inside).sum((0, 2, 3)) / count
         with torch.no_grad():
             momentum = 0.1 if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * count / (count - 1).clamp_min(1), momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+        return (centered * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
 class ConvStage(nn.Module):
-    """Convolution, normalisation, ReLU, padding zeroed, and max-pooling by whole windows."""
+    """Convolution, normalization, ReLU, padding zeroed, and max-pooling by whole windows."""
 
     def __init__(
         self, inputs: int, outputs: int, *, pool: tuple[int, int] = (1, 1), norm: bool = True, stride: int = 1
@@ -262,7 +262,7 @@ class CRNN(nn.Module):
         """Log-probabilities of the classes at each frame.
 
         Args:
-            images: (N, 1, H, W) float, normalised; H as in the configuration, any W.
+            images: (N, 1, H, W) float, normalized; H as in the configuration, any W.
             widths: (N,) int64, columns of each image that are not padding; None: all of them.
 
         Returns:

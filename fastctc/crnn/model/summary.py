@@ -69,7 +69,7 @@ class Summary:
 
     @property
     def longest_label(self) -> int:
-        """Characters that fit into the image's frames if no two neighbours are equal: one a frame."""
+        """Characters that fit into the image's frames if no two neighbors are equal: one a frame."""
         return self.frames
 
     @property
@@ -215,7 +215,7 @@ def _observe(
 def _field(model: CRNN) -> tuple[int, int]:
     """First column and number of columns that frame 0 depends on before a recurrent head."""
     first = last = 0  # columns, seen from one output column, in units of the input
-    step = 1  # image columns between neighbouring columns of the layer
+    step = 1  # image columns between neighboring columns of the layer
 
     def layer(before: int, after: int, stride: int = 1) -> None:
         nonlocal first, last, step

@@ -209,7 +209,7 @@ def evaluate(
     workers: int | None = 0,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Evaluation:
-    """Read a labelled data set and compare what is read with the labels.
+    """Read a labeled data set and compare what is read with the labels.
 
     Args:
         recognizer: reads the images.

@@ -25,7 +25,7 @@ class Explanation:
 
     Attributes:
         reading: what :meth:`fastctc.crnn.Recognizer.read` returns.
-        image: (H, W) uint8, what the model saw: grey levels at its height.
+        image: (H, W) uint8, what the model saw: gray levels at its height.
         characters: the characters of the text, in columns of ``image``, each with its confidence.
         posteriors: (T, characters) the probability that a character is what a frame shows, given the text.
         columns_per_frame: columns of ``image``.

@@ -118,7 +118,7 @@ class TrainConfig:
     """A training recipe. Kept in the training state and in the checkpoint.
 
     Attributes:
-        data: folder of labelled images to train on, see :func:`fastctc.crnn.open_source`. None: images are drawn.
+        data: folder of labeled images to train on, see :func:`fastctc.crnn.open_source`. None: images are drawn.
         draw: how images are drawn, without ``data``.
         characters: the alphabet (default: all characters that are drawn, or of all labels).
         preprocess: what happens to every image, in training and in reading.

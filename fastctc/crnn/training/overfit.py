@@ -55,7 +55,7 @@ class Overfit:
             f" ({self.seconds:.0f} s), loss {self.loss:.4f}, blank rate {100 * self.blank_rate:.0f}%"
         )
         if self.succeeded:
-            return f"one batch was learnt by heart: {figures}"
+            return f"one batch was learned by heart: {figures}"
         if not self.finite:
             reason = "loss or gradient is not finite: lower --max-lr, or use --precision fp32"
         elif self.blank_rate > ALL_BLANK:
@@ -69,7 +69,7 @@ class Overfit:
             reason = "the loss is small, yet not all is read: labels may be wrong, or images the same"
         else:
             reason = "the loss is still falling or stuck: try another --max-lr, and look at images and labels"
-        return f"one batch was NOT learnt by heart: {figures}; {reason}"
+        return f"one batch was NOT learned by heart: {figures}; {reason}"
 
 
 def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Overfit:

@@ -92,12 +92,12 @@ def test_contrast_changes_faint_ink_against_strong_ink():
 
 
 def test_noise_and_blur_are_as_strong_as_drawn():
-    grey = np.full((200, 300), 128, np.uint8)
+    gray = np.full((200, 300), 128, np.uint8)
     for amount in (0.5, -1.0):
-        noisy = augmented(grey, Draw(noise=amount, seed=(1, 2)), AugmentConfig(**OFF, noise=12))
+        noisy = augmented(gray, Draw(noise=amount, seed=(1, 2)), AugmentConfig(**OFF, noise=12))
         assert noisy.std() == pytest.approx(12 * abs(amount), rel=0.03)
         assert noisy.mean() == pytest.approx(128, abs=0.2)
-    other = augmented(grey, Draw(noise=-1.0, seed=(1, 3)), AugmentConfig(**OFF, noise=12))
+    other = augmented(gray, Draw(noise=-1.0, seed=(1, 3)), AugmentConfig(**OFF, noise=12))
     assert (other != noisy).any()
     step = np.full((20, 60), 255, np.uint8)
     step[:, :30] = 0

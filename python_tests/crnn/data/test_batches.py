@@ -26,7 +26,7 @@ def make_samples(count: int, width: int = 40, widest: int | None = None) -> Samp
     return Samples(images, texts, [f"sample {i}" for i in range(count)])
 
 
-def test_preflight_names_what_cannot_be_learnt():
+def test_preflight_names_what_cannot_be_learned():
     assert [frames_needed(t) for t in ([], [1], [1, 1], [1, 2, 1, 1, 1])] == [0, 1, 3, 7]
     samples = make_samples(4)
     samples.texts[:] = ["abc", "abx", "aabbcc", "abcab"]

@@ -39,9 +39,9 @@ LOOKS = ("contest", "default")
 RENDERERS = ("captcha", "glyphs")
 
 
-def grey_pictures(renderer, count=60):
+def gray_pictures(renderer, count=60):
     texts = [random_formula(random.Random(f"text {i}")) for i in range(count)]
-    return np.stack([renderer.render_grey(text, random.Random(i)) for i, text in enumerate(texts)]).astype(
+    return np.stack([renderer.render_gray(text, random.Random(i)) for i, text in enumerate(texts)]).astype(
         float
     )
 
@@ -66,13 +66,13 @@ def test_a_picture_is_rgb_and_depends_on_text_and_random_numbers_alone(name, loo
 
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("name", RENDERERS)
-def test_grey_is_the_grey_of_the_coloured_picture(name, look):
+def test_gray_is_the_gray_of_the_coloured_picture(name, look):
     renderer = make_renderer(name, look)
     for i in range(20):
-        grey = renderer.render_grey("0-(7*8)=-56", random.Random(i))
-        assert (grey.dtype, grey.shape, grey.flags.writeable) == (np.uint8, (60, 180), True)
-        coloured = np.asarray(renderer.render("0-(7*8)=-56", random.Random(i)).convert("L"))
-        assert np.abs(grey.astype(int) - coloured).max() <= 4
+        gray = renderer.render_gray("0-(7*8)=-56", random.Random(i))
+        assert (gray.dtype, gray.shape, gray.flags.writeable) == (np.uint8, (60, 180), True)
+        colored = np.asarray(renderer.render("0-(7*8)=-56", random.Random(i)).convert("L"))
+        assert np.abs(gray.astype(int) - colored).max() <= 4
 
 
 @pytest.mark.parametrize("renderer", [*RENDERERS, pytest.param("mixed", marks=pytest.mark.slow)])
@@ -98,7 +98,7 @@ def test_threads_draw_the_same_pictures():
 
 
 def test_a_mixed_series_has_its_share_of_both_renderers():
-    drawn = FormulaSource(renderer="mixed", captcha_share=0.25, seed=2, grey=True)
+    drawn = FormulaSource(renderer="mixed", captcha_share=0.25, seed=2, gray=True)
     captcha, glyphs = replace(drawn, renderer="captcha"), replace(drawn, renderer="glyphs")
     by_captcha = [(drawn(i)[0] == captcha(i)[0]).all() for i in range(100)]
     assert sum(by_captcha) == pytest.approx(25, abs=2)
@@ -109,9 +109,9 @@ def test_a_mixed_series_has_its_share_of_both_renderers():
 
 def test_a_recipe_draws_as_its_source_does():
     draw = FormulaDraw(look="mixed", captcha_share=0.3, glyph_variants=50)
-    source = FormulaSource("mixed", "mixed", 4, grey=True, captcha_share=0.3, variants=50)
+    source = FormulaSource("mixed", "mixed", 4, gray=True, captcha_share=0.3, variants=50)
     assert draw.source(4) == source and draw.characters == CHARACTERS
-    assert draw.unseen().source(4, color=True) == replace(source, renderer="captcha", grey=False)
+    assert draw.unseen().source(4, color=True) == replace(source, renderer="captcha", gray=False)
 
 
 def test_sources_give_formulas_of_the_value_asked_for():
@@ -136,9 +136,9 @@ def test_seeds_and_looks_give_other_series_and_renderers_the_same_texts():
     assert first != seeded
 
 
-def test_a_grey_source_gives_arrays():
+def test_a_gray_source_gives_arrays():
     for renderer in RENDERERS:
-        picture, text = FormulaSource("default", renderer, grey=True)(0)
+        picture, text = FormulaSource("default", renderer, gray=True)(0)
         assert isinstance(picture, np.ndarray)
         assert picture.shape == (60, 180)
         assert is_formula(text)
@@ -147,7 +147,7 @@ def test_a_grey_source_gives_arrays():
 @pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS)
 def test_glyph_pictures_resemble_those_of_the_package(look):
-    by_captcha, by_glyphs = (grey_pictures(make_renderer(name, look), 150) for name in RENDERERS)
+    by_captcha, by_glyphs = (gray_pictures(make_renderer(name, look), 150) for name in RENDERERS)
     for measure in (np.mean, np.std, lambda a, axis: np.abs(np.diff(a, axis=2)).mean(axis)):
         ours, theirs = (measure(pictures, axis=(1, 2)) for pictures in (by_glyphs, by_captcha))
         spread = np.hypot(ours.std(), theirs.std()) / np.sqrt(len(ours))
@@ -310,4 +310,4 @@ def test_every_character_leaves_ink(look):
     renderer = make_renderer("glyphs", look)
     for character in CHARACTERS:
         assert all(box.coverage for boxes in renderer._bank[character] for box in boxes)
-        assert renderer.render_grey(character, random.Random(1)).shape == (60, 180)
+        assert renderer.render_gray(character, random.Random(1)).shape == (60, 180)

@@ -67,16 +67,16 @@ def batches(height: int):
     """Images of several widths, alone and together, and each batch with anything in the padding."""
     rng = np.random.default_rng(0)
     for widths in ([1], [8], [97], [64, 64], [5, 120, 33, 1], [9] * 7):
-        greys = [rng.integers(0, 256, (height, width), dtype=np.uint8) for width in widths]
+        grays = [rng.integers(0, 256, (height, width), dtype=np.uint8) for width in widths]
         batch = rng.integers(0, 256, (len(widths), 1, height, max(widths) + 13), dtype=np.uint8)
-        for n, grey in enumerate(greys):
-            batch[n, 0, :, : widths[n]] = grey
-        yield greys, batch, np.array(widths)
+        for n, gray in enumerate(grays):
+            batch[n, 0, :, : widths[n]] = gray
+        yield grays, batch, np.array(widths)
 
 
-def assert_same(checkpoint: Checkpoint, greys, log_probs, lengths):
-    for n, grey in enumerate(greys):
-        expected, (length,) = infer(checkpoint.model, [grey], checkpoint.preprocess)
+def assert_same(checkpoint: Checkpoint, grays, log_probs, lengths):
+    for n, gray in enumerate(grays):
+        expected, (length,) = infer(checkpoint.model, [gray], checkpoint.preprocess)
         assert lengths[n] == length
         read = torch.as_tensor(log_probs[n][: int(length)])
         torch.testing.assert_close(read, expected[0], rtol=0, atol=1e-4)
@@ -91,8 +91,8 @@ def test_onnx_reads_as_torch(architecture, tmp_path):
     assert written.size == written.path.stat().st_size
     assert written.difference < 1e-4 and "checked with onnxruntime" in str(written)
     session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
-    for greys, images, widths in batches(checkpoint.preprocess.height):
-        assert_same(checkpoint, greys, *session.run(None, {"images": images, "widths": widths}))
+    for grays, images, widths in batches(checkpoint.preprocess.height):
+        assert_same(checkpoint, grays, *session.run(None, {"images": images, "widths": widths}))
     description = json.loads(session.get_modelmeta().custom_metadata_map["fastctc"])
     assert description == json.loads(json.dumps(describe(checkpoint)))
     onnx.checker.check_model(onnx.load(written.path), full_check=True)
@@ -102,8 +102,8 @@ def test_onnx_reads_as_torch(architecture, tmp_path):
 def assert_program_reads_as_eager(path: Path, checkpoint: Checkpoint):
     extra_files = {"fastctc": ""}
     program = torch.export.load(path, extra_files=extra_files).module()
-    for greys, images, widths in batches(checkpoint.preprocess.height):
-        assert_same(checkpoint, greys, *program(torch.from_numpy(images), torch.from_numpy(widths)))
+    for grays, images, widths in batches(checkpoint.preprocess.height):
+        assert_same(checkpoint, grays, *program(torch.from_numpy(images), torch.from_numpy(widths)))
     assert json.loads(extra_files["fastctc"]) == json.loads(json.dumps(describe(checkpoint)))
     assert str(EXAMPLE.parents[1]).encode() not in path.read_bytes()
 
@@ -250,12 +250,12 @@ def pictures() -> list[Image.Image]:
 def test_the_shipped_model_reads_as_torch_in_onnxruntime(shipped):
     session = onnxruntime.InferenceSession(shipped, providers=["CPUExecutionProvider"])
     checkpoint = load_checkpoint("shipped")
-    for greys, images, widths in batches(64):
-        assert_same(checkpoint, greys, *session.run(None, {"images": images, "widths": widths}))
+    for grays, images, widths in batches(64):
+        assert_same(checkpoint, grays, *session.run(None, {"images": images, "widths": widths}))
 
 
 @pytest.mark.slow
-def test_the_example_prepares_and_reads_as_the_recogniser(shipped, example):
+def test_the_example_prepares_and_reads_as_the_recognizer(shipped, example):
     reader, recognizer = example.Reader(str(shipped)), Recognizer.load()
     texts = [reading.text for reading in recognizer.read(pictures())]
     assert reader.read(pictures()) == texts

@@ -1,4 +1,4 @@
-"""Where a recogniser saw each character."""
+"""Where a recognizer saw each character."""
 
 from __future__ import annotations
 

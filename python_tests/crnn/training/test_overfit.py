@@ -23,7 +23,7 @@ def test_a_sound_set_up_learns_one_batch(folder):
     threads = torch.get_num_threads()
     outcome = overfit_one_batch(recipe(data=str(folder), **SMALL), show_progress=False)
     assert outcome.succeeded and outcome.exact == outcome.images == 4 and outcome.steps < 200, outcome
-    assert outcome.summary().startswith("one batch was learnt by heart: 4 of 4 images read exactly after")
+    assert outcome.summary().startswith("one batch was learned by heart: 4 of 4 images read exactly after")
     assert torch.get_num_threads() == threads
 
 
@@ -32,7 +32,7 @@ def test_one_that_is_not_sound_fails(folder, tmp_path, capsys, monkeypatch):
     command = ["train", "--overfit-one-batch", "--data", str(folder), "--height", "32", "--batch-size", "2"]
     command += ["--threads", "1", "--precision", "fp32", "--out", str(tmp_path / "out")]
     assert cli.main([*command, "--max-lr", "1e-9"]) == 1
-    assert "one batch was NOT learnt by heart: 0 of 2 images" in capsys.readouterr().out
+    assert "one batch was NOT learned by heart: 0 of 2 images" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 

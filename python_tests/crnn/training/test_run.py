@@ -104,7 +104,7 @@ def test_a_step_is_the_mean_over_its_parts():
         torch.testing.assert_close((first + second) / 2, both, rtol=1e-5, atol=1e-6)
 
 
-def test_one_batch_is_learnt_by_heart():
+def test_one_batch_is_learned_by_heart():
     samples, _ = collect(FormulaSource(renderer="captcha", seed=3), range(8), PreprocessConfig())
     torch.manual_seed(0)
     model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=16, hidden=32, dropout=0.0)).train()
@@ -390,7 +390,7 @@ def test_new_images_every_round_and_resumed_between(tmp_path, stop_at):
     assert load_checkpoint(tmp_path / "whole" / "model.safetensors").training["training_images"] == 36
 
 
-def test_samples_that_cannot_be_learnt_are_left_out_and_named(tmp_path, caplog):
+def test_samples_that_cannot_be_learned_are_left_out_and_named(tmp_path, caplog):
     write_folder(FormulaSource(renderer="captcha"), tmp_path / "data", 12)
     labels = tmp_path / "data" / "labels.tsv"
     labels.write_text(labels.read_text() + "none.png\t1+1+1\n" + "000001.png\t" + "1" * 30 + "\n")
@@ -411,8 +411,8 @@ def test_errors(folder, tmp_path):
     save_state(state | {"data": 1}, tmp_path / "state.pt")
     with pytest.raises(TrainError, match="the training data is not what the run began with"):
         train(tiny(folder), tmp_path, resume=True, show_progress=False)
-    save_state(state | {"config": {"colour": 1}}, tmp_path / "state.pt")
-    with pytest.raises(TrainError, match="settings this fastctc does not know: colour"):
+    save_state(state | {"config": {"color": 1}}, tmp_path / "state.pt")
+    with pytest.raises(TrainError, match="settings this fastctc does not know: color"):
         train(tiny(folder), tmp_path, resume=True, show_progress=False)
     with pytest.raises(TrainError, match="not finite in 20 steps in a row"):
         train(tiny(folder, max_lr=1e30, steps=40), tmp_path / "nan", show_progress=False)
