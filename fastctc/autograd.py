@@ -143,7 +143,7 @@ class _Gradient(Function):
 
 def _save(ctx: Any, saved: SavedLoss, *first: Tensor) -> None:
     """Save the tensors in `first` and then those of the loss; keep the options."""
-    tensors = (*first, *saved.tensors)
+    tensors = first + saved.tensors
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)
     ctx.options = saved.options
