@@ -10,7 +10,6 @@ namespace fastctc {
 namespace cuda {
 namespace {
 
-constexpr int64_t kMaxBeam = 1024;
 constexpr int kSharedBeam = 256;                   // a wider beam is worked on in global memory
 constexpr int64_t kChunkFrames = 1024;             // whose tokens are in the workspace at the same time
 constexpr int64_t kChunkBytes = int64_t(1) << 28;  // and what they may take
@@ -118,7 +117,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <class Element>
 cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream) {
   using Scalar = typename ScalarOf<Element>::type;
-  if (p.beam_size < 1 || p.beam_size > kMaxBeam || p.batch > INT32_MAX || p.classes > INT32_MAX) {
+  if (p.beam_size < 1 || p.beam_size > kLargestBeam || p.batch > INT32_MAX || p.classes > INT32_MAX) {
     return cudaErrorInvalidValue;
   }
   const BeamShape shape = shape_of<Scalar>(p);
@@ -126,7 +125,7 @@ cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream)
   const dim3 samples{unsigned(p.batch)}, threads{unsigned((p.beam_size + kWarp - 1) / kWarp * kWarp)};
   const auto kernel = threads.x == kWarp                   ? search<Element, kWarp>
                       : threads.x <= unsigned(kSharedBeam) ? search<Element, kSharedBeam>
-                                                           : search<Element, int(kMaxBeam)>;
+                                                           : search<Element, int(kLargestBeam)>;
   cudaError_t error = cudaSuccess;
   int64_t first = 0;
   do {  // without frames too: the beam is started
