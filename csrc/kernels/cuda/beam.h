@@ -18,7 +18,7 @@
 
 #include "../beam_search.h"
 #include "rows.h"
-#include "team.h"
+#include "sort.h"
 #include "top_tokens.h"
 
 namespace fastctc {
@@ -38,7 +38,7 @@ struct BeamShape {
 template <class Scalar, bool kOneWarp>
 struct BeamScratch {
   using Team = BlockTeam<kOneWarp>;
-  typename Team::Exchange* exchange;
+  typename Team::Shared* shared;
   double* scores;          // of the candidates
   double* winner_score;    // by next rank
   int32_t* candidates;     // their numbers, for sorting
@@ -58,7 +58,7 @@ struct BeamScratch {
     const int64_t W = shape.beam_size;
     const int64_t n = shape.candidates < kSharedCandidates ? shape.candidates : kSharedCandidates;
     Workspace w(base);
-    exchange = w.take<typename Team::Exchange>(1);
+    shared = w.take<typename Team::Shared>(1);
     scores = w.take<double>(n);
     winner_score = w.take<double>(W);
     candidates = w.take<int32_t>(n);
@@ -75,7 +75,7 @@ struct BeamScratch {
 };
 
 // Where a prefix one token longer comes from: all paths that it may continue, and the best of them.
-struct Origin {
+struct Source {
   double total, best, peak;
   int64_t path;
 };
@@ -123,7 +123,7 @@ class Beam {
   __device__ __forceinline__ void fetch(int64_t first, int t);
   __device__ __forceinline__ void receive(int64_t first, int t);
   __device__ __forceinline__ void advance(int t);
-  __device__ __forceinline__ Origin origin(int parent, int32_t token) const;
+  __device__ __forceinline__ Source source(int parent, int32_t token) const;
   __device__ __forceinline__ Stay stay(double y) const;
   __device__ __forceinline__ Stay stay_by_blank() const;
   __device__ __forceinline__ int count_extensions(double worst) const;
@@ -245,7 +245,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::advance(int t) {
   const double of_rank = me_ < size_ ? c_.scores[me_] : INFINITY;
   const bool sorted = !Team::any(me_ + 1 < size_ && of_rank < c_.scores[me_ + 1]);
   double worst = kNever;
-  if (size_ == beam_size_) worst = sorted ? c_.scores[size_ - 1] : Team::min(of_rank, *c_.exchange);
+  if (size_ == beam_size_) worst = sorted ? c_.scores[size_ - 1] : Team::min(of_rank, *c_.shared);
   const int extensions = reachable > worst ? count_extensions(worst) : 0;
   if (sorted && extensions == 0 && near_best(c_.scores[size_ - 1], c_.scores[0])) {
     if (stays) commit(mine, t);
@@ -255,7 +255,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::advance(int t) {
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ Origin Beam<Element, kOneWarp>::origin(int parent, int32_t token) const {
+__device__ __forceinline__ Source Beam<Element, kOneWarp>::source(int parent, int32_t token) const {
   const BeamScores& b = s_.scores;
   const bool after_blank = s_.last[parent] == token, from_label = !after_blank && b.ends_in_label(parent);
   return {after_blank ? b.blank[parent] : b.total[parent], from_label ? b.best_label[parent] : b.best_blank[parent],
@@ -268,8 +268,8 @@ __device__ __forceinline__ Stay Beam<Element, kOneWarp>::stay(double y) const {
   const BeamScores& b = s_.scores;
   const Prefixes<W> old = {b.total[me_], b.blank[me_], b.label[me_], b.best_blank[me_], b.best_label[me_]};
   const int parent = s_.parent[me_];
-  Origin from = {kNever, kNever, kNever, -1};
-  if (parent >= 0) from = origin(parent, s_.last[me_]);
+  Source from = {kNever, kNever, kNever, -1};
+  if (parent >= 0) from = source(parent, s_.last[me_]);
   Stay s;
   s.next = fastctc::stay<W>(old, from.total, from.best, y, now().blank);
   s.y = y;
@@ -304,7 +304,7 @@ __device__ __forceinline__ int Beam<Element, kOneWarp>::count_extensions(double 
       end = enough ? end : k;
     }
   }
-  const int before = Team::sum_before(count, sum, *c_.exchange);
+  const int before = Team::sum_before(count, sum, *c_.shared);
   if (me_ < size_) c_.first[me_] = before;
   if (me_ == 0) c_.first[size_] = sum;
   Team::sync();
@@ -407,10 +407,10 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::next_beam(const Stay& s
     slot = s_.order[winner];
     c_.stayed[slot] = 1;
   }
-  const int number = Team::sum_before(born, births, *c_.exchange);
+  const int number = Team::sum_before(born, births, *c_.shared);
   Team::sync();
   const bool stays = has_slot() && c_.stayed[me_], vacant = has_slot() && !stays;
-  const int place = Team::sum_before(vacant, vacancies, *c_.exchange);
+  const int place = Team::sum_before(vacant, vacancies, *c_.shared);
   renewed_ = vacant && place < births;
   if (renewed_) c_.vacant[place] = me_;
   Team::sync();
@@ -437,7 +437,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::next_beam(const Stay& s
 template <class Element, bool kOneWarp>
 __device__ __forceinline__ Birth Beam<Element, kOneWarp>::birth(int e) const {
   const int rank = rank_of_extension(e), k = e - c_.first[rank], slot = s_.order[rank];
-  const Origin from = origin(slot, token(k));
+  const Source from = source(slot, token(k));
   Birth b;
   b.y = y(k);
   b.best = from.best + b.y;

@@ -139,7 +139,7 @@ cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream)
 // A warp for each hypothesis: one lane walks its path backwards.
 template <class Scalar>
 __global__ void __launch_bounds__(kRowThreads, 1) results(BeamResultParams p) {
-  using T = Team<1>;
+  using T = RowTeam<1>;
   for (int64_t h = T::first_row(); h < p.batch * p.nbest; h += T::row_step()) {
     const int64_t n = h / p.nbest, rank = h - n * p.nbest;
     const BeamState s(const_cast<char*>(p.state) + n * p.state_stride, p.beam_size);
@@ -196,8 +196,7 @@ int beam_search(const BeamSearchParams& p, void* workspace, void* stream) {
 }
 int beam_search_result(const BeamResultParams& p, void* stream) {
   const auto kernel = p.dtype == DType::kFloat64 ? results<double> : results<float>;
-  return int(launch(kernel, grid_for(p.batch * p.nbest, Team<1>::kTeams), dim3(kRowThreads), 0,
-                    static_cast<cudaStream_t>(stream), p));
+  return int(launch_warps(kernel, p.batch * p.nbest, 0, static_cast<cudaStream_t>(stream), p));
 }
 
 }  // namespace cuda

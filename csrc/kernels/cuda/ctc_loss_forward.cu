@@ -16,8 +16,6 @@ namespace fastctc {
 namespace cuda {
 namespace {
 
-constexpr int kInspectThreads = 128;
-
 template <class Stored>
 struct ForwardWorkspace {
   int64_t* offsets;  // (N) of concatenated targets
@@ -52,35 +50,29 @@ struct FrameScalars {
         log2_sum(p.from_logits ? max + p.batch * p.frames : nullptr) {}
 };
 
+// Once a sample is inspected: the number of its frames that are read, and for log-probabilities the blank's scores.
 template <class Element>
-__global__ void __launch_bounds__(kInspectThreads)
-    inspect(CtcLossParams p, ForwardWorkspace<typename ScalarOf<Element>::type> w) {
+struct ReadBlanks {
   using Stored = typename ScalarOf<Element>::type;
-  const int64_t n = blockIdx.x, frames = p.input_lengths[n], length = p.target_lengths[n];
-  const int64_t offset = target_offset(p, n), end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
-  bool valid = lengths_are_valid(frames, p.frames, length, offset, end);
-  for (int64_t i = threadIdx.x; valid && i < length; i += kInspectThreads) {
-    valid = label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star);
-  }
-  valid = __syncthreads_and(valid);
-  const bool read = valid && length <= frames && length <= p.max_length;
-  if (threadIdx.x == 0) {
-    p.status[n] = !valid ? kInvalid : read ? kOk : kInfeasible;
-    w.frames[n] = read ? int32_t(frames) : 0;
-  }
-  if (p.from_logits) return;
-  Stored* const blank = FrameScalars<Stored>(p, n).blank;
-  const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + p.blank * p.stride_c;
+  int32_t* frames_read;  // (N)
+
+  __device__ __forceinline__ void operator()(const CtcLossParams& p, int64_t n, Status status) const {
+    const int64_t frames = status == kOk ? p.input_lengths[n] : 0;
+    if (threadIdx.x == 0) frames_read[n] = int32_t(frames);
+    if (p.from_logits) return;
+    Stored* const blank = FrameScalars<Stored>(p, n).blank;
+    const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + p.blank * p.stride_c;
 #pragma unroll 4
-  for (int64_t t = threadIdx.x; t < p.frames; t += kInspectThreads) {
-    blank[t] = read && t < frames ? to_scalar(x[t * p.stride_t]) : Stored(0);
+    for (int64_t t = threadIdx.x; t < p.frames; t += kInspectThreads) {
+      blank[t] = t < frames ? to_scalar(x[t * p.stride_t]) : Stored(0);
+    }
   }
-}
+};
 
 template <class Element, int kWarps>
 __global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const int32_t* frames) {
   using Stored = typename ScalarOf<Element>::type;
-  using T = Team<kWarps>;
+  using T = RowTeam<kWarps>;
   FASTCTC_SHARED_ARRAY(Stored, shared, [kWarps]);
   const bool frame_first = p.stride_t >= p.stride_n;
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
@@ -282,15 +274,10 @@ cudaError_t forward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   using Stored = typename ScalarOf<Element>::type;
   if (p.batch > INT32_MAX || p.frames > INT32_MAX / 2 || p.max_length > INT32_MAX / 2) return cudaErrorInvalidValue;
   const ForwardWorkspace<Stored> w(workspace, p);
-  const dim3 samples{unsigned(p.batch)};
-  cudaError_t error = target_offsets(p, w.offsets, stream);
-  if (!error) error = launch(inspect<Element>, samples, dim3(kInspectThreads), 0, stream, p, w);
+  cudaError_t error = inspect_targets(p, w.offsets, ReadBlanks<Element>{w.frames}, stream);
   if (!error && p.from_logits) {
-    const int64_t rows = p.batch * p.frames;
-    error = p.classes < kLongRow ? launch(statistics<Element, 1>, grid_for(rows, Team<1>::kTeams), dim3(kRowThreads), 0,
-                                          stream, p, static_cast<const int32_t*>(w.frames))
-                                 : launch(statistics<Element, kRowThreads / kWarp>, grid_for(rows, 1),
-                                          dim3(kRowThreads), 0, stream, p, static_cast<const int32_t*>(w.frames));
+    error = launch_rows(p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
+                        p.batch * p.frames, 0, stream, p, static_cast<const int32_t*>(w.frames));
   }
   const bool options = p.class_bias || p.star >= 0 || p.delay_penalty != 0;
   if (!error)

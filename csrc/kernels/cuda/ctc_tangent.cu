@@ -1,19 +1,18 @@
 // Derivatives of the CTC occupancies on CUDA.
 //
-//   inspect   a warp per sample: checks lengths and labels
+//   inspect   a block per sample: checks lengths and labels
 //   frames    a warp per frame:  log-softmax statistics, what emissions are relative to, NaN
 //   derive    a warp per sample: emissions and recursions (tangent_sample.h), the result
 #include "../ctc_tangent.h"
 
 #include "../tangent_sample.h"
-#include "lanes.h"
+#include "rows.h"
 #include "targets.h"
 
 namespace fastctc {
 namespace cuda {
 namespace {
 
-constexpr int kWarpsPerBlock = 4;
 constexpr int kMaxRegisters = 2;
 
 // With the memory of the recursions: slot = c * N + lane.
@@ -75,21 +74,12 @@ struct CudaWorkspace {
   }
 };
 
-__global__ void __launch_bounds__(kWarp) inspect(CtcTangentParams params, CudaWorkspace workspace) {
-  const CtcLossParams& p = params.loss;
-  const int64_t n = blockIdx.x, offset = target_offset(p, n), length = p.target_lengths[n];
-  const int64_t end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
-  Status status = lengths_are_valid(p.input_lengths[n], p.frames, length, offset, end) ? kOk : kInvalid;
-  if (status == kOk) {
-    bool valid = true;
-    for (int64_t i = lane_id(); i < length; i += kWarp) {
-      valid &= label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star);
-    }
-    if (!__all_sync(kFullWarp, valid)) status = kInvalid;
+struct KeepStatus {
+  int32_t* inspected;
+  __device__ __forceinline__ void operator()(const CtcLossParams&, int64_t n, Status status) const {
+    if (threadIdx.x == 0) inspected[n] = status;
   }
-  if (status == kOk && (length > p.input_lengths[n] || length > p.max_length)) status = kInfeasible;
-  if (lane_id() == 0) p.status[n] = workspace.inspected[n] = status;
-}
+};
 
 // The log-sum-exp of a row of logits, by the whole warp.
 __device__ __forceinline__ double log_sum_exp(const TangentScores& scores, int64_t t) {
@@ -127,11 +117,12 @@ __device__ __forceinline__ void look_at_frame(const CtcTangentParams& params, co
   if (!finite) atomicMax(&p.status[n], int32_t(kNotANumber));
 }
 
-__global__ void __launch_bounds__(kWarp* kWarpsPerBlock) frames(CtcTangentParams params, CudaWorkspace workspace) {
+__global__ void __launch_bounds__(kRowThreads) frames(CtcTangentParams params, CudaWorkspace workspace) {
+  using T = RowTeam<1>;
   const CtcLossParams& p = params.loss;
-  const int64_t step = int64_t(gridDim.x) * kWarpsPerBlock;
-  for (int64_t frame = int64_t(blockIdx.x) * kWarpsPerBlock + warp_id(); frame < p.batch * p.frames; frame += step) {
-    look_at_frame(params, workspace, frame / p.frames, frame % p.frames);
+  for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
+    const Frame frame(r, p.frames, p.batch, false);
+    look_at_frame(params, workspace, frame.n, frame.t);
   }
 }
 
@@ -159,13 +150,10 @@ __global__ void __launch_bounds__(kWarp) derive(CtcTangentParams params, CudaWor
 
 cudaError_t tangent(CtcTangentParams p, void* workspace, cudaStream_t stream) {
   const CudaWorkspace w(workspace, p.loss);
-  if (const cudaError_t error = target_offsets(p.loss, w.offsets, stream)) return error;
+  cudaError_t error = inspect_targets(p.loss, w.offsets, KeepStatus{w.inspected}, stream);
+  if (!error) error = launch_warps(frames, p.loss.batch * p.loss.frames, 0, stream, p, w);
+  if (error) return error;
   const dim3 samples{unsigned(p.loss.batch)}, warp(kWarp);
-  if (const cudaError_t error = launch(inspect, samples, warp, 0, stream, p, w)) return error;
-  constexpr int64_t kMaxBlocks = 1 << 16;
-  const int64_t blocks = (p.loss.batch * p.loss.frames + kWarpsPerBlock - 1) / kWarpsPerBlock;
-  const dim3 rows(unsigned(blocks < kMaxBlocks ? blocks : kMaxBlocks));
-  if (const cudaError_t error = launch(frames, rows, dim3(kWarp * kWarpsPerBlock), 0, stream, p, w)) return error;
   if (p.loss.dtype == DType::kFloat64) return launch(derive<double>, samples, warp, 0, stream, p, w);
   return launch(derive<float>, samples, warp, 0, stream, p, w);
 }

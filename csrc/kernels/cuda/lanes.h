@@ -38,6 +38,15 @@ __device__ __forceinline__ T warp_sum(T x) {
   for (int d = kWarp / 2; d > 0; d /= 2) x += from_lane_across(x, d);
   return x;
 }
+// The sum over this lane and those below.
+template <class T>
+__device__ __forceinline__ T warp_sum_up_to(T x) {
+  for (int d = 1; d < kWarp; d *= 2) {
+    const T below = from_lane_below(x, d);
+    if (lane_id() >= d) x += below;
+  }
+  return x;
+}
 template <class T>
 __device__ __forceinline__ T warp_max(T x) {
   for (int d = kWarp / 2; d > 0; d /= 2) {
