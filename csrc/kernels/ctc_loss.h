@@ -50,6 +50,22 @@ struct CtcLossParams {
   int64_t grad_stride_t, grad_stride_n, grad_stride_c;
 };
 
+// Row (t, n) of the input; its classes are stride_c apart.
+template <class Element>
+FASTCTC_HD const Element* row_of(const CtcLossParams& p, int64_t t, int64_t n) {
+  return static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
+}
+
+// The planes of row_statistics for sample n, (T) each.
+template <class Scalar>
+struct FrameScalars {
+  Scalar *blank, *max, *log2_sum;  // the last two are null for log-probabilities
+  FASTCTC_HD FrameScalars(const CtcLossParams& p, int64_t n)
+      : blank(static_cast<Scalar*>(p.row_statistics) + n * p.frames),
+        max(p.from_logits ? blank + p.batch * p.frames : nullptr),
+        log2_sum(p.from_logits ? max + p.batch * p.frames : nullptr) {}
+};
+
 // The CPU kernels work on a range of items, so that the caller can spread them over threads; each thread brings a
 // workspace of its own, aligned to 64 bytes.
 namespace cpu {

@@ -48,8 +48,7 @@ bool look_at_frames(const CtcTangentParams& params, int64_t n, const int64_t* la
     w.sample.origin[t] = w.sample.blank_is_zero[t] ? 0 : blank;
     w.sample.star[t] = 0;
     if (p.from_logits) {
-      const Element* const x = static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
-      const double* const row = contiguous_row(x, p.stride_c, p.classes, w.row);
+      const double* const row = contiguous_row(row_of<Element>(p, t, n), p.stride_c, p.classes, w.row);
       const auto statistics = row_statistics(&row, 1, p.classes, static_cast<const double*>(nullptr));
       w.sample.star[t] = statistics.max[0] + kLn2 * statistics.log2_sum[0];
     }

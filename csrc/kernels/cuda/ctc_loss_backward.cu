@@ -172,20 +172,11 @@ __global__ void __launch_bounds__(kRowThreads, 3) gradient(CtcLossParams p, Back
     const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
     RowStatistics<Scalar> row = {0, 0};
     if (p.from_logits) {
-      const int64_t plane = p.batch * p.frames;
-      const Scalar* const max = static_cast<const Scalar*>(p.row_statistics) + plane + n * p.frames + t;
-      row = {max[0], max[plane]};
+      const FrameScalars<const Scalar> of(p, n);
+      row = {of.max[t], of.log2_sum[t]};
     }
-    const Gradient<Element, kWarps> to = {p,
-                                          static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n,
-                                          out,
-                                          occupancy,
-                                          keys,
-                                          length,
-                                          p.from_logits,
-                                          row,
-                                          g,
-                                          g * (1 - stars)};
+    const Gradient<Element, kWarps> to = {p, row_of<Element>(p, t, n), out, occupancy, keys, length, p.from_logits, row,
+                                          g, g * (1 - stars)};
     to.write_classes();
     T::sync();
     to.write_labels();

@@ -40,16 +40,6 @@ struct ForwardWorkspace {
   }
 };
 
-// The planes of row_statistics for sample n.
-template <class Stored>
-struct FrameScalars {
-  Stored *blank, *max, *log2_sum;
-  __device__ __forceinline__ FrameScalars(const CtcLossParams& p, int64_t n)
-      : blank(static_cast<Stored*>(p.row_statistics) + n * p.frames),
-        max(p.from_logits ? blank + p.batch * p.frames : nullptr),
-        log2_sum(p.from_logits ? max + p.batch * p.frames : nullptr) {}
-};
-
 // Once a sample is inspected: the number of its frames that are read, and for log-probabilities the blank's scores.
 template <class Element>
 struct ReadBlanks {
@@ -61,7 +51,7 @@ struct ReadBlanks {
     if (threadIdx.x == 0) frames_read[n] = int32_t(frames);
     if (p.from_logits) return;
     Stored* const blank = FrameScalars<Stored>(p, n).blank;
-    const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + p.blank * p.stride_c;
+    const Element* const x = row_of<Element>(p, 0, n) + p.blank * p.stride_c;
 #pragma unroll 4
     for (int64_t t = threadIdx.x; t < p.frames; t += kInspectThreads) {
       blank[t] = t < frames ? to_scalar(x[t * p.stride_t]) : Stored(0);
@@ -77,7 +67,7 @@ __global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const
   const bool frame_first = p.stride_t >= p.stride_n;
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
     const Frame frame(r, p.frames, p.batch, frame_first);
-    const Element* const x = static_cast<const Element*>(p.input) + frame.t * p.stride_t + frame.n * p.stride_n;
+    const Element* const x = row_of<Element>(p, frame.t, frame.n);
     RowStatistics<Stored> row = {0, 0};
     Stored blank = 0;
     if (frame.t < frames[frame.n]) {
@@ -98,7 +88,7 @@ __device__ __forceinline__ Streams<Element, Scalar> make_streams(
   using Stored = typename ScalarOf<Element>::type;
   using Exponent = typename Numbers<Scalar, Stored>::Exponent;
   const int64_t rows = n * p.frames * p.max_length;
-  return {static_cast<const Element*>(p.input) + n * p.stride_n,
+  return {row_of<Element>(p, 0, n),
           FrameScalars<Stored>(p, n).blank,
           {static_cast<Stored*>(p.occupancy) + rows, reinterpret_cast<Exponent*>(w.exponents) + rows}};
 }

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kRowThreads) denominators(CtcLossParams p, dou
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
     const Frame frame(r, p.frames, p.batch, p.stride_t >= p.stride_n);
     if (p.status[frame.n] != kOk || frame.t >= p.input_lengths[frame.n]) continue;
-    const Element* const x = static_cast<const Element*>(p.input) + frame.t * p.stride_t + frame.n * p.stride_n;
+    const Element* const x = row_of<Element>(p, frame.t, frame.n);
     const Row<const Element> row(x, p.stride_c, p.classes);
     Scalar max = Scalar(-INFINITY);
 #pragma unroll 4
@@ -109,7 +109,7 @@ struct AlignTask {
   int64_t state_size, groups, carry_size;
 
   __device__ __forceinline__ AlignTask(const ForcedAlignParams& p, const AlignWorkspace& w, int64_t n)
-      : input(static_cast<const Element*>(p.loss.input) + n * p.loss.stride_n),
+      : input(row_of<Element>(p.loss, 0, n)),
         stride_t(p.loss.stride_t),
         stride_c(p.loss.stride_c),
         blank(p.loss.blank),
