@@ -36,7 +36,7 @@ struct CtcLossParams {
   // options
   const void* class_bias;  // (C) Scalar, added to the log-probabilities; null: none
   int64_t star;            // a label that stands for anything, with probability 1; -1: none
-  double delay_penalty;    // a path's score falls by this for each frame that a label starts later
+  double delay_penalty;    // a path's score falls by this for each frame that a label starts later (math/delay.h)
   // written by forward, read by backward; "Scalar" is double for kFloat64 and float otherwise
   void* loss;            // (N) Scalar
   void* occupancy;       // (N, T, S) Scalar, zero where n has no frame t or no label i; without need_grad scratch on
@@ -48,6 +48,8 @@ struct CtcLossParams {
   const void* grad_loss;  // (N) Scalar
   void* grad;             // (T, N, C) of dtype
   int64_t grad_stride_t, grad_stride_n, grad_stride_c;
+
+  FASTCTC_HD bool has_options() const { return class_bias || star >= 0 || delay_penalty != 0; }
 };
 
 // Row (t, n) of the input; its classes are stride_c apart.

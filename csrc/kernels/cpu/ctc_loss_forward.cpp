@@ -1,4 +1,5 @@
 // The second phase of the CTC loss on the CPU: a sample. It computes emissions and recursions, segment by segment.
+#include "../../math/delay.h"
 #include "../../math/recursion.h"
 #include "../workspace.h"
 #include "ctc_loss.h"
@@ -146,7 +147,7 @@ class ForwardSample {
   }
   double loss() const {
     const double loss = -kLn2 * log2_p_ - offset_;
-    const bool normalized = p_.from_logits && !p_.class_bias && p_.star < 0 && p_.delay_penalty == 0;
+    const bool normalized = p_.from_logits && !p_.has_options();
     return normalized && loss < 0 ? 0 : loss;  // where P <= 1, up to rounding
   }
 
@@ -156,7 +157,7 @@ class ForwardSample {
   Status check_emissions() const {
     if (L::any(L::invert(finite_))) return kNotANumber;
     const double exponents = double(L::reduce_max(range_)[0]) * double(frames_);
-    return sizeof(Scalar) == 4 && exponents > double(1 << 23) ? kTooWide : kOk;
+    return sizeof(Scalar) == 4 && exponents > kLargestExponent ? kTooWide : kOk;
   }
 
   // A short sequence: both directions at once, which meet in the middle, and go on over what the other has kept.
@@ -192,19 +193,10 @@ class ForwardSample {
     }
   }
 
-  // The blanks before label j are tilted by exp(delay_penalty * j) in every frame, label j by one more. Over a path
-  // that is delay_penalty times the number of labels begun by each frame, so that it falls by it for each frame of
-  // delay.
   void set_tilt() {
-    const Split<L> none = {L::set(0), L::set(0)};
-    for (int64_t j = 0; j < q_.slots + L::N; j += L::N) {
-      auto score = L::set(0);
-      for (int i = 0; i < L::N; ++i) score[i] = Scalar(p_.delay_penalty * double(j + i));
-      emission<L>(score, none).template store<1>(q_.tilt + j, 0);
-    }
-    const double e = std::fabs(p_.delay_penalty) * double(length_ + 1) / kLn2;
-    range_ = L::set(Scalar(e));
-    offset_ = -p_.delay_penalty * double(length_) * double(frames_ + 1) / 2;
+    fill_tilts<X>(q_.tilt, q_.slots + L::N, p_.delay_penalty);
+    range_ = L::set(Scalar(largest_tilt(p_.delay_penalty, length_)));
+    offset_ = -tilt_of_all_paths(p_.delay_penalty, length_, frames_);
   }
 
   // The emissions of a frame are relative to its blank's, or where that is zero, to the row's largest.

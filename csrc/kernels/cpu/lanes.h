@@ -391,6 +391,16 @@ struct Lanes {
     for (int64_t i = 0; i < count; ++i) p[i] = x;
   }
   FASTCTC_LANE void sync() {}
+  template <class Function>
+  FASTCTC_LANE F make(const Function& f) {
+    F x;
+    for (int i = 0; i < N; ++i) x[i] = f(i);
+    return x;
+  }
+  template <class Function>
+  FASTCTC_LANE void for_each(int64_t count, const Function& f) {
+    for (int64_t i = 0; i < count; ++i) f(i);
+  }
 };
 
 // Flushes denormals to zero while it lives: they would cost a hundred cycles each and are zero to the recursion anyway.

@@ -67,7 +67,8 @@ __global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const
   const bool frame_first = p.stride_t >= p.stride_n;
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
     const Frame frame(r, p.frames, p.batch, frame_first);
-    const Element* const x = row_of<Element>(p, frame.t, frame.n);
+    // row_of() here would cost six registers.
+    const Element* const x = static_cast<const Element*>(p.input) + frame.t * p.stride_t + frame.n * p.stride_n;
     RowStatistics<Stored> row = {0, 0};
     Stored blank = 0;
     if (frame.t < frames[frame.n]) {
@@ -205,15 +206,13 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   double range = 0;
   for (int i = 0; i < q.warps; ++i) range = fmax(range, fmax(double(shared.range[0][i]), double(shared.range[1][i])));
   if (kOptions && q.delay_penalty != 0) {
-    // Label j and the blanks after it are tilted by exp(delay_penalty * j) in every frame. Over a path that is
-    // delay_penalty times the number of labels begun by each frame, so that it falls by it for each frame of delay.
-    range = fmax(range, fabs(q.delay_penalty) * (q.length + 1) / kLn2);
-    offset -= q.delay_penalty * q.length * (q.frames + 1.0) / 2;
+    range = fmax(range, largest_tilt(q.delay_penalty, q.length));
+    offset -= tilt_of_all_paths(q.delay_penalty, q.length, q.frames);
   }
   double result = double(NAN);
   if (!(fabs(offset) < double(INFINITY)) || total.m != total.m) {
     status = kNotANumber;
-  } else if (sizeof(Scalar) == 4 && range * q.frames > double(1 << 23)) {
+  } else if (sizeof(Scalar) == 4 && range * q.frames > kLargestExponent) {
     status = kTooWide;
   } else if (!(total.m > 0)) {
     status = kInfeasible;
@@ -269,9 +268,9 @@ cudaError_t forward(CtcLossParams p, void* workspace, cudaStream_t stream) {
     error = launch_rows(p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
                         p.batch * p.frames, 0, stream, p, static_cast<const int32_t*>(w.frames));
   }
-  const bool options = p.class_bias || p.star >= 0 || p.delay_penalty != 0;
   if (!error)
-    error = options ? run_recursions<Element, true>(p, w, stream) : run_recursions<Element, false>(p, w, stream);
+    error =
+        p.has_options() ? run_recursions<Element, true>(p, w, stream) : run_recursions<Element, false>(p, w, stream);
   if constexpr (sizeof(Stored) < sizeof(double)) {
     if (!error) error = run_recursions<Element, double, 2, true>(p, w, stream);
   }

@@ -96,24 +96,13 @@ __device__ __forceinline__ double log_sum_exp(const TangentScores& scores, int64
   return top + std::log(warp_sum(sum));
 }
 
-__device__ __forceinline__ void look_at_frame(const CtcTangentParams& params, const CudaWorkspace& workspace, int64_t n,
+__device__ __forceinline__ void inspect_frame(const CtcTangentParams& params, const CudaWorkspace& workspace, int64_t n,
                                               int64_t t) {
   const CtcLossParams& p = params.loss;
   if (workspace.inspected[n] != kOk || t >= p.input_lengths[n]) return;
   const TangentScores scores(params, n);
-  const int64_t* const labels = p.targets + target_offset(p, n);
-  const double blank = scores.biased(t, p.blank), star = p.from_logits ? log_sum_exp(scores, t) : 0;
-  const bool blank_is_zero = blank < double(kZeroLog);
-  bool finite = (blank_is_zero || std::fabs(blank) < INFINITY) && std::fabs(star) < INFINITY;
-  for (int64_t i = lane_id(); i < p.target_lengths[n]; i += kWarp) {
-    finite &= labels[i] == p.star || scores.biased(t, labels[i]) < INFINITY;
-  }
-  finite = __all_sync(kFullWarp, finite);
-  if (lane_id() != 0) return;
-  const TangentWorkspace<TangentLanes> w = workspace.sample(p, n);
-  w.origin[t] = blank_is_zero ? 0 : blank;
-  w.star[t] = star;
-  w.blank_is_zero[t] = blank_is_zero;
+  const double star = p.from_logits ? log_sum_exp(scores, t) : 0;
+  const bool finite = look_at_frame(scores, p.targets + target_offset(p, n), t, star, workspace.sample(p, n));
   if (!finite) atomicMax(&p.status[n], int32_t(kNotANumber));
 }
 
@@ -122,30 +111,21 @@ __global__ void __launch_bounds__(kRowThreads) frames(CtcTangentParams params, C
   const CtcLossParams& p = params.loss;
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
     const Frame frame(r, p.frames, p.batch, false);
-    look_at_frame(params, workspace, frame.n, frame.t);
+    inspect_frame(params, workspace, frame.n, frame.t);
   }
 }
 
 template <class Scalar>
 __global__ void __launch_bounds__(kWarp) derive(CtcTangentParams params, CudaWorkspace workspace) {
   const CtcLossParams& p = params.loss;
-  const int64_t n = blockIdx.x, length = p.target_lengths[n];
+  const int64_t n = blockIdx.x;
   const TangentWorkspace<TangentLanes> w = workspace.sample(p, n);
   int32_t status = p.status[n];
   if (status == kOk) {
     TangentSample<TangentLanes, kMaxRegisters> sample(params, n, p.targets + target_offset(p, n), w);
     if (!sample.run()) status = kInfeasible;
   }
-  Scalar* const out = static_cast<Scalar*>(params.occupancy_tangent) + n * p.frames * p.max_length;
-  TangentLanes::for_each(p.frames * p.max_length, [&](int64_t k) {
-    const int64_t t = k / p.max_length, i = k % p.max_length;
-    double value = 0;
-    if (t < p.input_lengths[n] && i < length) {
-      if (status == kOk) value = w.occupancy_tangent[t * length + i];
-      if (status == kNotANumber) value = NAN;
-    }
-    out[k] = Scalar(value);
-  });
+  write_occupancy_tangent<TangentLanes, Scalar>(params, n, status, w.occupancy_tangent);
 }
 
 cudaError_t tangent(CtcTangentParams p, void* workspace, cudaStream_t stream) {

@@ -23,6 +23,7 @@
 // all paths is summed: it should be one. The states are corrected one segment later, when all warps know of it.
 #pragma once
 
+#include "../../math/delay.h"
 #include "../../math/recursion.h"
 #include "../ctc_loss.h"
 #include "lanes.h"
@@ -223,9 +224,8 @@ class Walk {
         star = has_label(c) && label == q_.star;
         const Scalar bias = q_.bias && has_label(c) && !star ? Scalar(q_.bias[label]) : Scalar(0);
         bias_[c] = star ? Scalar(INFINITY) : bias < Scalar(INFINITY) ? bias : Scalar(NAN);
-        const Split<W> none = {0, 0};
-        b_tilt_[c] = emission<W>(Scalar(q_.delay_penalty * j), none);
-        e_tilt_[c] = emission<W>(Scalar(q_.delay_penalty * (i + 1)), none);
+        b_tilt_[c] = exponential<W>(Scalar(q_.delay_penalty * j));
+        e_tilt_[c] = exponential<W>(Scalar(q_.delay_penalty * (i + 1)));
       }
       next_score_[c] = streams_.input + t * q_.stride_t + (star ? 0 : label * q_.stride_c);
       if (!kSecond && segment == 0) {
