@@ -6,17 +6,18 @@
 // on a GPU; see kernels/cpu/lanes.h and kernels/cuda/lanes.h), which offers
 //   Scalar, F (one Scalar per lane), M (one bool per lane), N (lanes)
 //   set, max, min, select(mask, a, b), less, nonzero(m), round(x), fma(a, b, c)
+//   single(x): the Scalar of lanes that all have the same
 //   scale(m, d) = m * 2^d for d <= 127, exponent(m) = floor(log2 m)
 //   reduce_max(x), reduce_add(x): over the lanes, in a fixed order; every lane gets the result
 //   neighbor<D, K>(c, carry, x), store_edge<D, K>(p, x), with x(c) the registers of a block
 //     the value before (forward) or after (backward) each value of register c; the block's last or first value
-// and where numbers live in memory (not in the loss on CUDA)
 //   load<K>(p, c), store<K>(p, c, x), store_masked<K>(p, c, x, mask), load_mask<K>(p, c)
 //     register c of the block of N * K values at p
 //   range<K>(c, first, end): is the place in its block of each value of register c in [first, end)?
-//   fill(p, count, x), copy(from, to, count), sync()
-//   make(f)             f(i) in lane i
-//   for_each(count, f)  f(i) for i = 0..count-1, spread over the lanes
+//   fill(p, count, x), copy(from, to, count)
+//   make(f): f(i) in lane i
+//   for_each(count, f): f(i) for i = 0..count-1, spread over the lanes
+//   sync(): what the lanes have stored is there for all of them
 #pragma once
 
 #include <cstdint>

@@ -89,6 +89,7 @@ struct Lanes {
   typedef double Wide __attribute__((vector_size(N * sizeof(double))));
 
   FASTCTC_LANE F set(S x) { return F{} + x; }
+  FASTCTC_LANE S single(F x) { return x[0]; }
   FASTCTC_LANE Wide widen(F x) { return __builtin_convertvector(x, Wide); }
   FASTCTC_LANE F load(const S* p) {
     F x;

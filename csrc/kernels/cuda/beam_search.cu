@@ -4,6 +4,7 @@
 
 #include <new>
 
+#include "../beam_result.h"
 #include "beam.h"
 
 namespace fastctc {
@@ -136,50 +137,13 @@ cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream)
   return error;
 }
 
-// A warp for each hypothesis: one lane walks its path backwards.
+// A warp for each hypothesis.
 template <class Scalar>
 __global__ void __launch_bounds__(kRowThreads, 1) results(BeamResultParams p) {
   using T = RowTeam<1>;
   for (int64_t h = T::first_row(); h < p.batch * p.nbest; h += T::row_step()) {
-    const int64_t n = h / p.nbest, rank = h - n * p.nbest;
-    const BeamState s(const_cast<char*>(p.state) + n * p.state_stride, p.beam_size);
-    const BeamNode* const arena = p.arena + n * p.arena_stride;
-    const BeamHeader& header = *s.header;
-    int64_t *const tokens = p.tokens + h * p.max_length, *const timesteps = p.timesteps + h * p.max_length;
-    Scalar* const confidences = static_cast<Scalar*>(p.confidences) + h * p.max_length;
-    int64_t length = 0;
-    double score = kNever;
-    if (header.status != kOk) {
-      score = double(NAN);
-    } else if (!header.started) {  // the empty prefix
-      if (rank == 0) score = 0;
-    } else if (rank < header.size && s.length[s.order[rank]] > p.max_length) {
-      score = double(NAN);
-    } else if (rank < header.size) {
-      const int32_t slot = s.order[rank];
-      length = s.length[slot];
-      score = s.scores.total[slot];
-      int64_t node = s.scores.path(slot);
-      float peak = float(s.scores.peak(slot));
-      for (int64_t i = length - 1; i >= 0 && lane_id() == 0; --i) {
-        const BeamNode a = arena[node];
-        tokens[i] = a.token;
-        timesteps[i] = a.frame;
-        confidences[i] = Scalar(peak);
-        peak = a.previous_peak;
-        node = a.previous;
-      }
-    }
-    __syncwarp();
-    for (int64_t i = lane_id(); i < p.max_length; i += kWarp) {
-      const double log = i < length ? double(confidences[i]) : kNever;
-      confidences[i] = log < -700 ? Scalar(0) : Scalar(exp_of_negative<Lanes<double>>(fmin(log, 0.0)));
-      if (i >= length) tokens[i] = timesteps[i] = -1;
-    }
-    if (lane_id() == 0) {
-      p.lengths[h] = length;
-      static_cast<Scalar*>(p.scores)[h] = Scalar(score);
-    }
+    const int64_t n = h / p.nbest;
+    write_hypothesis<Lanes<double>, Scalar>(p, n, h - n * p.nbest);
   }
 }
 

@@ -15,45 +15,7 @@ namespace {
 
 constexpr int kMaxRegisters = 2;
 
-// With the memory of the recursions: slot = c * N + lane.
-struct TangentLanes : Lanes<double> {
-  template <int K>
-  static __device__ __forceinline__ double load(const double* p, int c) {
-    return p[c * kWarp + lane_id()];
-  }
-  template <int K>
-  static __device__ __forceinline__ void store(double* p, int c, double x) {
-    p[c * kWarp + lane_id()] = x;
-  }
-  template <int K>
-  static __device__ __forceinline__ void store_masked(double* p, int c, double x, bool mask) {
-    if (mask) p[c * kWarp + lane_id()] = x;
-  }
-  template <int K>
-  static __device__ __forceinline__ bool load_mask(const uint8_t* p, int c) {
-    return p[c * kWarp + lane_id()] != 0;
-  }
-  template <int K>
-  static __device__ __forceinline__ bool range(int c, int64_t begin, int64_t end) {
-    const int64_t place = c * kWarp + lane_id();
-    return begin <= place && place < end;
-  }
-  template <class Function>
-  static __device__ __forceinline__ double make(const Function& f) {
-    return f(lane_id());
-  }
-  template <class Function>
-  static __device__ __forceinline__ void for_each(int64_t count, const Function& f) {
-    for (int64_t i = lane_id(); i < count; i += kWarp) f(i);
-  }
-  static __device__ __forceinline__ void fill(double* p, int64_t count, double x) {
-    for_each(count, [&](int64_t i) { p[i] = x; });
-  }
-  static __device__ __forceinline__ void copy(const double* from, double* to, int64_t count) {
-    for_each(count, [&](int64_t i) { to[i] = from[i]; });
-  }
-  static __device__ __forceinline__ void sync() { __syncwarp(); }
-};
+using TangentLanes = Lanes<double>;
 
 struct CudaWorkspace {
   int64_t* offsets;    // of concatenated targets
