@@ -3,6 +3,7 @@
 
 #include "../beam_result.h"
 #include "beam.h"
+#include "denominator.h"
 
 namespace fastctc {
 namespace cpu {
@@ -10,7 +11,7 @@ namespace FASTCTC_ISA {
 namespace {
 
 template <class Element>
-void search(const BeamSearchParams& p, int64_t n, const Scratch<typename ScalarOf<Element>::type>& scratch) {
+void search(const BeamSearchParams& p, int64_t n, const BeamScratch<typename ScalarOf<Element>::type>& scratch) {
   using Scalar = typename ScalarOf<Element>::type;
   Beam<Scalar> beam(p, n, scratch);
   const int64_t frames = p.input_lengths[n];
@@ -32,13 +33,13 @@ void search(const BeamSearchParams& p, int64_t n, const Scratch<typename ScalarO
 }  // namespace
 
 size_t beam_search_workspace(const BeamSearchParams& p) {
-  if (p.dtype == DType::kFloat64) return Scratch<double>(nullptr, p).memory.size();
-  return Scratch<float>(nullptr, p).memory.size();
+  if (p.dtype == DType::kFloat64) return BeamScratch<double>(nullptr, p).memory.size();
+  return BeamScratch<float>(nullptr, p).memory.size();
 }
 void beam_search(const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace) {
   with_element(p.dtype, [&](auto element) {
     using Element = decltype(element);
-    const Scratch<typename ScalarOf<Element>::type> scratch(workspace, p);
+    const BeamScratch<typename ScalarOf<Element>::type> scratch(workspace, p);
     for (int64_t n = begin; n < end; ++n) search<Element>(p, n, scratch);
   });
 }

@@ -6,6 +6,7 @@
 
 #include "../beam_result.h"
 #include "beam.h"
+#include "rows.h"
 
 namespace fastctc {
 namespace cuda {
