@@ -4,41 +4,15 @@
 //   statistics  a warp or a block per row of logits
 //   recursions  a block per sample, see walk.h; then once more in double for the samples that need it
 //
-// Memory: for each (n, t, i) the occupancy, in whose place the mantissas of label states are kept, and an exponent. The
-// scores of labels are read from the input where they are needed, twice.
+// The scores of labels are read from the input where they are needed, twice.
 #include "../ctc_loss.h"
 
-#include "../workspace.h"
 #include "rows.h"
 #include "walk.h"
 
 namespace fastctc {
 namespace cuda {
 namespace {
-
-template <class Stored>
-struct ForwardWorkspace {
-  int64_t* offsets;  // (N) of concatenated targets
-  int32_t* frames;   // (N) that are read
-  Plane<Stored> states, snapshots;
-  Stored* exponents;  // (N, T, S) of the kept states
-  size_t size;
-
-  ForwardWorkspace(void* base, const CtcLossParams& p) {
-    Workspace w(base);
-    offsets = w.take<int64_t>(target_offsets_count(p));
-    frames = w.take<int32_t>(p.batch);
-    states = w.take_plane<Stored>(p.batch * 2 * states_size(p));
-    snapshots = w.take_plane<Stored>(p.need_grad ? p.batch * 2 * snapshots_size(p) : 0);
-    exponents = w.take<Stored>(p.need_grad ? p.batch * p.frames * p.max_length : 0);
-    size = w.size();
-  }
-  // of one direction of one sample
-  static FASTCTC_HD int64_t states_size(const CtcLossParams& p) { return 2 * (p.max_length + 1); }
-  static FASTCTC_HD int64_t snapshots_size(const CtcLossParams& p) {
-    return (p.frames + 1) / 2 / kSegment * (p.max_length + 1);
-  }
-};
 
 // Once a sample is inspected: the number of its frames that are read, and for log-probabilities the blank's scores.
 template <class Element>
@@ -83,57 +57,6 @@ __global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const
   }
 }
 
-template <class Element, class Scalar>
-__device__ __forceinline__ Streams<Element, Scalar> make_streams(
-    const CtcLossParams& p, const ForwardWorkspace<typename ScalarOf<Element>::type>& w, int64_t n) {
-  using Stored = typename ScalarOf<Element>::type;
-  using Exponent = typename Numbers<Scalar, Stored>::Exponent;
-  const int64_t rows = n * p.frames * p.max_length;
-  return {row_of<Element>(p, 0, n),
-          FrameScalars<Stored>(p, n).blank,
-          {static_cast<Stored*>(p.occupancy) + rows, reinterpret_cast<Exponent*>(w.exponents) + rows}};
-}
-
-template <class Element, class Scalar>
-__device__ __forceinline__ Task<Element, Scalar> make_task(const CtcLossParams& p,
-                                                           const ForwardWorkspace<typename ScalarOf<Element>::type>& w,
-                                                           int64_t n, int column) {
-  using Stored = typename ScalarOf<Element>::type;
-  using Memory = typename Task<Element, Scalar>::Memory;
-  using Exponent = typename Memory::Exponent;
-  const int64_t S = p.max_length;
-  const auto memory = [](Plane<Stored> plane, int64_t i) {
-    return Memory{plane.m + i, reinterpret_cast<Exponent*>(plane.e) + i};
-  };
-  Task<Element, Scalar> q;
-  q.frames = int(p.input_lengths[n]);
-  q.middle = q.frames / 2;
-  q.length = int(p.target_lengths[n]);
-  q.columns = q.length / column + 1;
-  q.warps = q.columns < kMaxWarps<Scalar> ? q.columns : kMaxWarps<Scalar>;
-  q.stride = int(S);
-  q.filled = int(S < q.columns * column - 1 ? S : q.columns * column - 1);
-  q.keep = p.need_grad;
-  // An input of more than 32 MiB is taken to have left the cache since its statistics were made.
-  const bool cached = p.frames * p.batch * p.classes * int64_t(sizeof(Element)) <= int64_t(32) << 20;
-  q.far = cached ? q.frames : 24;
-  q.stride_t = p.stride_t;
-  q.stride_c = p.stride_c;
-  q.labels = p.targets + target_offset(p, n);
-  const FrameScalars<Stored> frame(p, n);
-  q.max = frame.max;
-  q.log2_sum = frame.log2_sum;
-  for (int side = 0; side < 2; ++side) {
-    q.states[side] = memory(w.states, (2 * n + side) * w.states_size(p));
-    q.snapshots[side] = memory(w.snapshots, (2 * n + side) * w.snapshots_size(p));
-  }
-  q.bias = static_cast<const Stored*>(p.class_bias);
-  q.blank_bias = q.bias ? q.bias[p.blank] : Stored(0);
-  q.star = p.star;
-  q.delay_penalty = p.delay_penalty;
-  return q;
-}
-
 template <class Scalar>
 constexpr int max_threads(int K) {
   return 2 * kWarp * (K == 1 ? 1 : kMaxWarps<Scalar>);
@@ -152,8 +75,38 @@ __device__ __forceinline__ void clear(const CtcLossParams& p, int64_t n, int64_t
   for (int64_t i = frames * S + threadIdx.x; i < p.frames * S; i += blockDim.x) out[i] = 0;
 }
 
-// K labels in each lane; with one, a single warp in each direction has all of them. Scalar is what the states are made
-// of: where that is not the type of the results (wide), only the samples marked kTooWide are done.
+// The status and the loss of a sample, from what the first walks have found.
+struct Outcome {
+  Status status;
+  double loss;
+};
+template <bool kOptions, class Element, class Scalar>
+__device__ __forceinline__ Outcome outcome(const CtcLossParams& p, const Task<Element, Scalar>& q,
+                                           const Exchange<Scalar>& shared, Scaled<Lanes<Scalar>> total) {
+  double offset = shared.offset[0] + shared.offset[1];
+  double range = 0;
+  for (int i = 0; i < q.warps; ++i) range = fmax(range, fmax(double(shared.range[0][i]), double(shared.range[1][i])));
+  if (kOptions && q.delay_penalty != 0) {
+    range = fmax(range, largest_tilt(q.delay_penalty, q.length));
+    offset -= tilt_of_all_paths(q.delay_penalty, q.length, q.frames);
+  }
+  Outcome found = {kOk, double(NAN)};
+  if (!(fabs(offset) < double(INFINITY)) || total.m != total.m) {
+    found.status = kNotANumber;
+  } else if (sizeof(Scalar) == 4 && range * q.frames > kLargestExponent) {
+    found.status = kTooWide;
+  } else if (!(total.m > 0)) {
+    found = {kInfeasible, double(INFINITY)};
+  } else {
+    found.loss = 0 - (kLn2 * (log2(double(total.m)) + double(total.e)) + offset);
+    if (!kOptions && p.from_logits && found.loss < 0) found.loss = 0;  // P <= 1, up to rounding
+  }
+  return found;
+}
+
+// K labels in each lane; with one, a single warp in each direction has all of them. The states are Scalars. Where these
+// are not of the type of the results (wide), the kernel does the samples marked kTooWide only.
+// Long function: the phases between its barriers share what the threads hold in registers.
 template <class Element, class Scalar, int K, bool kOptions>
 __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     recursions(CtcLossParams p, ForwardWorkspace<typename ScalarOf<Element>::type> w) {
@@ -162,7 +115,7 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   constexpr bool kWide = sizeof(Scalar) != sizeof(Stored);
   const int64_t n = blockIdx.x;
   Stored* const loss = static_cast<Stored*>(p.loss) + n;
-  int32_t status = p.status[n];
+  const int32_t status = p.status[n];
   if (kWide && status != kTooWide) return;
   if (!kWide && status != kOk) {
     if (threadIdx.x == 0) *loss = status == kInfeasible ? Stored(INFINITY) : Stored(NAN);
@@ -202,32 +155,13 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   __syncthreads();
 
   const X total = {shared.p_m[side], shared.p_e[side]};
-  double offset = shared.offset[0] + shared.offset[1];
-  double range = 0;
-  for (int i = 0; i < q.warps; ++i) range = fmax(range, fmax(double(shared.range[0][i]), double(shared.range[1][i])));
-  if (kOptions && q.delay_penalty != 0) {
-    range = fmax(range, largest_tilt(q.delay_penalty, q.length));
-    offset -= tilt_of_all_paths(q.delay_penalty, q.length, q.frames);
-  }
-  double result = double(NAN);
-  if (!(fabs(offset) < double(INFINITY)) || total.m != total.m) {
-    status = kNotANumber;
-  } else if (sizeof(Scalar) == 4 && range * q.frames > kLargestExponent) {
-    status = kTooWide;
-  } else if (!(total.m > 0)) {
-    status = kInfeasible;
-    result = double(INFINITY);
-  } else {
-    status = kOk;
-    result = 0 - (kLn2 * (log2(double(total.m)) + double(total.e)) + offset);
-    if (!kOptions && p.from_logits && result < 0) result = 0;  // P <= 1, up to rounding
-  }
+  const Outcome found = outcome<kOptions>(p, q, shared, total);
   if (threadIdx.x == 0) {
-    p.status[n] = status;
-    *loss = Stored(result);
+    p.status[n] = found.status;
+    *loss = Stored(found.loss);
   }
-  if (status == kTooWide) return;
-  if (status != kOk) return clear<Stored>(p, n, 0, 0);
+  if (found.status == kTooWide) return;
+  if (found.status != kOk) return clear<Stored>(p, n, 0, 0);
   if (!p.need_grad) return;
 
   const X factor = {1 / total.m, -total.e};
