@@ -36,7 +36,7 @@ inline int64_t max_extensions(int64_t beam_size) {
   return sum;
 }
 
-// The working memory of a thread. Where a scorer weighs, its states live here, for one whole utterance.
+// The working memory of a thread. It keeps the states of a scorer that weighs, for one whole utterance.
 template <class Scalar, class Scorer = NoScorer>
 struct BeamScratch {
   Workspace memory;

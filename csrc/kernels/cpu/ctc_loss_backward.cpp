@@ -1,4 +1,4 @@
-// CTC loss on the CPU, backward: a range of rows. Each is one pass over the classes, then the labels.
+// CTC loss on the CPU, backward, a range of rows at a time. Each row is one pass over the classes, then the labels.
 #include "../workspace.h"
 #include "ctc_loss.h"
 #include "rows.h"

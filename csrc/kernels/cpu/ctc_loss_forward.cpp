@@ -1,4 +1,4 @@
-// The second phase of the CTC loss on the CPU: a sample. It computes emissions and recursions, segment by segment.
+// The second phase of the CTC loss on the CPU, a sample at a time: emissions and recursions, segment by segment.
 #include "../../math/delay.h"
 #include "../../math/recursion.h"
 #include "../workspace.h"
@@ -199,7 +199,8 @@ class ForwardSample {
     offset_ = -tilt_of_all_paths(p_.delay_penalty, length_, frames_);
   }
 
-  // The emissions of a frame are relative to its blank's, or where that is zero, to the row's largest.
+  // The emissions of a frame are relative to its blank's, or where that is zero, to the row's largest. (On CUDA they
+  // are relative to 1 then: there the maximum is another load in every frame.)
   void set_origins() {
     const Stored bias = p_.class_bias ? static_cast<const Stored*>(p_.class_bias)[p_.blank] : Stored(0);
     typename L::Wide origins{}, log2_sums{};
@@ -225,8 +226,8 @@ class ForwardSample {
     for (int i = 0; i < L::N; ++i) offset_ += origins[i] - kLn2 * log2_sums[i];
   }
 
-  // Where the scores of labels i, i + 1, ... in a frame come from: a short row of the input, or their own row, which
-  // stands in place of the occupancies.
+  // Both give the scores of labels i, i + 1, ... in a frame. Lookup takes them from a short row of the input, Stand
+  // from a row of their own, which stands in place of the occupancies.
   struct Lookup {
     typename L::F low, high;
     const int32_t* labels;
@@ -252,8 +253,8 @@ class ForwardSample {
       });
     }
   }
-  template <class Frame>
-  void emit_from(int64_t t0, int64_t t1, const Frame& frame) {
+  template <class ScoresOf>
+  void emit_from(int64_t t0, int64_t t1, const ScoresOf& scores_of) {
     const int64_t length = length_, slots = q_.slots;
     const Plane<Scalar> origins = w_.origins, tilt = q_.tilt;
     const Scalar* const bias = w_.bias;
@@ -262,7 +263,7 @@ class ForwardSample {
     auto finite = finite_;
     for (int64_t t = t0; t < t1; ++t, out = out + slots) {
       const Split<L> origin = {L::set(origins.m[t]), L::set(origins.e[t])};
-      const auto scores = frame(t);
+      const auto scores = scores_of(t);
       for (int64_t i = 0; i < slots; i += L::N) {
         auto x = scores(i);
         if (bias) x += L::load(bias + i);

@@ -1,5 +1,5 @@
-// The first phase of the CTC loss on the CPU: a range of frames. It takes the softmax statistics of each row and, while
-// the row is in the cache, the scores of the labels.
+// The first phase of the CTC loss on the CPU, a range of frames at a time: the softmax statistics of each row and,
+// while the row is in the cache, the scores of the labels.
 #include "../workspace.h"
 #include "ctc_loss.h"
 #include "rows.h"

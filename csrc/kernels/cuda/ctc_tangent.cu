@@ -43,7 +43,8 @@ struct KeepStatus {
   }
 };
 
-// The log-sum-exp of a row of logits, by the whole warp.
+// The log-sum-exp of a row of logits, by the whole warp. Another sum would change the bits of second derivatives
+// (log_space.h).
 __device__ __forceinline__ double log_sum_exp(const TangentScores& scores, int64_t t) {
   double top = -double(INFINITY), sum = 0;
   bool nan = false;

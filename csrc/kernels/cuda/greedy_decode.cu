@@ -53,7 +53,7 @@ __device__ __forceinline__ void best_class(const GreedyDecodeParams& p, const Gr
   }
   nan = __any_sync(kFullWarp, nan);
   Scalar sum = 1;
-  if (p.from_logits) {
+  if (p.from_logits) {  // another sum would change the bits of the scores (log_space.h)
     sum = 0;
     for (int64_t c = lane_id(); c < p.classes; c += kWarp) sum += std::exp(to_scalar(x[c * p.stride_c]) - best.value);
     sum = warp_sum(sum);

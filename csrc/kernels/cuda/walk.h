@@ -30,7 +30,7 @@
 namespace fastctc {
 namespace cuda {
 
-// The score that the emissions of a frame are relative to: the blank's, or where that is zero, any other.
+// The score that the emissions of a frame are relative to: the blank's, or 0 where the blank has probability 0.
 template <class Scalar>
 struct Origin {
   bool blank_is_zero;
