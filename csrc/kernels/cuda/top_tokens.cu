@@ -8,7 +8,7 @@ namespace fastctc {
 namespace cuda {
 namespace {
 
-constexpr int64_t kShortRow = 256;  // classes; a warp compares each with each
+constexpr int64_t kComparedRow = 256;  // classes; a warp compares each with each
 constexpr int kDigit = 11, kBins = 1 << kDigit;
 
 // Keys in the order of the scores. The two zeros are the same.
@@ -172,14 +172,14 @@ __device__ __forceinline__ void select_classes(const Row<const Element>& row, in
 // Shared memory: for each team a tile of scores, which serves as bins too; then the tokens that are sorted.
 template <class Scalar>
 size_t shared_bytes(bool short_rows, int64_t count) {
-  if (short_rows) return kRowWarps * kShortRow * sizeof(Scalar);
+  if (short_rows) return kRowWarps * kComparedRow * sizeof(Scalar);
   return kBins * sizeof(Scalar) + size_t(power_of_two_from(count)) * (sizeof(Scalar) + sizeof(int32_t));
 }
 
 template <class Element, class Scalar, int kWarps>
 __global__ void __launch_bounds__(kRowThreads) top_tokens(BeamSearchParams p, int64_t first, TopTokens<Scalar> out) {
   using T = RowTeam<kWarps>;
-  Scalar* const tile = dynamic_shared<Scalar>() + (kWarps == 1 ? warp_id() * kShortRow : 0);
+  Scalar* const tile = dynamic_shared<Scalar>() + (kWarps == 1 ? warp_id() * kComparedRow : 0);
   const int count = int(out.count);
   for (int64_t r = T::first_row(); r < p.batch * out.frames; r += T::row_step()) {
     const auto [t, n] = Frame(r, out.frames, p.batch, false);
@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kRowThreads) top_tokens(BeamSearchParams p, in
 
 template <class Element, class Scalar>
 cudaError_t run(const BeamSearchParams& p, int64_t first, const TopTokens<Scalar>& out, cudaStream_t stream) {
-  const bool short_rows = p.classes <= kShortRow;
+  const bool short_rows = p.classes <= kComparedRow;
   return launch_rows(short_rows, top_tokens<Element, Scalar, 1>, top_tokens<Element, Scalar, kRowWarps>,
                      p.batch * out.frames, shared_bytes<Scalar>(short_rows, out.count), stream, p, first, out);
 }
