@@ -1,4 +1,6 @@
 from typing import Any
 
+LARGEST_ARENA: int
+
 def build_info() -> dict[str, Any]: ...
 def beam_state_bytes(beam_size: int) -> int: ...

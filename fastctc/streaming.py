@@ -21,7 +21,7 @@ from fastctc.decode import NBestResult
 
 __all__ = ["BeamSearchDecoder"]
 
-LARGEST_ARENA = 2**31 - 1  # nodes
+LARGEST_ARENA = ops._C.LARGEST_ARENA  # nodes
 
 
 class BeamSearchDecoder:

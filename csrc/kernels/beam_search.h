@@ -15,6 +15,8 @@
 
 namespace fastctc {
 
+constexpr int64_t kLargestArena = INT32_MAX;  // nodes: an int32 numbers them
+
 struct BeamSearchParams {
   const void* input;  // (N, T, C) log-probabilities or logits; strides in elements
   DType dtype;
@@ -115,6 +117,7 @@ struct BeamResultParams {
 };
 
 namespace cpu {
+constexpr int64_t kLargestBeam = int64_t(1) << 20;
 // Samples [begin, end), with a workspace for one thread.
 size_t beam_search_workspace(const BeamSearchParams& p);
 void beam_search(const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace);
@@ -122,6 +125,7 @@ void beam_search_result(const BeamResultParams& p, int64_t begin, int64_t end);
 }  // namespace cpu
 
 namespace cuda {
+constexpr int64_t kLargestBeam = 1024;
 size_t beam_search_workspace(const BeamSearchParams& p);
 int beam_search(const BeamSearchParams& p, void* workspace, void* stream);
 int beam_search_result(const BeamResultParams& p, void* stream);

@@ -36,7 +36,7 @@ struct CtcLossParams {
   // options
   const void* class_bias;  // (C) Scalar, added to the log-probabilities; null: none
   int64_t star;            // a label that stands for anything, with probability 1; -1: none
-  double delay_penalty;    // a path's score falls by this for each frame that a label starts later
+  double delay_penalty;    // a path's score falls by this for each frame that a label starts later (math/delay.h)
   // written by forward, read by backward; "Scalar" is double for kFloat64 and float otherwise
   void* loss;            // (N) Scalar
   void* occupancy;       // (N, T, S) Scalar, zero where n has no frame t or no label i; without need_grad scratch on
@@ -48,6 +48,24 @@ struct CtcLossParams {
   const void* grad_loss;  // (N) Scalar
   void* grad;             // (T, N, C) of dtype
   int64_t grad_stride_t, grad_stride_n, grad_stride_c;
+
+  FASTCTC_HD bool has_options() const { return class_bias || star >= 0 || delay_penalty != 0; }
+};
+
+// Row (t, n) of the input; its classes are stride_c apart.
+template <class Element>
+FASTCTC_HD const Element* row_of(const CtcLossParams& p, int64_t t, int64_t n) {
+  return static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
+}
+
+// The planes of row_statistics for sample n, (T) each.
+template <class Scalar>
+struct FrameScalars {
+  Scalar *blank, *max, *log2_sum;  // the last two are null for log-probabilities
+  FASTCTC_HD FrameScalars(const CtcLossParams& p, int64_t n)
+      : blank(static_cast<Scalar*>(p.row_statistics) + n * p.frames),
+        max(p.from_logits ? blank + p.batch * p.frames : nullptr),
+        log2_sum(p.from_logits ? max + p.batch * p.frames : nullptr) {}
 };
 
 // The CPU kernels work on a range of items, so that the caller can spread them over threads; each thread brings a

@@ -1,7 +1,5 @@
-// One sample of ctc_tangent.h, once the frames have been looked at: emissions and recursions on dual numbers, for a
-// warp of lanes `W` of double on either machine. Beyond the interface of math/scaled_float.h it offers
-//   make(f)             f(i) in lane i
-//   for_each(count, f)  f(i) for i = 0..count-1, spread over the lanes
+// One sample of ctc_tangent.h: its frames, then emissions and recursions on dual numbers, then the result; for a warp
+// of lanes `W` of double on either machine (math/scaled_float.h).
 //
 //            frames 0..63   64..127  ...        each segment starts from a snapshot: the forward states that enter it
 //   forward  [snapshot >>>>][snapshot >>>>]     emissions and forward states are kept for one segment at a time, so the
@@ -10,6 +8,7 @@
 
 #include <cmath>
 
+#include "../math/delay.h"
 #include "../math/dual.h"
 #include "../math/emission.h"
 #include "../math/recursion.h"
@@ -58,7 +57,7 @@ template <class W>
 struct TangentWorkspace {
   using X = Dual<W>;
   using Memory = typename X::Memory;
-  // to be filled in before the recursions
+  // filled in by look_at_frame, before the recursions
   double* origin;          // (T) the score that the emissions of a frame are relative to: the blank's, 0 where that is
                            // a probability of 0
   double* star;            // (T) the score of a star
@@ -100,6 +99,44 @@ struct TangentWorkspace {
     size = w.size();
   }
 };
+
+// Fills in frame t, in which a star has the score `star`. Returns false if this lane has found a NaN or +inf that
+// matters to the loss.
+template <class W>
+FASTCTC_HD bool look_at_frame(const TangentScores& scores, const int64_t* labels, int64_t t, double star,
+                              const TangentWorkspace<W>& w) {
+  const CtcLossParams& p = scores.p;
+  const double blank = scores.biased(t, p.blank);
+  const bool blank_is_zero = blank < double(kZeroLog);
+  bool finite = (blank_is_zero || std::fabs(blank) < INFINITY) && std::fabs(star) < INFINITY;
+  W::for_each(p.target_lengths[scores.n],
+              [&](int64_t i) { finite &= labels[i] == p.star || scores.biased(t, labels[i]) < INFINITY; });
+  W::for_each(1, [&](int64_t) {
+    w.origin[t] = blank_is_zero ? 0 : blank;
+    w.star[t] = star;
+    w.blank_is_zero[t] = blank_is_zero;
+  });
+  return finite;
+}
+
+// Writes the result of sample n.
+template <class W, class Scalar>
+FASTCTC_HD void write_occupancy_tangent(const CtcTangentParams& params, int64_t n, int32_t status,
+                                        const double* occupancy_tangent) {
+  const CtcLossParams& p = params.loss;
+  const int64_t frames = p.input_lengths[n], length = p.target_lengths[n];
+  Scalar* const out = static_cast<Scalar*>(params.occupancy_tangent) + n * p.frames * p.max_length;
+  for (int64_t t = 0; t < p.frames; ++t) {
+    W::for_each(p.max_length, [&](int64_t i) {
+      double value = 0;
+      if (t < frames && i < length) {
+        if (status == kOk) value = occupancy_tangent[t * length + i];
+        if (status == kNotANumber) value = NAN;
+      }
+      out[t * p.max_length + i] = Scalar(value);
+    });
+  }
+}
 
 template <class W, int kMaxRegisters>
 class TangentSample {
@@ -156,15 +193,11 @@ class TangentSample {
     return {p, p + (w_.slots + W::N)};
   }
 
-  // The tilt: the blanks before label j by exp(delay_penalty * j) in every frame, label j by one more.
   FASTCTC_HD void prepare() {
     W::for_each(q_.slots, [&](int64_t i) { w_.skip[i] = may_skip(labels_, i, q_.length); });
     X::fill_zero(q_.labels + -1, 1);
     X::fill_zero(q_.kept + -1, 1);
-    for (int64_t j = 0; q_.tilt && j < q_.slots + W::N; j += W::N) {
-      const auto score = W::make([&](int lane) { return p_.delay_penalty * double(j + lane); });
-      X::constant(emission<W>(score, split<W>(W::set(0)))).template store<1>(q_.tilt + j, 0);
-    }
+    if (q_.tilt) fill_tilts<X>(q_.tilt, q_.slots + W::N, p_.delay_penalty);
     W::sync();
   }
 

@@ -75,6 +75,12 @@ FASTCTC_HD Scaled<W> emission(typename W::F x, Split<W> origin) {
   return Scaled<W>::select(W::less(x, W::set(Scalar(kZeroLog))), Scaled<W>::zero(), p);
 }
 
+// exp(x)
+template <class W>
+FASTCTC_HD Scaled<W> exponential(typename W::F x) {
+  return emission<W>(x, Split<W>{W::set(0), W::set(0)});
+}
+
 // The statistics of one row of logits: its maximum and log2 of the sum of 2^((x - max) * log2 e).
 template <class Scalar>
 struct RowStatistics {

@@ -51,8 +51,14 @@ FASTCTC_HD typename W::F log_add(typename W::F a, typename W::F b) {
   return log_of_one_plus<W>(exp_of_negative<W>(distance), larger);
 }
 
-// The softmax denominator of a row of logits. Term c goes to the sum number c modulo kSums, in the order of c; then the
-// upper half of the sums is added to the lower one, until one is left.
+// The softmax denominator of a row of logits, for alignment and beam search. It has the same bits on every machine. The
+// other log-sum-exps round differently, so they stay separate:
+//   row_statistics()  rows.h of each machine, for the loss: powers of 2, with one exp2 per class
+//   greedy decoding   on each machine: exp and log of its mathematical library
+//   log_sum_exp()     cuda/ctc_tangent.cu: in double for every element type
+//
+// Term c goes to the sum number c modulo kSums, in the order of c. Then the upper half of the sums is added to the
+// lower one, until one is left.
 constexpr int kSums = 32;
 
 // Its terms: exp(x - max), in the type of the row; 0 where that is below e^-80. NaN stays NaN.

@@ -1,5 +1,6 @@
-// The CTC forward and backward recursions (Graves et al., 2006, equations 6 to 11) on scaled floats, written once for a
-// warp of lanes `W`.
+// The CTC forward and backward recursions (Graves et al., 2006, equations 6 to 11) on scaled floats, for a warp of
+// lanes `W`. The loss on the CPU and the tangent on both machines run them. The loss on CUDA has a loop of its own in
+// kernels/cuda/walk.h, which computes emissions as it goes.
 //
 // A block holds W::N * K consecutive slots in K registers; which slot lives in which lane of which register is W's
 // choice, kept by load, store and neighbor. Slot j holds the states

@@ -6,15 +6,18 @@
 // on a GPU; see kernels/cpu/lanes.h and kernels/cuda/lanes.h), which offers
 //   Scalar, F (one Scalar per lane), M (one bool per lane), N (lanes)
 //   set, max, min, select(mask, a, b), less, nonzero(m), round(x), fma(a, b, c)
+//   single(x): the Scalar of lanes that all have the same
 //   scale(m, d) = m * 2^d for d <= 127, exponent(m) = floor(log2 m)
 //   reduce_max(x), reduce_add(x): over the lanes, in a fixed order; every lane gets the result
 //   neighbor<D, K>(c, carry, x), store_edge<D, K>(p, x), with x(c) the registers of a block
 //     the value before (forward) or after (backward) each value of register c; the block's last or first value
-// and for run() of recursion.h, on the CPU
 //   load<K>(p, c), store<K>(p, c, x), store_masked<K>(p, c, x, mask), load_mask<K>(p, c)
 //     register c of the block of N * K values at p
 //   range<K>(c, first, end): is the place in its block of each value of register c in [first, end)?
-//   fill(p, count, x), copy(from, to, count), sync()
+//   fill(p, count, x), copy(from, to, count)
+//   make(f): f(i) in lane i
+//   for_each(count, f): f(i) for i = 0..count-1, spread over the lanes
+//   sync(): what the lanes have stored is there for all of them
 #pragma once
 
 #include <cstdint>
@@ -34,6 +37,9 @@ enum class Direction { kForward, kBackward };
 // The exponent of zero: below every exponent that a product of probabilities reaches, and absorbing in float
 // arithmetic.
 constexpr float kZeroExponent = -1e30f;
+
+// The largest exponent for which recursions are done in float, which has all integers up to 2^24.
+constexpr double kLargestExponent = 1 << 23;
 
 template <class T>
 struct Plane {
@@ -56,6 +62,7 @@ struct Scaled {
   typename W::F m, e;
 
   static FASTCTC_HD Scaled zero() { return {W::set(0), W::set(kZeroExponent)}; }
+  static FASTCTC_HD Scaled constant(Scaled x) { return x; }
   static FASTCTC_HD Scaled select(typename W::M mask, Scaled a, Scaled b) {
     return {W::select(mask, a.m, b.m), W::select(mask, a.e, b.e)};
   }

@@ -55,12 +55,13 @@ std::vector<Hypothesis> decode(const Problem& q) {
   p.beam_threshold = p.token_threshold = p.blank_skip = INFINITY;
   std::vector<BeamNode> arena(size_t(q.T) * q.beam + 1);
   p.arena = arena.data(), p.capacity = int64_t(arena.size());
-  std::vector<char> state(BeamState::bytes(q.beam) + 64), memory(Scratch<float, Bigram>(nullptr, p).memory.size() + 64);
+  std::vector<char> state(BeamState::bytes(q.beam) + 64),
+      memory(BeamScratch<float, Bigram>(nullptr, p).memory.size() + 64);
   const auto aligned = [](std::vector<char>& v) {
     return reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(v.data()) + 63) / 64 * 64);
   };
   p.state = aligned(state);
-  const Scratch<float, Bigram> scratch(aligned(memory), p);
+  const BeamScratch<float, Bigram> scratch(aligned(memory), p);
   Beam<float, Bigram> beam(p, 0, scratch, Bigram{q.bigrams.data(), q.C, q.blank});
   for (int t = 0; t < q.T && beam.alive(); ++t) beam.advance(q.x.data() + t * q.C, 0.0);
   beam.finish();

@@ -17,115 +17,17 @@
 // Found by none: a race of two blocks between threads of the same index (blocks run one after another, thread i of all
 // of them on one fiber); a flag protocol that lacks a __threadfence or a volatile but happens to be ordered by another
 // fence; what inline PTX behind #ifdef does; anything about registers, bank conflicts and speed.
-#include <fcntl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmath>
-#include <functional>
-#include <string>
 #include <thread>
 #include <vector>
 
-#include "check.h"
-#include "kernels/cuda/launch.h"
-
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kAddressSanitizer = true;
-#else
-constexpr bool kAddressSanitizer = false;
-#endif
-
-#ifdef __SANITIZE_THREAD__
-constexpr bool kThreadSanitizer = true;
-static int races_reported = 0;
-extern "C" FASTCTC_UNTRACKED void __tsan_on_report(void*) { ++races_reported; }
-// Planted races are expected and checked one by one: they must not fail the program, nor be reported once only.
-extern "C" const char* __tsan_default_options() {
-  return "exitcode=0 symbolize=0 suppress_equal_stacks=0 suppress_equal_addresses=0";
-}
-#else
-constexpr bool kThreadSanitizer = false;
-static int races_reported = 0;
-#endif
+#include "emulation_orders.h"
 
 namespace {
 
 using namespace fastctc::cuda;
-namespace emulation = fastctc::emulation;
+using namespace fastctc::testing;
 
-const std::vector<unsigned> kOrders = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
-
-class InOrder {
- public:
-  explicit InOrder(unsigned order) : before_(emulation::order()) { emulation::order() = order; }
-  ~InOrder() { emulation::order() = before_; }
-
- private:
-  unsigned before_;
-};
-
-// Sends stderr away while a sanitizer reports what was planted.
-class Quiet {
- public:
-  Quiet() : saved_(dup(2)) {
-    const int nowhere = open("/dev/null", O_WRONLY);
-    dup2(nowhere, 2);
-    close(nowhere);
-  }
-  ~Quiet() {
-    dup2(saved_, 2);
-    close(saved_);
-  }
-
- private:
-  int saved_;
-};
-
-void check_correct(const std::function<bool()>& run_and_compare) {
-  for (unsigned order : kOrders) {
-    InOrder scope(order);
-    const int races = races_reported;
-    CHECK(run_and_compare());
-    CHECK(races_reported == races);
-  }
-}
-
-// A planted race: wrong results in some order; under ThreadSanitizer a report in every order.
-void check_race_found(const std::function<bool()>& run_and_compare) {
-  Quiet quiet;
-  bool wrong = false;
-  for (unsigned order : kOrders) {
-    if (kThreadSanitizer && wrong && order > 2) break;  // a report takes milliseconds, and one run gives many
-    InOrder scope(order);
-    const int races = races_reported;
-    wrong |= !run_and_compare();
-    if (kThreadSanitizer) CHECK(races_reported > races);
-  }
-  CHECK(wrong);
-}
-
-void check_fault_found(const std::function<void()>& run, const std::string& message) {
-  for (unsigned order : kOrders) {
-    InOrder scope(order);
-    CHECK_THROWS(run(), message);
-  }
-}
-
-bool dies(const std::function<void()>& run) {
-  const pid_t child = fork();
-  if (child == 0) {
-    Quiet quiet;
-    run();
-    _exit(0);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
-}
-
-// ---- block reduction
-// ---------------------------------------------------------------------------------------------
+// ---- block reduction ------------------------------------------------------------------------------------------------
 
 template <bool kBarrier>
 __global__ void block_sum(const float* x, int n, float* sums) {
@@ -157,8 +59,7 @@ bool block_sum_is_right() {
 TEST(block_sum) { check_correct(block_sum_is_right<true>); }
 TEST(block_sum_without_barrier_is_found) { check_race_found(block_sum_is_right<false>); }
 
-// ---- warp scan, and a handover through shared memory within a warp
-// -------------------------------------------------
+// ---- warp scan, and a handover through shared memory within a warp --------------------------------------------------
 
 __global__ void warp_scan(const int* x, int* out) {
   const int lane = threadIdx.x % 32;
@@ -218,8 +119,7 @@ TEST(shuffle_taken_for_a_barrier_is_found_by_thread_sanitizer) {
   CHECK(!kThreadSanitizer || races_reported > races);
 }
 
-// ---- a pipeline of tiles
-// -----------------------------------------------------------------------------------------
+// ---- a pipeline of tiles --------------------------------------------------------------------------------------------
 
 enum class Fault { kNone, kSingleBuffer, kNoBarrier, kNoWait, kNeverWaited };
 
@@ -285,8 +185,7 @@ TEST(copy_never_waited_for_is_found) {
   check_fault_found(tile_sums_are_right<Fault::kNeverWaited>, "without waiting for its asynchronous copies");
 }
 
-// ---- atomics, votes, many blocks
-// ---------------------------------------------------------------------------------
+// ---- atomics, votes, many blocks ------------------------------------------------------------------------------------
 
 template <bool kAtomic>
 __global__ void histogram(const int* x, int n, int* counts, float* total, int* largest) {
@@ -393,94 +292,13 @@ TEST(every_thread_of_every_block_runs_once) {
   CHECK(launch(grid_indices, dim3(0, 1, 1), 32, 0, nullptr, static_cast<int*>(nullptr)) == cudaSuccess);
 }
 
-// ---- faults that launch() reports
-// --------------------------------------------------------------------------------
-
 __global__ void divergent_barrier() {
   if (threadIdx.x < 40) __syncthreads();
 }
-__global__ void two_barriers() {
-  if (threadIdx.x % 2) {
-    __syncthreads();
-  } else {
-    __syncthreads();
-  }
-}
-__global__ void barrier_in_a_divergent_loop() {
-  for (unsigned i = 0; i <= threadIdx.x / 32; ++i) __syncthreads();
-}
-__global__ void half_warp_mask(int* out) { out[threadIdx.x] = __shfl_xor_sync(0xffffu, int(threadIdx.x), 1); }
-__global__ void lanes_never_come(int* out) {
-  if (threadIdx.x < 16) out[threadIdx.x] = __shfl_xor_sync(~0u, int(threadIdx.x), 1);
-  __syncthreads();
-}
-__global__ void lane_has_exited(int* out) {
-  if (threadIdx.x == 7) return;
-  out[threadIdx.x] = __shfl_xor_sync(~0u, int(threadIdx.x), 1);
-}
-__global__ void source_outside_the_mask(int* out) {
-  if (threadIdx.x < 16) out[threadIdx.x] = __shfl_sync(0xffffu, int(threadIdx.x), 16);
-}
-__global__ void different_collectives(int* out) {
-  out[threadIdx.x] = threadIdx.x < 16 ? __any_sync(~0u, 1) : __all_sync(~0u, 1);
-}
-__global__ void partial_warp_reads_missing_lane(int* out) {
-  out[threadIdx.x] = __shfl_down_sync(~0u, int(threadIdx.x), 1);
-}
-__global__ void wait_for_a_flag(volatile int* flag) {
-  while (!*flag) __nanosleep(100);
-}
-__global__ void traps() { __trap(); }
-
-TEST(divergent_barriers_are_found) {
-  check_fault_found([] { launch(divergent_barrier, 1, 64, 0, nullptr); }, "divergent barrier: threads have exited");
-  check_fault_found([] { launch(two_barriers, 1, 64, 0, nullptr); }, "threads meet at different barriers");
-  check_fault_found([] { launch(barrier_in_a_divergent_loop, 1, 64, 0, nullptr); }, "divergent barrier");
-}
-
-TEST(wrong_masks_are_found) {
-  std::vector<int> out(64);
-  int* p = out.data();
-  check_fault_found([=] { launch(half_warp_mask, 1, 32, 0, nullptr, p); }, "missing from the mask");
-  check_fault_found([=] { launch(lanes_never_come, 1, 32, 0, nullptr, p); }, "never gets there");
-  check_fault_found([=] { launch(lane_has_exited, 1, 32, 0, nullptr, p); }, "has exited");
-  check_fault_found([=] { launch(source_outside_the_mask, 1, 32, 0, nullptr, p); }, "reads lane 16, which is not");
-  check_fault_found([=] { launch(different_collectives, 1, 32, 0, nullptr, p); }, "meet at different collectives");
-  check_fault_found([=] { launch(partial_warp_reads_missing_lane, 1, 20, 0, nullptr, p); }, "reads lane 20");
-}
-
-TEST(reports_say_where) {
-  std::vector<int> out(64);
-  auto run = [&] { launch(lane_has_exited, dim3(3, 2), 32, 0, nullptr, out.data()); };
-  CHECK_THROWS(run(), "in block (0, 0, 0)");
-  CHECK_THROWS(run(), "thread 7 exited");
-  CHECK_THROWS(run(), "threads 8 to 31 waits with mask 0xffffffff: __shfl_xor_sync (");
-  CHECK_THROWS(run(), "test_cuda_emulation.cpp:");
-}
-
-TEST(endless_spinning_and_traps_are_found) {
-  int flag = 0;
-  CHECK_THROWS(launch(wait_for_a_flag, 1, 2, 0, nullptr, &flag), "spin for ever");
-  CHECK_THROWS(launch(traps, 1, 2, 0, nullptr), "__trap()");
-}
-
-TEST(impossible_configurations_are_found) {
-  CHECK_THROWS(launch(traps, 1, 1025, 0, nullptr), "a block of 1025 threads");
-  CHECK_THROWS(launch(traps, 1, dim3(32, 32, 2), 0, nullptr), "a block of 2048 threads");
-  CHECK_THROWS(launch(traps, dim3(1, 65536), 32, 0, nullptr), "a grid of (1, 65536, 1) blocks");
-  CHECK_THROWS(launch(traps, 1, 32, 228 * 1024, nullptr), "233472 bytes of shared memory");
-}
-
 TEST(the_emulator_works_after_faults) {
   CHECK_THROWS(launch(divergent_barrier, 1, 1024, 0, nullptr), "divergent barrier");
   CHECK(block_sum_is_right<true>());
 }
-
-__global__ void throws() {
-  if (threadIdx.x == 3) throw std::invalid_argument("thrown by thread 3");
-  __syncthreads();
-}
-TEST(exceptions_leave_the_kernel) { CHECK_THROWS(launch(throws, 1, 64, 0, nullptr), "thrown by thread 3"); }
 
 TEST(several_host_threads_launch_at_once) {
   std::vector<char> right(4, 0);
@@ -489,72 +307,6 @@ TEST(several_host_threads_launch_at_once) {
     threads.emplace_back([&r] { r = block_sum_is_right<true>() && tile_sums_are_right<Fault::kNone>(); });
   for (std::thread& thread : threads) thread.join();
   for (char r : right) CHECK(r);
-}
-
-// ---- memory
-// ------------------------------------------------------------------------------------------------------
-
-__global__ void shared_memory_is_garbage(int* nan) {
-  FASTCTC_SHARED_ARRAY(float, fixed, [8]);
-  *nan = std::isnan(fixed[threadIdx.x]) && std::isnan(dynamic_shared<double>()[threadIdx.x]);
-  fixed[threadIdx.x] = 1;
-  dynamic_shared<double>()[threadIdx.x] = 1;
-}
-
-TEST(shared_memory_is_garbage_in_every_block) {
-  int nan = 0;
-  launch(shared_memory_is_garbage, 3, 1, 64, nullptr, &nan);
-  CHECK(nan == 1);
-}
-
-__global__ void write_shared(int index) {
-  if (threadIdx.x == 0) dynamic_shared<float>()[index] = 1;
-}
-__global__ void read_fixed(int index, float* out) {
-  FASTCTC_SHARED_ARRAY(float, fixed, [16]);
-  const float* p = &fixed[0];
-  *out = p[index];
-}
-
-TEST(shared_overflow_is_found) {
-  launch(write_shared, 1, 32, 12, nullptr, 2);
-  if (kAddressSanitizer) {
-    float out;
-    CHECK(dies([] { launch(write_shared, 1, 32, 12, nullptr, 3); }));
-    CHECK(dies([&] { launch(read_fixed, 1, 1, 0, nullptr, 16, &out); }));
-  } else {
-    CHECK_THROWS(launch(write_shared, 1, 32, 12, nullptr, 3), "written past the end of 12 bytes of shared memory");
-  }
-}
-
-TEST(global_overflow_is_found_by_address_sanitizer) {
-  std::vector<int> out(63);
-  if (kAddressSanitizer) CHECK(dies([&] { launch(grid_indices, 2, 32, 0, nullptr, out.data()); }));
-}
-
-__global__ void same_place_from_every_block(float* out) {
-  if (threadIdx.x == blockIdx.x) *out = 1;
-}
-
-TEST(race_between_blocks_is_found_by_thread_sanitizer) {
-  Quiet quiet;
-  float out = 0;
-  const int races = races_reported;
-  launch(same_place_from_every_block, 2, 32, 0, nullptr, &out);
-  CHECK(!kThreadSanitizer || races_reported > races);
-}
-
-__global__ void recurse(int depth, volatile int* out) {
-  char frame[256];
-  std::memset(frame, depth, sizeof frame);
-  out[0] = frame[out[0] & 255];
-  if (depth > 0) recurse(depth - 1, out);
-  out[0] = frame[out[0] & 255];
-}
-
-TEST(deep_stacks_fit) {
-  int out = 0;
-  launch(recurse, 1, 1, 0, nullptr, 100, &out);
 }
 
 }  // namespace

@@ -14,15 +14,12 @@ namespace {
 
 using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-constexpr int64_t kLargestBeam = int64_t(1) << 20, kLargestBeamOnCuda = 1024;
-constexpr int64_t kLargestArena = (int64_t(1) << 31) - 1;  // nodes are numbered by int32
-
 void check_beam_size(int64_t beam_size, const Tensor& place) {
   if (beam_size < 1) value_error("beam_size is ", beam_size, ", but must be at least 1");
-  const bool cuda = on_cuda(place);
-  const int64_t largest = cuda ? kLargestBeamOnCuda : kLargestBeam;
+  const bool on_gpu = on_cuda(place);
+  const int64_t largest = on_gpu ? cuda::kLargestBeam : cpu::kLargestBeam;
   if (beam_size > largest) {
-    value_error("beam_size is ", beam_size, ", but must be at most ", largest, cuda ? " on CUDA" : "");
+    value_error("beam_size is ", beam_size, ", but must be at most ", largest, on_gpu ? " on CUDA" : "");
   }
 }
 
@@ -30,7 +27,7 @@ BeamSearchParams parameters(const Tensor& input, const Tensor& input_lengths, in
                             bool from_logits, double beam_threshold, double token_threshold, double blank_skip) {
   check_beam_size(beam_size, input);
   BeamSearchParams p{};
-  set_input(p, input, input_lengths, blank);
+  set_input(p, input, Layout::kBatchFirst, input_lengths, blank);
   p.beam_size = beam_size;
   p.from_logits = from_logits;
   p.beam_threshold = beam_threshold;
@@ -134,12 +131,11 @@ void search_on_cuda(BeamSearchParams& p, BeamResultParams& r, const Tensor& inpu
   const int64_t state_bytes = int64_t(BeamState::bytes(p.beam_size));
   Tensor state = torch::stable::new_zeros(input, {p.batch, state_bytes}, ScalarType::Byte);
   Tensor arena = device_workspace(input, size_t(p.batch) * size_t(p.capacity) * sizeof(BeamNode));
-  Tensor workspace = device_workspace(input, cuda::beam_search_workspace(p));
   r.state = p.state = static_cast<char*>(state.mutable_data_ptr());
   r.arena = p.arena = static_cast<BeamNode*>(arena.mutable_data_ptr());
   r.state_stride = p.state_stride = state_bytes;
   r.arena_stride = p.arena_stride = p.capacity;
-  check_cuda(cuda::beam_search(p, workspace.mutable_data_ptr(), current_stream(input)));
+  run_on_cuda(input, p, cuda::beam_search_workspace, cuda::beam_search);
   check_cuda(cuda::beam_search_result(r, current_stream(input)));
 }
 
@@ -194,10 +190,7 @@ void beam_search_advance(Tensor input, Tensor input_lengths, Tensor state, Tenso
   p.state_stride = state.size(1);
   p.arena_stride = p.capacity = arena.size(1);
   if (on_cuda(input)) {
-    const DeviceGuard guard(input);
-    Tensor workspace = device_workspace(input, cuda::beam_search_workspace(p));
-    check_cuda(cuda::beam_search(p, workspace.mutable_data_ptr(), current_stream(input)));
-    return;
+    return run_on_cuda(input, p, cuda::beam_search_workspace, cuda::beam_search);
   }
   std::vector<int32_t> status(size_t(p.batch), kOk);
   for_each_sample(p.batch, [&](const auto& next) {
@@ -240,7 +233,7 @@ Result beam_search_result(Tensor state, Tensor arena, int64_t beam_size, int64_t
 #define FASTCTC_BEAM_RESULT "(Tensor tokens, Tensor lengths, Tensor scores, Tensor timesteps, Tensor confidences)"
 #define FASTCTC_BEAM_OPTIONS "bool from_logits, float beam_threshold, float token_threshold, float blank_skip"
 
-FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
+FASTCTC_DEFINE(m) {
   m.def("beam_search(Tensor input, Tensor input_lengths, int beam_size, int nbest, int blank, " FASTCTC_BEAM_OPTIONS
         ") -> " FASTCTC_BEAM_RESULT);
   m.def(
@@ -250,17 +243,10 @@ FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
       "beam_search_result(Tensor state, Tensor arena, int beam_size, int nbest, SymInt max_length, bool float64) "
       "-> " FASTCTC_BEAM_RESULT);
 }
-FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) {
+FASTCTC_IMPLEMENT(m) {
   m.impl("beam_search", TORCH_BOX(&beam_search));
   m.impl("beam_search_advance", TORCH_BOX(&beam_search_advance));
   m.impl("beam_search_result", TORCH_BOX(&beam_search_result));
 }
-#ifdef FASTCTC_CUDA
-FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CUDA, m) {
-  m.impl("beam_search", TORCH_BOX(&beam_search));
-  m.impl("beam_search_advance", TORCH_BOX(&beam_search_advance));
-  m.impl("beam_search_result", TORCH_BOX(&beam_search_result));
-}
-#endif
 
 }  // namespace fastctc

@@ -10,44 +10,33 @@ namespace fastctc {
 CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
                          const Tensor& target_lengths, int64_t max_length, int64_t blank, int64_t star,
                          bool from_logits) {
-  if (input.dim() != 3) value_error("input must have 3 dimensions (T, N, C), got ", input.dim());
   CtcLossParams p{};
-  p.input = input.const_data_ptr();
-  p.dtype = dtype_of(input, "input");
-  p.frames = input.size(0);
-  p.batch = input.size(1);
-  p.classes = input.size(2);
-  p.stride_t = input.stride(0);
-  p.stride_n = input.stride(1);
-  p.stride_c = input.stride(2);
+  set_input(p, input, Layout::kFrameFirst, input_lengths, blank);
   p.targets = int64_data(targets, "targets", input);
   p.target_count = targets.numel();
   p.target_columns = targets.dim() == 2 ? targets.size(1) : -1;
-  p.input_lengths = lengths_data(input_lengths, "input_lengths", input, p.batch);
   p.target_lengths = lengths_data(target_lengths, "target_lengths", input, p.batch);
   p.max_length = max_length < p.frames ? max_length : p.frames;
-  p.blank = blank;
   p.star = star;
   p.from_logits = from_logits;
   const bool whole = targets.dim() == 1 || (targets.dim() == 2 && targets.size(0) == p.batch);
   if (!whole) value_error("targets must be (N, S) or (sum of target_lengths)");
-  if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
   if (star == blank) value_error("star is ", star, ", the blank");
   return p;
 }
 
 void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, const Tensor& input) {
   if (!class_bias) return;
-  if (class_bias->dim() != 1 || class_bias->size(0) != p.classes || class_bias->scalar_type() != scalar_type_of(input))
+  if (!has_shape(*class_bias, {p.classes}) || class_bias->scalar_type() != scalar_type_of(input)) {
     value_error("class_bias must have one value, of the loss's type, for each of the ", p.classes, " classes");
+  }
   check_place(*class_bias, "class_bias", input);
   p.class_bias = class_bias->const_data_ptr();
 }
 
-static void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
-  const int64_t frames = p.input_lengths[n], length = p.target_lengths[n];
+static void check_target(const CtcLossParams& p, int64_t n) {
+  const int64_t frames = p.input_lengths[n], length = p.target_lengths[n], offset = p.target_offsets[n];
   const bool padded = p.target_columns >= 0;
-  check_input_length(p.input_lengths, n, p.frames);
   if (length < 0) value_error("target_lengths[", n, "] is ", length, ", but must not be negative");
   if (padded && length > p.target_columns) {
     value_error("target_lengths[", n, "] is ", length, ", but targets has ", p.target_columns, " columns");
@@ -55,8 +44,9 @@ static void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
   if (!padded && (offset < 0 || length > p.target_count - offset)) {
     value_error("target_lengths[", n, "] is ", length, ", but targets has only ", p.target_count, " elements");
   }
-  if (length <= frames && length > p.max_length)
+  if (length <= frames && length > p.max_length) {
     value_error("target_lengths[", n, "] is ", length, ", but max_length is ", p.max_length);
+  }
   for (int64_t i = 0; i < length; ++i) {
     const int64_t label = p.targets[offset + i];
     if (label_is_valid(label, p.classes, p.blank, p.star)) continue;
@@ -71,27 +61,28 @@ static void check_sample(const CtcLossParams& p, int64_t n, int64_t offset) {
   }
 }
 
-std::vector<int64_t> target_offsets(const CtcLossParams& p) {
+std::vector<int64_t> set_offsets(CtcLossParams& p) {
   std::vector<int64_t> offsets(size_t(p.batch) + 1, 0);
   for (int64_t n = 0; n < p.batch; ++n) {
     offsets[n + 1] = offsets[n] + (p.target_columns < 0 ? p.target_lengths[n] : p.target_columns);
   }
+  p.target_offsets = offsets.data();
   return offsets;
 }
 
-void check_values(const CtcLossParams& p, const std::vector<int64_t>& offsets) {
-  for (int64_t n = 0; n < p.batch; ++n) check_sample(p, n, offsets[n]);
+std::vector<int64_t> set_checked_offsets(CtcLossParams& p) {
+  std::vector<int64_t> offsets = set_offsets(p);
+  for (int64_t n = 0; n < p.batch; ++n) check_target(p, n);
   if (p.target_columns < 0 && offsets[p.batch] != p.target_count) {
     value_error("target_lengths add up to ", offsets[p.batch], ", but targets has ", p.target_count, " elements");
   }
+  return offsets;
 }
 
 namespace {
 
 void forward_on_cpu(CtcLossParams p) {
-  const std::vector<int64_t> offsets = target_offsets(p);
-  check_values(p, offsets);
-  p.target_offsets = offsets.data();
+  const std::vector<int64_t> offsets = set_checked_offsets(p);
   const int64_t chunks = p.batch * ((p.frames + cpu::kFramesPerChunk - 1) / cpu::kFramesPerChunk);
   parallel(chunks, cpu::ctc_loss_scores_workspace(p),
            [&](int64_t begin, int64_t end, void* workspace) { cpu::ctc_loss_scores(p, begin, end, workspace); });
@@ -130,9 +121,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
   p.row_statistics = row_statistics.mutable_data_ptr();
   p.status = static_cast<int32_t*>(status.mutable_data_ptr());
   if (on_cuda(input)) {
-    const DeviceGuard guard(input);
-    Tensor workspace = device_workspace(input, cuda::ctc_loss_forward_workspace(p));
-    check_cuda(cuda::ctc_loss_forward(p, workspace.mutable_data_ptr(), current_stream(input)));
+    run_on_cuda(input, p, cuda::ctc_loss_forward_workspace, cuda::ctc_loss_forward);
   } else {
     advise_huge_pages(p.occupancy, size_t(room.numel()) * room.element_size());
     forward_on_cpu(p);
@@ -160,12 +149,9 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
   p.grad_stride_n = grad.stride(1);
   p.grad_stride_c = grad.stride(2);
   if (on_cuda(input)) {
-    const DeviceGuard guard(input);
-    Tensor workspace = device_workspace(input, cuda::ctc_loss_backward_workspace(p));
-    check_cuda(cuda::ctc_loss_backward(p, workspace.mutable_data_ptr(), current_stream(input)));
+    run_on_cuda(input, p, cuda::ctc_loss_backward_workspace, cuda::ctc_loss_backward);
   } else {
-    const std::vector<int64_t> offsets = target_offsets(p);
-    p.target_offsets = offsets.data();
+    const std::vector<int64_t> offsets = set_offsets(p);
     advise_huge_pages(p.grad, size_t(grad.numel()) * grad.element_size());
     parallel((p.batch * p.frames + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk, cpu::ctc_loss_backward_workspace(p),
              [&](int64_t begin, int64_t end, void* workspace) { cpu::ctc_loss_backward(p, begin, end, workspace); });
@@ -175,7 +161,7 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
 
 }  // namespace
 
-FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
+FASTCTC_DEFINE(m) {
   m.def(
       "ctc_loss(Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, Tensor? class_bias, "
       "SymInt max_length, int blank, int star, float delay_penalty, bool from_logits, bool need_grad) "
@@ -186,15 +172,9 @@ FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
       "float delay_penalty, bool from_logits) -> Tensor");
 }
 
-FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) {
+FASTCTC_IMPLEMENT(m) {
   m.impl("ctc_loss", TORCH_BOX(&ctc_loss));
   m.impl("ctc_loss_backward", TORCH_BOX(&ctc_loss_backward));
 }
-#ifdef FASTCTC_CUDA
-FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CUDA, m) {
-  m.impl("ctc_loss", TORCH_BOX(&ctc_loss));
-  m.impl("ctc_loss_backward", TORCH_BOX(&ctc_loss_backward));
-}
-#endif
 
 }  // namespace fastctc

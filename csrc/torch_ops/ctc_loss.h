@@ -9,16 +9,16 @@
 
 namespace fastctc {
 
-// Everything but options and results. The offsets of the targets are left to target_offsets or the device.
+// Everything but options and results. The offsets of the targets are left to set_offsets or the device.
 CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
                          const Tensor& target_lengths, int64_t max_length, int64_t blank, int64_t star,
                          bool from_logits);
 void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, const Tensor& input);
 
-// Where the labels of each sample start.
-std::vector<int64_t> target_offsets(const CtcLossParams& p);
-// On the CPU every value is checked before it is used. On CUDA the kernels check, and mark the sample.
-void check_values(const CtcLossParams& p, const std::vector<int64_t>& offsets);
+// On the CPU: points p.target_offsets to the offsets that it returns, N + 1 of them.
+std::vector<int64_t> set_offsets(CtcLossParams& p);
+// As set_offsets. Checks every target and its length, too; on CUDA the kernels do that.
+std::vector<int64_t> set_checked_offsets(CtcLossParams& p);
 
 // f(begin, end, workspace) for ranges of [0, count), on several threads.
 template <class F>

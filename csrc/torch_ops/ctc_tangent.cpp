@@ -17,8 +17,7 @@ Tensor ctc_loss_tangent(Tensor input, Tensor tangent, Tensor targets, Tensor inp
   p.loss = parameters(input, targets, input_lengths, target_lengths, max_length, blank, star, from_logits);
   p.loss.delay_penalty = delay_penalty;
   set_class_bias(p.loss, class_bias, input);
-  if (tangent.dim() != 3 || tangent.size(0) != p.loss.frames || tangent.size(1) != p.loss.batch ||
-      tangent.size(2) != p.loss.classes || tangent.scalar_type() != scalar) {
+  if (!has_shape(tangent, {p.loss.frames, p.loss.batch, p.loss.classes}) || tangent.scalar_type() != scalar) {
     value_error("tangent must have the shape of input, and the type of the loss");
   }
   check_device(tangent, "tangent", input);
@@ -29,15 +28,11 @@ Tensor ctc_loss_tangent(Tensor input, Tensor tangent, Tensor targets, Tensor inp
   Tensor occupancy_tangent = torch::stable::new_empty(input, {p.loss.batch, p.loss.frames, p.loss.max_length}, scalar);
   p.occupancy_tangent = occupancy_tangent.mutable_data_ptr();
   if (on_cuda(input)) {
-    const DeviceGuard guard(input);
     Tensor status = torch::stable::new_empty(input, {p.loss.batch}, ScalarType::Int);
     p.loss.status = static_cast<int32_t*>(status.mutable_data_ptr());
-    Tensor workspace = device_workspace(input, cuda::ctc_tangent_workspace(p));
-    check_cuda(cuda::ctc_tangent(p, workspace.mutable_data_ptr(), current_stream(input)));
+    run_on_cuda(input, p, cuda::ctc_tangent_workspace, cuda::ctc_tangent);
   } else {
-    const std::vector<int64_t> offsets = target_offsets(p.loss);
-    check_values(p.loss, offsets);
-    p.loss.target_offsets = offsets.data();
+    const std::vector<int64_t> offsets = set_checked_offsets(p.loss);
     parallel(p.loss.batch, cpu::ctc_tangent_workspace(p),
              [&](int64_t begin, int64_t end, void* workspace) { cpu::ctc_tangent(p, begin, end, workspace); });
   }
@@ -46,15 +41,12 @@ Tensor ctc_loss_tangent(Tensor input, Tensor tangent, Tensor targets, Tensor inp
 
 }  // namespace
 
-FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
+FASTCTC_DEFINE(m) {
   m.def(
       "ctc_loss_tangent(Tensor input, Tensor tangent, Tensor targets, Tensor input_lengths, Tensor target_lengths, "
       "Tensor? class_bias, SymInt max_length, int blank, int star, float delay_penalty, bool from_logits) "
       "-> Tensor occupancy_tangent");
 }
-FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) { m.impl("ctc_loss_tangent", TORCH_BOX(&ctc_loss_tangent)); }
-#ifdef FASTCTC_CUDA
-FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CUDA, m) { m.impl("ctc_loss_tangent", TORCH_BOX(&ctc_loss_tangent)); }
-#endif
+FASTCTC_IMPLEMENT(m) { m.impl("ctc_loss_tangent", TORCH_BOX(&ctc_loss_tangent)); }
 
 }  // namespace fastctc

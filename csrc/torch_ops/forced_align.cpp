@@ -26,14 +26,10 @@ std::tuple<Tensor, Tensor, Tensor> forced_align(Tensor input, Tensor targets, Te
   p.loss.status = static_cast<int32_t*>(status.mutable_data_ptr());
   if (on_cuda(input)) {
     p.kept_bytes = kCudaBytes;
-    const DeviceGuard guard(input);
-    Tensor workspace = device_workspace(input, cuda::forced_align_workspace(p));
-    check_cuda(cuda::forced_align(p, workspace.mutable_data_ptr(), current_stream(input)));
+    run_on_cuda(input, p, cuda::forced_align_workspace, cuda::forced_align);
   } else {
     p.kept_bytes = kCpuBytes;
-    const std::vector<int64_t> offsets = target_offsets(p.loss);
-    check_values(p.loss, offsets);
-    p.loss.target_offsets = offsets.data();
+    const std::vector<int64_t> offsets = set_checked_offsets(p.loss);
     parallel(batch, cpu::forced_align_workspace(p),
              [&](int64_t begin, int64_t end, void* workspace) { cpu::forced_align(p, begin, end, workspace); });
   }
@@ -42,14 +38,11 @@ std::tuple<Tensor, Tensor, Tensor> forced_align(Tensor input, Tensor targets, Te
 
 }  // namespace
 
-FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
+FASTCTC_DEFINE(m) {
   m.def(
       "forced_align(Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, SymInt max_length, "
       "int blank, int star, bool from_logits) -> (Tensor paths, Tensor scores, Tensor status)");
 }
-FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) { m.impl("forced_align", TORCH_BOX(&forced_align)); }
-#ifdef FASTCTC_CUDA
-FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CUDA, m) { m.impl("forced_align", TORCH_BOX(&forced_align)); }
-#endif
+FASTCTC_IMPLEMENT(m) { m.impl("forced_align", TORCH_BOX(&forced_align)); }
 
 }  // namespace fastctc

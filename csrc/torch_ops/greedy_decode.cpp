@@ -11,7 +11,7 @@ namespace {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, Tensor input_lengths, int64_t blank,
                                                                  bool from_logits) {
   GreedyDecodeParams p{};
-  set_input(p, input, input_lengths, blank);
+  set_input(p, input, Layout::kBatchFirst, input_lengths, blank);
   p.from_logits = from_logits;
 
   Tensor tokens = torch::stable::new_empty(input, {p.batch, p.frames}, ScalarType::Long);
@@ -25,9 +25,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, T
   p.timesteps = static_cast<int64_t*>(timesteps.mutable_data_ptr());
   p.confidences = confidences.mutable_data_ptr();
   if (on_cuda(input)) {
-    const DeviceGuard guard(input);
-    Tensor workspace = device_workspace(input, cuda::greedy_decode_workspace(p));
-    check_cuda(cuda::greedy_decode(p, workspace.mutable_data_ptr(), current_stream(input)));
+    run_on_cuda(input, p, cuda::greedy_decode_workspace, cuda::greedy_decode);
   } else {
     torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) { cpu::greedy_decode(p, begin, end); });
   }
@@ -36,14 +34,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, T
 
 }  // namespace
 
-FASTCTC_LIBRARY(FASTCTC_NAMESPACE, m) {
+FASTCTC_DEFINE(m) {
   m.def(
       "greedy_decode(Tensor input, Tensor input_lengths, int blank, bool from_logits) "
       "-> (Tensor tokens, Tensor lengths, Tensor scores, Tensor timesteps, Tensor confidences)");
 }
-FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) { m.impl("greedy_decode", TORCH_BOX(&greedy_decode)); }
-#ifdef FASTCTC_CUDA
-FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CUDA, m) { m.impl("greedy_decode", TORCH_BOX(&greedy_decode)); }
-#endif
+FASTCTC_IMPLEMENT(m) { m.impl("greedy_decode", TORCH_BOX(&greedy_decode)); }
 
 }  // namespace fastctc

@@ -24,6 +24,7 @@ PYBIND11_MODULE(_C, m) {
     info["cpu_instruction_set"] = fastctc::cpu::instruction_set();
     return info;
   });
+  m.attr("LARGEST_ARENA") = fastctc::kLargestArena;
   m.def(
       "beam_state_bytes", [](int64_t beam_size) { return fastctc::BeamState::bytes(beam_size); },
       pybind11::arg("beam_size"));

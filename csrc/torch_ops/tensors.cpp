@@ -42,6 +42,15 @@ void check_place(const Tensor& t, const char* name, const Tensor& input) {
   if (!t.is_contiguous()) value_error(name, " must be contiguous");
 }
 
+bool has_shape(const Tensor& t, std::initializer_list<int64_t> shape) {
+  if (t.dim() != int64_t(shape.size())) return false;
+  int64_t d = 0;
+  for (const int64_t size : shape) {
+    if (t.size(d++) != size) return false;
+  }
+  return true;
+}
+
 const int64_t* int64_data(const Tensor& t, const char* name, const Tensor& input) {
   if (t.scalar_type() != ScalarType::Long) value_error(name, " must be of type int64");
   check_place(t, name, input);
@@ -49,25 +58,24 @@ const int64_t* int64_data(const Tensor& t, const char* name, const Tensor& input
 }
 
 const int64_t* lengths_data(const Tensor& t, const char* name, const Tensor& input, int64_t batch) {
-  if (t.dim() != 1 || t.size(0) != batch) {
-    value_error(name, " must have one value for each of the ", batch, " samples");
-  }
+  if (!has_shape(t, {batch})) value_error(name, " must have one value for each of the ", batch, " samples");
   return int64_data(t, name, input);
 }
 
-void check_input_length(const int64_t* lengths, int64_t n, int64_t frames) {
-  if (lengths[n] < 0) value_error("input_lengths[", n, "] is ", lengths[n], ", but must not be negative");
-  if (lengths[n] > frames) {
-    value_error("input_lengths[", n, "] is ", lengths[n], ", but log_probs has ", frames, " frames");
+void check_input_lengths(const int64_t* lengths, int64_t batch, int64_t frames) {
+  for (int64_t n = 0; n < batch; ++n) {
+    if (lengths[n] < 0) value_error("input_lengths[", n, "] is ", lengths[n], ", but must not be negative");
+    if (lengths[n] > frames) {
+      value_error("input_lengths[", n, "] is ", lengths[n], ", but log_probs has ", frames, " frames");
+    }
   }
 }
 
 void* saved_data(const Tensor& t, const char* name, const Tensor& input, ScalarType type,
                  std::initializer_list<int64_t> shape) {
-  bool same = t.scalar_type() == type && t.dim() == int64_t(shape.size());
-  int64_t d = 0;
-  for (const int64_t size : shape) same = same && t.size(d++) == size;
-  if (!same) value_error(name, " is not what fastctc::ctc_loss returned for these arguments");
+  if (t.scalar_type() != type || !has_shape(t, shape)) {
+    value_error(name, " is not what fastctc::ctc_loss returned for these arguments");
+  }
   check_place(t, name, input);
   return const_cast<void*>(t.const_data_ptr());
 }

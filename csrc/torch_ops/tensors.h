@@ -22,8 +22,22 @@
 #else
 #define FASTCTC_NAMESPACE fastctc
 #endif
-#define FASTCTC_LIBRARY(ns, m) STABLE_TORCH_LIBRARY_FRAGMENT(ns, m)
+// The schemas of the ops of a file:         FASTCTC_DEFINE(m) { m.def("op(Tensor input) -> Tensor"); }
+// Their functions, for all devices at once: FASTCTC_IMPLEMENT(m) { m.impl("op", TORCH_BOX(&op)); }
+#define FASTCTC_DEFINE(m) FASTCTC_LIBRARY_FRAGMENT(FASTCTC_NAMESPACE, m)
+#define FASTCTC_IMPLEMENT(m)                                                                          \
+  static void implement_ops(torch::stable::detail::StableLibrary&);                                   \
+  FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, library) { implement_ops(library); }                   \
+  FASTCTC_IF_CUDA(FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CUDA, library) { implement_ops(library); }) \
+  static void implement_ops(torch::stable::detail::StableLibrary& m)
+// These expand FASTCTC_NAMESPACE before PyTorch's macros make names of it.
+#define FASTCTC_LIBRARY_FRAGMENT(ns, m) STABLE_TORCH_LIBRARY_FRAGMENT(ns, m)
 #define FASTCTC_LIBRARY_IMPL(ns, key, m) STABLE_TORCH_LIBRARY_IMPL(ns, key, m)
+#ifdef FASTCTC_CUDA
+#define FASTCTC_IF_CUDA(...) __VA_ARGS__
+#else
+#define FASTCTC_IF_CUDA(...)
+#endif
 
 namespace fastctc {
 
@@ -47,29 +61,36 @@ ScalarType scalar_type_of(const Tensor& t);
 // Raise unless `t` is on the device of `input`, and for check_place contiguous.
 void check_device(const Tensor& t, const char* name, const Tensor& input);
 void check_place(const Tensor& t, const char* name, const Tensor& input);
+bool has_shape(const Tensor& t, std::initializer_list<int64_t> shape);
 const int64_t* int64_data(const Tensor& t, const char* name, const Tensor& input);
 // Lengths, one for each of `batch` samples.
 const int64_t* lengths_data(const Tensor& t, const char* name, const Tensor& input, int64_t batch);
-// On the CPU: lengths[n] must be in [0, frames].
-void check_input_length(const int64_t* lengths, int64_t n, int64_t frames);
-// The input of a decoder, (N, T, C), with its lengths and blank; on the CPU the lengths are looked at.
+// On the CPU: every length must be in [0, frames].
+void check_input_lengths(const int64_t* lengths, int64_t batch, int64_t frames);
+
+// Sets the input of an op, its lengths and the blank. On the CPU the lengths are checked, on CUDA the kernels do that.
+enum class Layout { kBatchFirst, kFrameFirst };  // (N, T, C), (T, N, C)
 template <class Params>
-void set_input(Params& p, const Tensor& input, const Tensor& input_lengths, int64_t blank) {
-  if (input.dim() != 3) value_error("input must have 3 dimensions (N, T, C), got ", input.dim());
+void set_input(Params& p, const Tensor& input, Layout layout, const Tensor& input_lengths, int64_t blank) {
+  const bool batch_first = layout == Layout::kBatchFirst;
+  const int n = batch_first ? 0 : 1, t = 1 - n;
+  if (input.dim() != 3) {
+    value_error("input must have 3 dimensions ", batch_first ? "(N, T, C)" : "(T, N, C)", ", got ", input.dim());
+  }
   p.input = input.const_data_ptr();
   p.dtype = dtype_of(input, "input");
-  p.batch = input.size(0);
-  p.frames = input.size(1);
+  p.batch = input.size(n);
+  p.frames = input.size(t);
   p.classes = input.size(2);
-  p.stride_n = input.stride(0);
-  p.stride_t = input.stride(1);
+  p.stride_n = input.stride(n);
+  p.stride_t = input.stride(t);
   p.stride_c = input.stride(2);
   p.input_lengths = lengths_data(input_lengths, "input_lengths", input, p.batch);
   p.blank = blank;
   if (blank < 0 || blank >= p.classes) value_error("blank is ", blank, ", but log_probs has ", p.classes, " classes");
-  for (int64_t n = 0; !on_cuda(input) && n < p.batch; ++n) check_input_length(p.input_lengths, n, p.frames);
+  if (!on_cuda(input)) check_input_lengths(p.input_lengths, p.batch, p.frames);
 }
-// What was made by the forward op: of the type of losses and sizes of `shape`.
+// Data that the forward op made, of the given type and shape.
 void* saved_data(const Tensor& t, const char* name, const Tensor& input, ScalarType type,
                  std::initializer_list<int64_t> shape);
 
@@ -89,6 +110,15 @@ class DeviceGuard {
 
 // A workspace in the memory of the device of `t`.
 Tensor device_workspace(const Tensor& t, size_t bytes);
+
+// Runs a CUDA kernel on the device and the current stream of `t`.
+template <class Params>
+void run_on_cuda(const Tensor& t, const Params& p, size_t (*workspace_bytes)(const Params&),
+                 int (*run)(const Params&, void* workspace, void* stream)) {
+  const DeviceGuard guard(t);
+  Tensor workspace = device_workspace(t, workspace_bytes(p));
+  check_cuda(run(p, workspace.mutable_data_ptr(), current_stream(t)));
+}
 
 // Asks for huge pages under a large block of fresh host memory: faulting it in by small ones costs several times what
 // filling it does.

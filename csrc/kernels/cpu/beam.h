@@ -7,92 +7,19 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../beam_search.h"
-#include "lanes.h"
+#include "beam_scratch.h"
 #include "rank.h"
-#include "rows.h"
 #include "top_tokens.h"
 
 namespace fastctc {
 namespace cpu {
 namespace FASTCTC_ISA {
 
-constexpr double kNever = -INFINITY;
-
-// Prefixes that may be in the next beam, in the order of equal scores: stays, then extensions.
-struct Candidates {
-  double* score;
-  int32_t* slot;   // of the prefix that stays or is extended
-  int32_t* token;  // its place in the frame's tokens; kStays
-};
-constexpr int32_t kStays = -1;
-
-// A prefix that was not in the beam.
-template <class Scorer>
-struct Birth {
-  double score, best, y;
-  uint64_t hash, parent_hash;
-  int32_t token, parent, length, node;
-  typename Scorer::Extension extension;
-};
-
-inline int64_t max_extensions(int64_t beam_size) {
-  int64_t sum = 0;
-  for (int64_t rank = 0; rank < beam_size; ++rank) sum += extensions_of_rank(rank, beam_size);
-  return sum;
-}
-
-// The working memory of a thread. Where a scorer weighs, its states live here, for one whole utterance.
-template <class Scalar, class Scorer = NoScorer>
-struct Scratch {
-  Workspace memory;
-  BeamScores next;
-  Scalar *row, *maxima;
-  Token<Scalar>* found;
-  int32_t* token;      // of this frame, most probable first
-  double *y, *y_last;  // log-probabilities of these; of the last token of each slot
-  int32_t* reach;      // of each slot: where from total[0] (and best[0]) on stands what leads there from its parent
-  int32_t *child, *sibling;              // of each slot: its first child; the next child of its parent; -1: none
-  int32_t* vacant;                       // slots
-  uint8_t* restarts;                     // of each slot: does its best path now come from the parent?
-  uint8_t* dropped;                      // of each slot
-  typename Scorer::State* scorer_state;  // of each slot
-  double* weight;                        // of each slot: what the scorer gave for its last token
-  Candidates candidates;
-  int32_t* ranked;  // candidates or tokens, best first
-  Birth<Scorer>* births;
-
-  Scratch(void* base, const BeamSearchParams& p)
-      : memory(base),
-        next(memory, BeamState::stride_for(p.beam_size)),
-        row(memory.take<Scalar>(p.classes)),
-        maxima(memory.take<Scalar>(p.classes)),
-        found(memory.take<Token<Scalar>>(p.classes)),
-        token(memory.take<int32_t>(p.classes)) {
-    const int64_t slots = BeamState::stride_for(p.beam_size);
-    y = memory.take<double>(p.classes + kRankedTogether);
-    y_last = memory.take<double>(slots);
-    reach = memory.take<int32_t>(slots);
-    child = memory.take<int32_t>(slots);
-    sibling = memory.take<int32_t>(slots);
-    vacant = memory.take<int32_t>(slots);
-    scorer_state = memory.take<typename Scorer::State>(Scorer::kWeighs ? slots : 0);
-    weight = memory.take<double>(Scorer::kWeighs ? slots : 0);
-    restarts = memory.take<uint8_t>(slots);
-    dropped = memory.take<uint8_t>(slots);
-    const int64_t extensions = Scorer::kWeighs ? p.beam_size * p.classes : max_extensions(p.beam_size);
-    const int64_t count = std::max(p.beam_size + extensions, p.classes) + kRankedTogether;
-    candidates = {memory.take<double>(count), memory.take<int32_t>(count), memory.take<int32_t>(count)};
-    ranked = memory.take<int32_t>(count);
-    births = memory.take<Birth<Scorer>>(p.beam_size);
-  }
-};
-
 // The beam of one sample on its way through the frames.
 template <class Scalar, class Scorer = NoScorer>
 class Beam {
  public:
-  Beam(const BeamSearchParams& p, int64_t n, const Scratch<Scalar, Scorer>& scratch, const Scorer& scorer = {});
+  Beam(const BeamSearchParams& p, int64_t n, const BeamScratch<Scalar, Scorer>& scratch, const Scorer& scorer = {});
 
   bool alive() const { return head().size > 0 && head().status == kOk; }
   void fail(Status status) { head().status = status; }
@@ -111,7 +38,6 @@ class Beam {
   bool blank_for_certain(double y_blank) const { return y_blank > p_.blank_skip; }
   void take_for_blank(double y_blank);
   void stay(const Scalar* x, double denominator, double y_blank);
-  int64_t find_tokens(const Scalar* x, double denominator, double threshold);
   double worst_stay() const;
   double least_of_next_beam(int64_t tokens, double worst) const;
   int64_t find_candidates(int64_t tokens, double worst);
@@ -127,14 +53,14 @@ class Beam {
   const BeamSearchParams& p_;
   const BeamState s_;
   const Scorer scorer_;
-  const Scratch<Scalar, Scorer>& w_;
+  const BeamScratch<Scalar, Scorer>& w_;
   BeamScores now_, next_;
   BeamNode* const arena_;
   int32_t orphans_ = 0, vacancies_ = 0;
 };
 
 template <class Scalar, class Scorer>
-Beam<Scalar, Scorer>::Beam(const BeamSearchParams& p, int64_t n, const Scratch<Scalar, Scorer>& scratch,
+Beam<Scalar, Scorer>::Beam(const BeamSearchParams& p, int64_t n, const BeamScratch<Scalar, Scorer>& scratch,
                            const Scorer& scorer)
     : p_(p),
       s_(p.state + n * p.state_stride, p.beam_size),
@@ -212,7 +138,10 @@ void Beam<Scalar, Scorer>::advance(const Scalar* x, double denominator) {
   }
   // A token that brings no prefix above the worst stay with the best of them, does so with none.
   const double best = now_.total[s_.order[0]], rounding = 4e-16 * (std::abs(worst) + std::abs(best));
-  const int64_t tokens = find_tokens(x, denominator, std::isfinite(worst) ? worst - best - rounding : worst);
+  const double threshold = std::isfinite(worst) ? worst - best - rounding : worst;
+  // What a scorer thinks of a token is not known yet.
+  const int64_t matter = Scorer::kWeighs ? p_.classes - 1 : tokens_that_matter(p_.classes, p_.beam_size);
+  const int64_t tokens = find_tokens(x, p_, denominator, threshold, matter, w_.tokens, head().status);
   if (head().status != kOk) return;
   const int64_t candidates = find_candidates(tokens, worst);
   rank(w_.candidates.score, candidates, w_.ranked);
@@ -282,47 +211,6 @@ double Beam<Scalar, Scorer>::worst_stay() const {
   return worst;
 }
 
-// The tokens of more than `threshold`, most probable first. Fails if there is something in the row that is no
-// log-probability.
-template <class Scalar, class Scorer>
-int64_t Beam<Scalar, Scorer>::find_tokens(const Scalar* x, double denominator, double threshold) {
-  if (p_.token_threshold < INFINITY) {
-    const double best = log_prob(double(row_max(x, p_.classes)), denominator);
-    threshold = std::max(threshold, std::nextafter(best - p_.token_threshold, kNever));
-  }
-  // What a scorer thinks of a token is not known yet.
-  const int64_t matter = Scorer::kWeighs ? p_.classes - 1 : tokens_that_matter(p_.classes, p_.beam_size);
-  const Scalar faulty = Scalar(denominator + kLargestLogProb), lowest = Scalar(kZeroLog);
-  Scalar bound = std::max(std::nextafter(Scalar(threshold + denominator), Scalar(kNever)), lowest);
-  int64_t count = tokens_from(x, p_.classes, std::min(bound, faulty), 4 * matter, w_.found);
-  if (count < 0) {
-    bound = std::max(bound, reached_by(x, p_.classes, matter + 1, w_.maxima));  // one may be the blank
-    count = tokens_from(x, p_.classes, std::min(bound, faulty), p_.classes, w_.found);
-  }
-  int64_t kept = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const Token<Scalar> token = w_.found[i];
-    const double y = log_prob(double(token.x), denominator);
-    if (y != y) fail(kNotANumber);
-    if (y > kLargestLogProb && head().status == kOk) fail(kInvalid);
-    if (y > threshold && token.id != p_.blank) w_.found[kept++] = token;
-  }
-  if (kept > kCounted && kept > matter) {
-    std::nth_element(w_.found, w_.found + matter, w_.found + kept);
-    kept = matter;
-    std::sort(w_.found, w_.found + kept);
-  }
-  for (int64_t i = 0; i < kept; ++i) w_.y[i] = double(w_.found[i].x);
-  rank(w_.y, kept, w_.ranked);
-  kept = std::min(kept, matter);
-  for (int64_t i = 0; i < kept; ++i) {
-    const Token<Scalar> token = w_.found[w_.ranked[i]];
-    w_.token[i] = token.id;
-    w_.y[i] = log_prob(double(token.x), denominator);
-  }
-  return kept;
-}
-
 // No prefix with a lower score is in the next beam: there are W others that reach this one.
 template <class Scalar, class Scorer>
 double Beam<Scalar, Scorer>::least_of_next_beam(int64_t tokens, double worst) const {
@@ -330,7 +218,7 @@ double Beam<Scalar, Scorer>::least_of_next_beam(int64_t tokens, double worst) co
   double least = worst;
   if (Scorer::kWeighs || head().size < W) return least;
   // The best prefixes by the first 1, 2 or 4 tokens: as many extensions, less those that repeat a last token.
-  const auto id = [&](int64_t k) { return k < tokens ? w_.token[k] : -1; };
+  const auto id = [&](int64_t k) { return k < tokens ? w_.tokens.token[k] : -1; };
   const int32_t first = id(0), second = id(1), third = id(2), fourth = id(3);
   int64_t by_one = 0, by_two = tokens < 2 ? -2 * W : 0, by_four = tokens < 4 ? -4 * W : 0;
   const auto reached = [&](int64_t& count, int64_t more, double score) {
@@ -341,14 +229,14 @@ double Beam<Scalar, Scorer>::least_of_next_beam(int64_t tokens, double worst) co
     const int32_t slot = s_.order[rank], last = s_.last[slot];
     const double total = now_.total[slot];
     const int repeats_one = last == first, repeats_two = repeats_one + (last == second);
-    reached(by_one, 1 - repeats_one, total + w_.y[0]);
-    reached(by_two, 2 - repeats_two, total + w_.y[std::min<int64_t>(1, tokens - 1)]);
+    reached(by_one, 1 - repeats_one, total + w_.tokens.y[0]);
+    reached(by_two, 2 - repeats_two, total + w_.tokens.y[std::min<int64_t>(1, tokens - 1)]);
     reached(by_four, 4 - repeats_two - (last == third) - (last == fourth),
-            total + w_.y[std::min<int64_t>(3, tokens - 1)]);
+            total + w_.tokens.y[std::min<int64_t>(3, tokens - 1)]);
   }
   for (int64_t k = 8; k <= tokens; k *= 2) {  // by the first k, of which each prefix may repeat one
     const int64_t ranks = (W + k - 2) / (k - 1);
-    least = std::max(least, now_.total[s_.order[ranks - 1]] + w_.y[k - 1]);
+    least = std::max(least, now_.total[s_.order[ranks - 1]] + w_.tokens.y[k - 1]);
   }
   return least;
 }
@@ -373,13 +261,13 @@ int64_t Beam<Scalar, Scorer>::find_candidates(int64_t tokens, double worst) {
     const double total = now_.total[slot];
     const int64_t end = Scorer::kWeighs ? tokens : std::min(tokens, extensions_of_rank(rank, p_.beam_size));
     for (int64_t k = 0; k < end; ++k) {
-      const int32_t token = w_.token[k];
-      double score = total + w_.y[k];
+      const int32_t token = w_.tokens.token[k];
+      double score = total + w_.tokens.y[k];
       if (!(score > worst && score >= least)) {
         if (k == 0) return count;
         break;
       }
-      if (token == s_.last[slot]) score = now_.blank[slot] + w_.y[k];
+      if (token == s_.last[slot]) score = now_.blank[slot] + w_.tokens.y[k];
       if (Scorer::kWeighs && score > worst) score += scorer_.extend(w_.scorer_state[slot], token).weight;
       if (!(score > worst && score >= least) || has_child(slot, token)) continue;
       found.score[count] = score;
@@ -438,8 +326,8 @@ void Beam<Scalar, Scorer>::restart(int32_t slot) {
 template <class Scalar, class Scorer>
 Birth<Scorer> Beam<Scalar, Scorer>::born(int32_t candidate) {
   const int32_t parent = w_.candidates.slot[candidate], place = w_.candidates.token[candidate];
-  const int32_t token = w_.token[place];
-  const double y = w_.y[place];
+  const int32_t token = w_.tokens.token[place];
+  const double y = w_.tokens.y[place];
   const bool after_blank = token == s_.last[parent];
   Birth<Scorer> birth;
   birth.score = w_.candidates.score[candidate];

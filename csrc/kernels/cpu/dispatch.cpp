@@ -8,111 +8,75 @@
 namespace fastctc {
 namespace cpu {
 
-#define FASTCTC_DECLARE(isa)                                                                             \
-  namespace isa {                                                                                        \
-  size_t ctc_loss_scores_workspace(const CtcLossParams& p);                                              \
-  size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);                                  \
-  size_t ctc_loss_backward_workspace(const CtcLossParams& p);                                            \
-  void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);             \
-  void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace); \
-  void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);           \
-  size_t ctc_tangent_workspace(const CtcTangentParams& p);                                               \
-  void ctc_tangent(const CtcTangentParams& p, int64_t begin, int64_t end, void* workspace);              \
-  size_t forced_align_workspace(const ForcedAlignParams& p);                                             \
-  void forced_align(const ForcedAlignParams& p, int64_t begin, int64_t end, void* workspace);            \
-  void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end);                           \
-  size_t beam_search_workspace(const BeamSearchParams& p);                                               \
-  void beam_search(const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace);              \
-  void beam_search_result(const BeamResultParams& p, int64_t begin, int64_t end);                        \
-  }
-#define FASTCTC_TABLE(isa)           \
-  {#isa,                             \
-   isa::ctc_loss_scores_workspace,   \
-   isa::ctc_loss_forward_workspace,  \
-   isa::ctc_loss_backward_workspace, \
-   isa::ctc_loss_scores,             \
-   isa::ctc_loss_forward,            \
-   isa::ctc_loss_backward,           \
-   isa::ctc_tangent_workspace,       \
-   isa::ctc_tangent,                 \
-   isa::forced_align_workspace,      \
-   isa::forced_align,                \
-   isa::greedy_decode,               \
-   isa::beam_search_workspace,       \
-   isa::beam_search,                 \
-   isa::beam_search_result}
-
-FASTCTC_DECLARE(baseline)
-#ifdef FASTCTC_X86_64
-FASTCTC_DECLARE(avx2)
-FASTCTC_DECLARE(avx512)
-#endif
+// Every CPU kernel: X(result, name, parameters, arguments).
+#define FASTCTC_CPU_KERNELS(X)                                                                            \
+  X(size_t, ctc_loss_scores_workspace, (const CtcLossParams& p), (p))                                     \
+  X(size_t, ctc_loss_forward_workspace, (const CtcLossParams& p, bool wide), (p, wide))                   \
+  X(size_t, ctc_loss_backward_workspace, (const CtcLossParams& p), (p))                                   \
+  X(size_t, ctc_tangent_workspace, (const CtcTangentParams& p), (p))                                      \
+  X(size_t, forced_align_workspace, (const ForcedAlignParams& p), (p))                                    \
+  X(size_t, beam_search_workspace, (const BeamSearchParams& p), (p))                                      \
+  X(void, ctc_loss_scores, (const CtcLossParams& p, int64_t begin, int64_t end, void* workspace),         \
+    (p, begin, end, workspace))                                                                           \
+  X(void, ctc_loss_forward, (const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* space), \
+    (p, begin, end, wide, space))                                                                         \
+  X(void, ctc_loss_backward, (const CtcLossParams& p, int64_t begin, int64_t end, void* workspace),       \
+    (p, begin, end, workspace))                                                                           \
+  X(void, ctc_tangent, (const CtcTangentParams& p, int64_t begin, int64_t end, void* workspace),          \
+    (p, begin, end, workspace))                                                                           \
+  X(void, forced_align, (const ForcedAlignParams& p, int64_t begin, int64_t end, void* workspace),        \
+    (p, begin, end, workspace))                                                                           \
+  X(void, greedy_decode, (const GreedyDecodeParams& p, int64_t begin, int64_t end), (p, begin, end))      \
+  X(void, beam_search, (const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace),          \
+    (p, begin, end, workspace))                                                                           \
+  X(void, beam_search_result, (const BeamResultParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 namespace {
 
+// The kernels of one instruction set.
 struct Kernels {
   const char* name;
-  decltype(&baseline::ctc_loss_scores_workspace) scores_workspace;
-  decltype(&baseline::ctc_loss_forward_workspace) forward_workspace;
-  decltype(&baseline::ctc_loss_backward_workspace) backward_workspace;
-  decltype(&baseline::ctc_loss_scores) scores;
-  decltype(&baseline::ctc_loss_forward) forward;
-  decltype(&baseline::ctc_loss_backward) backward;
-  decltype(&baseline::ctc_tangent_workspace) tangent_workspace;
-  decltype(&baseline::ctc_tangent) tangent;
-  decltype(&baseline::forced_align_workspace) align_workspace;
-  decltype(&baseline::forced_align) align;
-  decltype(&baseline::greedy_decode) greedy;
-  decltype(&baseline::beam_search_workspace) beam_workspace;
-  decltype(&baseline::beam_search) beam;
-  decltype(&baseline::beam_search_result) beam_result;
+#define FASTCTC_MEMBER(result, kernel, parameters, arguments) result(*kernel) parameters;
+  FASTCTC_CPU_KERNELS(FASTCTC_MEMBER)
 };
 
-Kernels choose() {
+}  // namespace
+
+#define FASTCTC_DECLARE(result, kernel, parameters, arguments) result kernel parameters;
+#define FASTCTC_ADDRESS(result, kernel, parameters, arguments) kernel,
+#define FASTCTC_INSTRUCTION_SET(isa)                                         \
+  namespace isa {                                                            \
+  FASTCTC_CPU_KERNELS(FASTCTC_DECLARE)                                       \
+  static const Kernels table = {#isa, FASTCTC_CPU_KERNELS(FASTCTC_ADDRESS)}; \
+  }
+
+FASTCTC_INSTRUCTION_SET(baseline)
+#ifdef FASTCTC_X86_64
+FASTCTC_INSTRUCTION_SET(avx2)
+FASTCTC_INSTRUCTION_SET(avx512)
+#endif
+
+static const Kernels& choose() {
 #ifdef FASTCTC_X86_64
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")) {
-    return FASTCTC_TABLE(avx512);
+    return avx512::table;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return FASTCTC_TABLE(avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::table;
 #endif
-  return FASTCTC_TABLE(baseline);
+  return baseline::table;
 }
 
-const Kernels& kernels() {
-  static const Kernels chosen = choose();
+static const Kernels& kernels() {
+  static const Kernels& chosen = choose();
   return chosen;
 }
 
-}  // namespace
+#define FASTCTC_FORWARD(result, kernel, parameters, arguments) \
+  result kernel parameters { return kernels().kernel arguments; }
+FASTCTC_CPU_KERNELS(FASTCTC_FORWARD)
 
-size_t ctc_loss_scores_workspace(const CtcLossParams& p) { return kernels().scores_workspace(p); }
-size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) { return kernels().forward_workspace(p, wide); }
-size_t ctc_loss_backward_workspace(const CtcLossParams& p) { return kernels().backward_workspace(p); }
-void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
-  kernels().scores(p, begin, end, workspace);
-}
-void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace) {
-  kernels().forward(p, begin, end, wide, workspace);
-}
-void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
-  kernels().backward(p, begin, end, workspace);
-}
-size_t ctc_tangent_workspace(const CtcTangentParams& p) { return kernels().tangent_workspace(p); }
-void ctc_tangent(const CtcTangentParams& p, int64_t begin, int64_t end, void* workspace) {
-  kernels().tangent(p, begin, end, workspace);
-}
-size_t forced_align_workspace(const ForcedAlignParams& p) { return kernels().align_workspace(p); }
-void forced_align(const ForcedAlignParams& p, int64_t begin, int64_t end, void* workspace) {
-  kernels().align(p, begin, end, workspace);
-}
-void greedy_decode(const GreedyDecodeParams& p, int64_t begin, int64_t end) { kernels().greedy(p, begin, end); }
-size_t beam_search_workspace(const BeamSearchParams& p) { return kernels().beam_workspace(p); }
-void beam_search(const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace) {
-  kernels().beam(p, begin, end, workspace);
-}
-void beam_search_result(const BeamResultParams& p, int64_t begin, int64_t end) { kernels().beam_result(p, begin, end); }
 const char* instruction_set() { return kernels().name; }
 
 }  // namespace cpu

@@ -10,7 +10,8 @@ namespace cpu {
 namespace FASTCTC_ISA {
 namespace {
 
-// The log-sum-exp of a row less its maximum, in natural logarithms: what the best class of a row of logits loses.
+// The log-sum-exp of a row less its maximum: minus the log-probability of the best class. Another sum would change the
+// bits of the scores (log_space.h).
 template <class Element, class Scalar>
 Scalar log_normalizer(const Element* x, int64_t classes, int64_t stride, Scalar top) {
   Scalar sum = 0;

@@ -89,6 +89,7 @@ struct Lanes {
   typedef double Wide __attribute__((vector_size(N * sizeof(double))));
 
   FASTCTC_LANE F set(S x) { return F{} + x; }
+  FASTCTC_LANE S single(F x) { return x[0]; }
   FASTCTC_LANE Wide widen(F x) { return __builtin_convertvector(x, Wide); }
   FASTCTC_LANE F load(const S* p) {
     F x;
@@ -391,6 +392,16 @@ struct Lanes {
     for (int64_t i = 0; i < count; ++i) p[i] = x;
   }
   FASTCTC_LANE void sync() {}
+  template <class Function>
+  FASTCTC_LANE F make(const Function& f) {
+    F x;
+    for (int i = 0; i < N; ++i) x[i] = f(i);
+    return x;
+  }
+  template <class Function>
+  FASTCTC_LANE void for_each(int64_t count, const Function& f) {
+    for (int64_t i = 0; i < count; ++i) f(i);
+  }
 };
 
 // Flushes denormals to zero while it lives: they would cost a hundred cycles each and are zero to the recursion anyway.

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../beam_search.h"
 #include "denominator.h"
+#include "rank.h"
 
 namespace fastctc {
 namespace cpu {
@@ -61,6 +63,57 @@ inline Scalar reached_by(const Scalar* x, int64_t classes, int64_t count, Scalar
   }
   std::nth_element(maxima, maxima + count - 1, maxima + stretches, [](Scalar a, Scalar b) { return a > b; });
   return maxima[count - 1];
+}
+
+// The tokens of a frame, and the memory to find them.
+template <class Scalar>
+struct FrameTokens {
+  int32_t* token;        // (C) most probable first
+  double* y;             // (C + kRankedTogether) their log-probabilities
+  Scalar* maxima;        // (C)
+  Token<Scalar>* found;  // (C)
+  int32_t* ranked;       // (C)
+};
+
+// Finds the tokens whose log-probability, x less `denominator`, is more than `threshold`, and no more than `matter` of
+// them. Returns their number. The status becomes kNotANumber or kInvalid where there is something among them that is no
+// log-probability.
+template <class Scalar>
+inline int64_t find_tokens(const Scalar* x, const BeamSearchParams& p, double denominator, double threshold,
+                           int64_t matter, const FrameTokens<Scalar>& w, Status& status) {
+  if (p.token_threshold < INFINITY) {
+    const double best = log_prob(double(row_max(x, p.classes)), denominator);
+    threshold = std::max(threshold, std::nextafter(best - p.token_threshold, -double(INFINITY)));
+  }
+  const Scalar faulty = Scalar(denominator + kLargestLogProb), lowest = Scalar(kZeroLog);
+  Scalar bound = std::max(std::nextafter(Scalar(threshold + denominator), Scalar(-INFINITY)), lowest);
+  int64_t count = tokens_from(x, p.classes, std::min(bound, faulty), 4 * matter, w.found);
+  if (count < 0) {
+    bound = std::max(bound, reached_by(x, p.classes, matter + 1, w.maxima));  // one may be the blank
+    count = tokens_from(x, p.classes, std::min(bound, faulty), p.classes, w.found);
+  }
+  int64_t kept = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const Token<Scalar> token = w.found[i];
+    const double y = log_prob(double(token.x), denominator);
+    if (y != y) status = kNotANumber;
+    if (y > kLargestLogProb && status == kOk) status = kInvalid;
+    if (y > threshold && token.id != p.blank) w.found[kept++] = token;
+  }
+  if (kept > kCounted && kept > matter) {
+    std::nth_element(w.found, w.found + matter, w.found + kept);
+    kept = matter;
+    std::sort(w.found, w.found + kept);
+  }
+  for (int64_t i = 0; i < kept; ++i) w.y[i] = double(w.found[i].x);
+  rank(w.y, kept, w.ranked);
+  kept = std::min(kept, matter);
+  for (int64_t i = 0; i < kept; ++i) {
+    const Token<Scalar> token = w.found[w.ranked[i]];
+    w.token[i] = token.id;
+    w.y[i] = log_prob(double(token.x), denominator);
+  }
+  return kept;
 }
 
 }  // namespace FASTCTC_ISA

@@ -16,87 +16,12 @@
 // rank, then extensions by rank and token.
 #pragma once
 
-#include "../beam_search.h"
-#include "rows.h"
-#include "team.h"
-#include "top_tokens.h"
+#include "beam_scratch.h"
+#include "lanes.h"
+#include "sort.h"
 
 namespace fastctc {
 namespace cuda {
-
-constexpr int64_t kSharedCandidates = 2048;  // more are ranked in global memory
-constexpr double kNever = -INFINITY;
-
-// What depends on the shapes alone.
-struct BeamShape {
-  int64_t beam_size, tokens;  // tokens of a frame
-  int64_t candidates;         // at most, rounded up to a power of two
-  size_t shared_bytes;
-};
-
-// The working memory of a block, but for the state.
-template <class Scalar, bool kOneWarp>
-struct BeamScratch {
-  using Team = BlockTeam<kOneWarp>;
-  typename Team::Exchange* exchange;
-  double* scores;          // of the candidates
-  double* winner_score;    // by next rank
-  int32_t* candidates;     // their numbers, for sorting
-  int32_t* winner;         // by next rank: a candidate
-  int32_t *rank, *stayed;  // of each slot
-  int32_t* first;          // of each rank: the number of its first extension
-  int32_t* vacant;         // slots for new prefixes
-  double* many_scores;     // the same in global memory, for as many as there can be
-  int32_t* many_candidates;
-  FrameScores* frame;  // two frames: this one and the one that is loaded meanwhile
-  Scalar* x;           // scores of the tokens of each of them, most probable first
-  int32_t* token;      // the tokens
-  size_t size;
-
-  __host__ __device__ BeamScratch(void* base, const BeamShape& shape, double* many_scores, int32_t* many_candidates)
-      : many_scores(many_scores), many_candidates(many_candidates) {
-    const int64_t W = shape.beam_size;
-    const int64_t n = shape.candidates < kSharedCandidates ? shape.candidates : kSharedCandidates;
-    Workspace w(base);
-    exchange = w.take<typename Team::Exchange>(1);
-    scores = w.take<double>(n);
-    winner_score = w.take<double>(W);
-    candidates = w.take<int32_t>(n);
-    winner = w.take<int32_t>(W);
-    rank = w.take<int32_t>(W);
-    stayed = w.take<int32_t>(W);
-    first = w.take<int32_t>(W + 1);
-    vacant = w.take<int32_t>(W);
-    frame = w.take<FrameScores>(2);
-    x = w.take<Scalar>(2 * shape.tokens);
-    token = w.take<int32_t>(2 * shape.tokens);
-    size = w.size();
-  }
-};
-
-// Where a prefix one token longer comes from: all paths that it may continue, and the best of them.
-struct Origin {
-  double total, best, peak;
-  int64_t path;
-};
-
-// What becomes of the prefix in a slot; kept in registers until all threads have read the old beam.
-struct Stay {
-  Prefixes<Lanes<double>> next;
-  double y;  // of its last token
-  // Where its best path in that token now comes from the parent:
-  bool restarts;
-  int32_t previous;
-  float previous_peak;
-};
-
-// A new prefix.
-struct Birth {
-  double best, y;
-  int32_t token, parent, length, previous;
-  float previous_peak;
-  uint64_t parent_hash;
-};
 
 // The block on its way through the frames of a sample. Its threads are slots, ranks and next ranks at the same time.
 template <class Element, bool kOneWarp>
@@ -123,7 +48,7 @@ class Beam {
   __device__ __forceinline__ void fetch(int64_t first, int t);
   __device__ __forceinline__ void receive(int64_t first, int t);
   __device__ __forceinline__ void advance(int t);
-  __device__ __forceinline__ Origin origin(int parent, int32_t token) const;
+  __device__ __forceinline__ Source source(int parent, int32_t token) const;
   __device__ __forceinline__ Stay stay(double y) const;
   __device__ __forceinline__ Stay stay_by_blank() const;
   __device__ __forceinline__ int count_extensions(double worst) const;
@@ -245,7 +170,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::advance(int t) {
   const double of_rank = me_ < size_ ? c_.scores[me_] : INFINITY;
   const bool sorted = !Team::any(me_ + 1 < size_ && of_rank < c_.scores[me_ + 1]);
   double worst = kNever;
-  if (size_ == beam_size_) worst = sorted ? c_.scores[size_ - 1] : Team::min(of_rank, *c_.exchange);
+  if (size_ == beam_size_) worst = sorted ? c_.scores[size_ - 1] : Team::min(of_rank, *c_.shared);
   const int extensions = reachable > worst ? count_extensions(worst) : 0;
   if (sorted && extensions == 0 && near_best(c_.scores[size_ - 1], c_.scores[0])) {
     if (stays) commit(mine, t);
@@ -255,7 +180,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::advance(int t) {
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ Origin Beam<Element, kOneWarp>::origin(int parent, int32_t token) const {
+__device__ __forceinline__ Source Beam<Element, kOneWarp>::source(int parent, int32_t token) const {
   const BeamScores& b = s_.scores;
   const bool after_blank = s_.last[parent] == token, from_label = !after_blank && b.ends_in_label(parent);
   return {after_blank ? b.blank[parent] : b.total[parent], from_label ? b.best_label[parent] : b.best_blank[parent],
@@ -268,8 +193,8 @@ __device__ __forceinline__ Stay Beam<Element, kOneWarp>::stay(double y) const {
   const BeamScores& b = s_.scores;
   const Prefixes<W> old = {b.total[me_], b.blank[me_], b.label[me_], b.best_blank[me_], b.best_label[me_]};
   const int parent = s_.parent[me_];
-  Origin from = {kNever, kNever, kNever, -1};
-  if (parent >= 0) from = origin(parent, s_.last[me_]);
+  Source from = {kNever, kNever, kNever, -1};
+  if (parent >= 0) from = source(parent, s_.last[me_]);
   Stay s;
   s.next = fastctc::stay<W>(old, from.total, from.best, y, now().blank);
   s.y = y;
@@ -304,7 +229,7 @@ __device__ __forceinline__ int Beam<Element, kOneWarp>::count_extensions(double 
       end = enough ? end : k;
     }
   }
-  const int before = Team::sum_before(count, sum, *c_.exchange);
+  const int before = Team::sum_before(count, sum, *c_.shared);
   if (me_ < size_) c_.first[me_] = before;
   if (me_ == 0) c_.first[size_] = sum;
   Team::sync();
@@ -407,10 +332,10 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::next_beam(const Stay& s
     slot = s_.order[winner];
     c_.stayed[slot] = 1;
   }
-  const int number = Team::sum_before(born, births, *c_.exchange);
+  const int number = Team::sum_before(born, births, *c_.shared);
   Team::sync();
   const bool stays = has_slot() && c_.stayed[me_], vacant = has_slot() && !stays;
-  const int place = Team::sum_before(vacant, vacancies, *c_.exchange);
+  const int place = Team::sum_before(vacant, vacancies, *c_.shared);
   renewed_ = vacant && place < births;
   if (renewed_) c_.vacant[place] = me_;
   Team::sync();
@@ -437,7 +362,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::next_beam(const Stay& s
 template <class Element, bool kOneWarp>
 __device__ __forceinline__ Birth Beam<Element, kOneWarp>::birth(int e) const {
   const int rank = rank_of_extension(e), k = e - c_.first[rank], slot = s_.order[rank];
-  const Origin from = origin(slot, token(k));
+  const Source from = source(slot, token(k));
   Birth b;
   b.y = y(k);
   b.best = from.best + b.y;

@@ -4,13 +4,14 @@
 
 #include <new>
 
+#include "../beam_result.h"
 #include "beam.h"
+#include "rows.h"
 
 namespace fastctc {
 namespace cuda {
 namespace {
 
-constexpr int64_t kMaxBeam = 1024;
 constexpr int kSharedBeam = 256;                   // a wider beam is worked on in global memory
 constexpr int64_t kChunkFrames = 1024;             // whose tokens are in the workspace at the same time
 constexpr int64_t kChunkBytes = int64_t(1) << 28;  // and what they may take
@@ -118,7 +119,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <class Element>
 cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream) {
   using Scalar = typename ScalarOf<Element>::type;
-  if (p.beam_size < 1 || p.beam_size > kMaxBeam || p.batch > INT32_MAX || p.classes > INT32_MAX) {
+  if (p.beam_size < 1 || p.beam_size > kLargestBeam || p.batch > INT32_MAX || p.classes > INT32_MAX) {
     return cudaErrorInvalidValue;
   }
   const BeamShape shape = shape_of<Scalar>(p);
@@ -126,7 +127,7 @@ cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream)
   const dim3 samples{unsigned(p.batch)}, threads{unsigned((p.beam_size + kWarp - 1) / kWarp * kWarp)};
   const auto kernel = threads.x == kWarp                   ? search<Element, kWarp>
                       : threads.x <= unsigned(kSharedBeam) ? search<Element, kSharedBeam>
-                                                           : search<Element, int(kMaxBeam)>;
+                                                           : search<Element, int(kLargestBeam)>;
   cudaError_t error = cudaSuccess;
   int64_t first = 0;
   do {  // without frames too: the beam is started
@@ -137,50 +138,13 @@ cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream)
   return error;
 }
 
-// A warp for each hypothesis: one lane walks its path backwards.
+// A warp for each hypothesis.
 template <class Scalar>
 __global__ void __launch_bounds__(kRowThreads, 1) results(BeamResultParams p) {
-  using T = Team<1>;
+  using T = RowTeam<1>;
   for (int64_t h = T::first_row(); h < p.batch * p.nbest; h += T::row_step()) {
-    const int64_t n = h / p.nbest, rank = h - n * p.nbest;
-    const BeamState s(const_cast<char*>(p.state) + n * p.state_stride, p.beam_size);
-    const BeamNode* const arena = p.arena + n * p.arena_stride;
-    const BeamHeader& header = *s.header;
-    int64_t *const tokens = p.tokens + h * p.max_length, *const timesteps = p.timesteps + h * p.max_length;
-    Scalar* const confidences = static_cast<Scalar*>(p.confidences) + h * p.max_length;
-    int64_t length = 0;
-    double score = kNever;
-    if (header.status != kOk) {
-      score = double(NAN);
-    } else if (!header.started) {  // the empty prefix
-      if (rank == 0) score = 0;
-    } else if (rank < header.size && s.length[s.order[rank]] > p.max_length) {
-      score = double(NAN);
-    } else if (rank < header.size) {
-      const int32_t slot = s.order[rank];
-      length = s.length[slot];
-      score = s.scores.total[slot];
-      int64_t node = s.scores.path(slot);
-      float peak = float(s.scores.peak(slot));
-      for (int64_t i = length - 1; i >= 0 && lane_id() == 0; --i) {
-        const BeamNode a = arena[node];
-        tokens[i] = a.token;
-        timesteps[i] = a.frame;
-        confidences[i] = Scalar(peak);
-        peak = a.previous_peak;
-        node = a.previous;
-      }
-    }
-    __syncwarp();
-    for (int64_t i = lane_id(); i < p.max_length; i += kWarp) {
-      const double log = i < length ? double(confidences[i]) : kNever;
-      confidences[i] = log < -700 ? Scalar(0) : Scalar(exp_of_negative<Lanes<double>>(fmin(log, 0.0)));
-      if (i >= length) tokens[i] = timesteps[i] = -1;
-    }
-    if (lane_id() == 0) {
-      p.lengths[h] = length;
-      static_cast<Scalar*>(p.scores)[h] = Scalar(score);
-    }
+    const int64_t n = h / p.nbest;
+    write_hypothesis<Lanes<double>, Scalar>(p, n, h - n * p.nbest);
   }
 }
 
@@ -197,8 +161,7 @@ int beam_search(const BeamSearchParams& p, void* workspace, void* stream) {
 }
 int beam_search_result(const BeamResultParams& p, void* stream) {
   const auto kernel = p.dtype == DType::kFloat64 ? results<double> : results<float>;
-  return int(launch(kernel, grid_for(p.batch * p.nbest, Team<1>::kTeams), dim3(kRowThreads), 0,
-                    static_cast<cudaStream_t>(stream), p));
+  return int(launch_warps(kernel, p.batch * p.nbest, 0, static_cast<cudaStream_t>(stream), p));
 }
 
 }  // namespace cuda

@@ -7,6 +7,7 @@
 
 #include "../workspace.h"
 #include "rows.h"
+#include "sort.h"
 #include "targets.h"
 
 namespace fastctc {
@@ -22,12 +23,6 @@ constexpr uint32_t kStarLabel = 0xfffffffeu;
 constexpr Key kNoKey = ~Key(0);
 __device__ __forceinline__ uint32_t label_of(Key key) { return uint32_t(key >> 32); }
 __device__ __forceinline__ int64_t position_of(Key key) { return int64_t(uint32_t(key)); }
-
-FASTCTC_HD int64_t power_of_two_from(int64_t x) {
-  int64_t power = 1;
-  while (power < x) power *= 2;
-  return power;
-}
 
 struct BackwardWorkspace {
   int64_t columns;   // of keys: max_length, or the next power of two where they are sorted in place
@@ -56,20 +51,7 @@ __global__ void __launch_bounds__(kSortThreads) sort_labels(CtcLossParams p, Bac
     keys[i] = kNoKey;
     if (i < length) keys[i] = Key(labels[i] == p.star ? kStarLabel : uint32_t(labels[i])) << 32 | Key(i);
   }
-  __syncthreads();
-  for (int64_t size = 2; size <= count; size *= 2) {  // bitonic
-    for (int64_t stride = size / 2; stride > 0; stride /= 2) {
-      for (int64_t i = threadIdx.x; i < count / 2; i += kSortThreads) {
-        const int64_t low = 2 * i - (i & (stride - 1));
-        const Key a = keys[low], b = keys[low + stride];
-        if ((a > b) == ((low & size) == 0)) {
-          keys[low] = b;
-          keys[low + stride] = a;
-        }
-      }
-      __syncthreads();
-    }
-  }
+  sort_keys<BlockTeam<false>>(keys, count);
   for (int64_t i = threadIdx.x; !in_place && i < length; i += kSortThreads) out[i] = keys[i];
 }
 
@@ -77,7 +59,7 @@ __global__ void __launch_bounds__(kSortThreads) sort_labels(CtcLossParams p, Bac
 template <class Element, int kWarps>
 struct Gradient {
   using Scalar = typename ScalarOf<Element>::type;
-  using T = Team<kWarps>;
+  using T = RowTeam<kWarps>;
 
   const CtcLossParams& p;
   const Element* x;
@@ -160,7 +142,7 @@ struct Gradient {
 template <class Element, int kWarps>
 __global__ void __launch_bounds__(kRowThreads, 3) gradient(CtcLossParams p, BackwardWorkspace w) {
   using Scalar = typename ScalarOf<Element>::type;
-  using T = Team<kWarps>;
+  using T = RowTeam<kWarps>;
   FASTCTC_SHARED_ARRAY(Scalar, shared, [kWarps]);
   const bool frame_first = p.grad_stride_t >= p.grad_stride_n;
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
@@ -190,20 +172,11 @@ __global__ void __launch_bounds__(kRowThreads, 3) gradient(CtcLossParams p, Back
     const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
     RowStatistics<Scalar> row = {0, 0};
     if (p.from_logits) {
-      const int64_t plane = p.batch * p.frames;
-      const Scalar* const max = static_cast<const Scalar*>(p.row_statistics) + plane + n * p.frames + t;
-      row = {max[0], max[plane]};
+      const FrameScalars<const Scalar> of(p, n);
+      row = {of.max[t], of.log2_sum[t]};
     }
-    const Gradient<Element, kWarps> to = {p,
-                                          static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n,
-                                          out,
-                                          occupancy,
-                                          keys,
-                                          length,
-                                          p.from_logits,
-                                          row,
-                                          g,
-                                          g * (1 - stars)};
+    const Gradient<Element, kWarps> to = {p, row_of<Element>(p, t, n), out, occupancy, keys, length, p.from_logits, row,
+                                          g, g * (1 - stars)};
     to.write_classes();
     T::sync();
     to.write_labels();
@@ -219,10 +192,8 @@ cudaError_t backward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   cudaError_t error = target_offsets(p, w.offsets, stream);
   if (!error) error = launch(sort_labels, dim3(unsigned(p.batch)), dim3(kSortThreads), shared, stream, p, w);
   if (error) return error;
-  const int64_t rows = p.batch * p.frames;
-  if (p.classes < kLongRow)
-    return launch(gradient<Element, 1>, grid_for(rows, Team<1>::kTeams), dim3(kRowThreads), 0, stream, p, w);
-  return launch(gradient<Element, kRowThreads / kWarp>, grid_for(rows, 1), dim3(kRowThreads), 0, stream, p, w);
+  return launch_rows(p.classes < kLongRow, gradient<Element, 1>, gradient<Element, kRowWarps>, p.batch * p.frames, 0,
+                     stream, p, w);
 }
 
 }  // namespace

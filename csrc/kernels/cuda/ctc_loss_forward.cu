@@ -4,11 +4,9 @@
 //   statistics  a warp or a block per row of logits
 //   recursions  a block per sample, see walk.h; then once more in double for the samples that need it
 //
-// Memory: for each (n, t, i) the occupancy, in whose place the mantissas of label states are kept, and an exponent. The
-// scores of labels are read from the input where they are needed, twice.
+// The scores of labels are read from the input where they are needed, twice.
 #include "../ctc_loss.h"
 
-#include "../workspace.h"
 #include "rows.h"
 #include "walk.h"
 
@@ -16,75 +14,34 @@ namespace fastctc {
 namespace cuda {
 namespace {
 
-constexpr int kInspectThreads = 128;
-
-template <class Stored>
-struct ForwardWorkspace {
-  int64_t* offsets;  // (N) of concatenated targets
-  int32_t* frames;   // (N) that are read
-  Plane<Stored> states, snapshots;
-  Stored* exponents;  // (N, T, S) of the kept states
-  size_t size;
-
-  ForwardWorkspace(void* base, const CtcLossParams& p) {
-    Workspace w(base);
-    offsets = w.take<int64_t>(target_offsets_count(p));
-    frames = w.take<int32_t>(p.batch);
-    states = w.take_plane<Stored>(p.batch * 2 * states_size(p));
-    snapshots = w.take_plane<Stored>(p.need_grad ? p.batch * 2 * snapshots_size(p) : 0);
-    exponents = w.take<Stored>(p.need_grad ? p.batch * p.frames * p.max_length : 0);
-    size = w.size();
-  }
-  // of one direction of one sample
-  static FASTCTC_HD int64_t states_size(const CtcLossParams& p) { return 2 * (p.max_length + 1); }
-  static FASTCTC_HD int64_t snapshots_size(const CtcLossParams& p) {
-    return (p.frames + 1) / 2 / kSegment * (p.max_length + 1);
-  }
-};
-
-// The planes of row_statistics for sample n.
-template <class Stored>
-struct FrameScalars {
-  Stored *blank, *max, *log2_sum;
-  __device__ __forceinline__ FrameScalars(const CtcLossParams& p, int64_t n)
-      : blank(static_cast<Stored*>(p.row_statistics) + n * p.frames),
-        max(p.from_logits ? blank + p.batch * p.frames : nullptr),
-        log2_sum(p.from_logits ? max + p.batch * p.frames : nullptr) {}
-};
-
+// Once a sample is inspected: the number of its frames that are read, and for log-probabilities the blank's scores.
 template <class Element>
-__global__ void __launch_bounds__(kInspectThreads)
-    inspect(CtcLossParams p, ForwardWorkspace<typename ScalarOf<Element>::type> w) {
+struct ReadBlanks {
   using Stored = typename ScalarOf<Element>::type;
-  const int64_t n = blockIdx.x, frames = p.input_lengths[n], length = p.target_lengths[n];
-  const int64_t offset = target_offset(p, n), end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
-  bool valid = lengths_are_valid(frames, p.frames, length, offset, end);
-  for (int64_t i = threadIdx.x; valid && i < length; i += kInspectThreads) {
-    valid = label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star);
-  }
-  valid = __syncthreads_and(valid);
-  const bool read = valid && length <= frames && length <= p.max_length;
-  if (threadIdx.x == 0) {
-    p.status[n] = !valid ? kInvalid : read ? kOk : kInfeasible;
-    w.frames[n] = read ? int32_t(frames) : 0;
-  }
-  if (p.from_logits) return;
-  Stored* const blank = FrameScalars<Stored>(p, n).blank;
-  const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + p.blank * p.stride_c;
+  int32_t* frames_read;  // (N)
+
+  __device__ __forceinline__ void operator()(const CtcLossParams& p, int64_t n, Status status) const {
+    const int64_t frames = status == kOk ? p.input_lengths[n] : 0;
+    if (threadIdx.x == 0) frames_read[n] = int32_t(frames);
+    if (p.from_logits) return;
+    Stored* const blank = FrameScalars<Stored>(p, n).blank;
+    const Element* const x = row_of<Element>(p, 0, n) + p.blank * p.stride_c;
 #pragma unroll 4
-  for (int64_t t = threadIdx.x; t < p.frames; t += kInspectThreads) {
-    blank[t] = read && t < frames ? to_scalar(x[t * p.stride_t]) : Stored(0);
+    for (int64_t t = threadIdx.x; t < p.frames; t += kInspectThreads) {
+      blank[t] = t < frames ? to_scalar(x[t * p.stride_t]) : Stored(0);
+    }
   }
-}
+};
 
 template <class Element, int kWarps>
 __global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const int32_t* frames) {
   using Stored = typename ScalarOf<Element>::type;
-  using T = Team<kWarps>;
+  using T = RowTeam<kWarps>;
   FASTCTC_SHARED_ARRAY(Stored, shared, [kWarps]);
   const bool frame_first = p.stride_t >= p.stride_n;
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
     const Frame frame(r, p.frames, p.batch, frame_first);
+    // row_of() here would cost six registers.
     const Element* const x = static_cast<const Element*>(p.input) + frame.t * p.stride_t + frame.n * p.stride_n;
     RowStatistics<Stored> row = {0, 0};
     Stored blank = 0;
@@ -98,57 +55,6 @@ __global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const
     out.max[frame.t] = row.max;
     out.log2_sum[frame.t] = row.log2_sum;
   }
-}
-
-template <class Element, class Scalar>
-__device__ __forceinline__ Streams<Element, Scalar> make_streams(
-    const CtcLossParams& p, const ForwardWorkspace<typename ScalarOf<Element>::type>& w, int64_t n) {
-  using Stored = typename ScalarOf<Element>::type;
-  using Exponent = typename Numbers<Scalar, Stored>::Exponent;
-  const int64_t rows = n * p.frames * p.max_length;
-  return {static_cast<const Element*>(p.input) + n * p.stride_n,
-          FrameScalars<Stored>(p, n).blank,
-          {static_cast<Stored*>(p.occupancy) + rows, reinterpret_cast<Exponent*>(w.exponents) + rows}};
-}
-
-template <class Element, class Scalar>
-__device__ __forceinline__ Task<Element, Scalar> make_task(const CtcLossParams& p,
-                                                           const ForwardWorkspace<typename ScalarOf<Element>::type>& w,
-                                                           int64_t n, int column) {
-  using Stored = typename ScalarOf<Element>::type;
-  using Memory = typename Task<Element, Scalar>::Memory;
-  using Exponent = typename Memory::Exponent;
-  const int64_t S = p.max_length;
-  const auto memory = [](Plane<Stored> plane, int64_t i) {
-    return Memory{plane.m + i, reinterpret_cast<Exponent*>(plane.e) + i};
-  };
-  Task<Element, Scalar> q;
-  q.frames = int(p.input_lengths[n]);
-  q.middle = q.frames / 2;
-  q.length = int(p.target_lengths[n]);
-  q.columns = q.length / column + 1;
-  q.warps = q.columns < kMaxWarps<Scalar> ? q.columns : kMaxWarps<Scalar>;
-  q.stride = int(S);
-  q.filled = int(S < q.columns * column - 1 ? S : q.columns * column - 1);
-  q.keep = p.need_grad;
-  // An input of more than 32 MiB is taken to have left the cache since its statistics were made.
-  const bool cached = p.frames * p.batch * p.classes * int64_t(sizeof(Element)) <= int64_t(32) << 20;
-  q.far = cached ? q.frames : 24;
-  q.stride_t = p.stride_t;
-  q.stride_c = p.stride_c;
-  q.labels = p.targets + target_offset(p, n);
-  const FrameScalars<Stored> frame(p, n);
-  q.max = frame.max;
-  q.log2_sum = frame.log2_sum;
-  for (int side = 0; side < 2; ++side) {
-    q.states[side] = memory(w.states, (2 * n + side) * w.states_size(p));
-    q.snapshots[side] = memory(w.snapshots, (2 * n + side) * w.snapshots_size(p));
-  }
-  q.bias = static_cast<const Stored*>(p.class_bias);
-  q.blank_bias = q.bias ? q.bias[p.blank] : Stored(0);
-  q.star = p.star;
-  q.delay_penalty = p.delay_penalty;
-  return q;
 }
 
 template <class Scalar>
@@ -169,8 +75,38 @@ __device__ __forceinline__ void clear(const CtcLossParams& p, int64_t n, int64_t
   for (int64_t i = frames * S + threadIdx.x; i < p.frames * S; i += blockDim.x) out[i] = 0;
 }
 
-// K labels in each lane; with one, a single warp in each direction has all of them. Scalar is what the states are made
-// of: where that is not the type of the results (wide), only the samples marked kTooWide are done.
+// The status and the loss of a sample, from what the first walks have found.
+struct Outcome {
+  Status status;
+  double loss;
+};
+template <bool kOptions, class Element, class Scalar>
+__device__ __forceinline__ Outcome outcome(const CtcLossParams& p, const Task<Element, Scalar>& q,
+                                           const Exchange<Scalar>& shared, Scaled<Lanes<Scalar>> total) {
+  double offset = shared.offset[0] + shared.offset[1];
+  double range = 0;
+  for (int i = 0; i < q.warps; ++i) range = fmax(range, fmax(double(shared.range[0][i]), double(shared.range[1][i])));
+  if (kOptions && q.delay_penalty != 0) {
+    range = fmax(range, largest_tilt(q.delay_penalty, q.length));
+    offset -= tilt_of_all_paths(q.delay_penalty, q.length, q.frames);
+  }
+  Outcome found = {kOk, double(NAN)};
+  if (!(fabs(offset) < double(INFINITY)) || total.m != total.m) {
+    found.status = kNotANumber;
+  } else if (sizeof(Scalar) == 4 && range * q.frames > kLargestExponent) {
+    found.status = kTooWide;
+  } else if (!(total.m > 0)) {
+    found = {kInfeasible, double(INFINITY)};
+  } else {
+    found.loss = 0 - (kLn2 * (log2(double(total.m)) + double(total.e)) + offset);
+    if (!kOptions && p.from_logits && found.loss < 0) found.loss = 0;  // P <= 1, up to rounding
+  }
+  return found;
+}
+
+// K labels in each lane; with one, a single warp in each direction has all of them. The states are Scalars. Where these
+// are not of the type of the results (wide), the kernel does the samples marked kTooWide only.
+// Long function: the phases between its barriers share what the threads hold in registers.
 template <class Element, class Scalar, int K, bool kOptions>
 __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     recursions(CtcLossParams p, ForwardWorkspace<typename ScalarOf<Element>::type> w) {
@@ -179,7 +115,7 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   constexpr bool kWide = sizeof(Scalar) != sizeof(Stored);
   const int64_t n = blockIdx.x;
   Stored* const loss = static_cast<Stored*>(p.loss) + n;
-  int32_t status = p.status[n];
+  const int32_t status = p.status[n];
   if (kWide && status != kTooWide) return;
   if (!kWide && status != kOk) {
     if (threadIdx.x == 0) *loss = status == kInfeasible ? Stored(INFINITY) : Stored(NAN);
@@ -219,34 +155,13 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   __syncthreads();
 
   const X total = {shared.p_m[side], shared.p_e[side]};
-  double offset = shared.offset[0] + shared.offset[1];
-  double range = 0;
-  for (int i = 0; i < q.warps; ++i) range = fmax(range, fmax(double(shared.range[0][i]), double(shared.range[1][i])));
-  if (kOptions && q.delay_penalty != 0) {
-    // Label j and the blanks after it are tilted by exp(delay_penalty * j) in every frame. Over a path that is
-    // delay_penalty times the number of labels begun by each frame, so that it falls by it for each frame of delay.
-    range = fmax(range, fabs(q.delay_penalty) * (q.length + 1) / kLn2);
-    offset -= q.delay_penalty * q.length * (q.frames + 1.0) / 2;
-  }
-  double result = double(NAN);
-  if (!(fabs(offset) < double(INFINITY)) || total.m != total.m) {
-    status = kNotANumber;
-  } else if (sizeof(Scalar) == 4 && range * q.frames > double(1 << 23)) {
-    status = kTooWide;
-  } else if (!(total.m > 0)) {
-    status = kInfeasible;
-    result = double(INFINITY);
-  } else {
-    status = kOk;
-    result = 0 - (kLn2 * (log2(double(total.m)) + double(total.e)) + offset);
-    if (!kOptions && p.from_logits && result < 0) result = 0;  // P <= 1, up to rounding
-  }
+  const Outcome found = outcome<kOptions>(p, q, shared, total);
   if (threadIdx.x == 0) {
-    p.status[n] = status;
-    *loss = Stored(result);
+    p.status[n] = found.status;
+    *loss = Stored(found.loss);
   }
-  if (status == kTooWide) return;
-  if (status != kOk) return clear<Stored>(p, n, 0, 0);
+  if (found.status == kTooWide) return;
+  if (found.status != kOk) return clear<Stored>(p, n, 0, 0);
   if (!p.need_grad) return;
 
   const X factor = {1 / total.m, -total.e};
@@ -282,19 +197,14 @@ cudaError_t forward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   using Stored = typename ScalarOf<Element>::type;
   if (p.batch > INT32_MAX || p.frames > INT32_MAX / 2 || p.max_length > INT32_MAX / 2) return cudaErrorInvalidValue;
   const ForwardWorkspace<Stored> w(workspace, p);
-  const dim3 samples{unsigned(p.batch)};
-  cudaError_t error = target_offsets(p, w.offsets, stream);
-  if (!error) error = launch(inspect<Element>, samples, dim3(kInspectThreads), 0, stream, p, w);
+  cudaError_t error = inspect_targets(p, w.offsets, ReadBlanks<Element>{w.frames}, stream);
   if (!error && p.from_logits) {
-    const int64_t rows = p.batch * p.frames;
-    error = p.classes < kLongRow ? launch(statistics<Element, 1>, grid_for(rows, Team<1>::kTeams), dim3(kRowThreads), 0,
-                                          stream, p, static_cast<const int32_t*>(w.frames))
-                                 : launch(statistics<Element, kRowThreads / kWarp>, grid_for(rows, 1),
-                                          dim3(kRowThreads), 0, stream, p, static_cast<const int32_t*>(w.frames));
+    error = launch_rows(p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
+                        p.batch * p.frames, 0, stream, p, static_cast<const int32_t*>(w.frames));
   }
-  const bool options = p.class_bias || p.star >= 0 || p.delay_penalty != 0;
   if (!error)
-    error = options ? run_recursions<Element, true>(p, w, stream) : run_recursions<Element, false>(p, w, stream);
+    error =
+        p.has_options() ? run_recursions<Element, true>(p, w, stream) : run_recursions<Element, false>(p, w, stream);
   if constexpr (sizeof(Stored) < sizeof(double)) {
     if (!error) error = run_recursions<Element, double, 2, true>(p, w, stream);
   }

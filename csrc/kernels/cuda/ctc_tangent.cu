@@ -1,60 +1,21 @@
 // Derivatives of the CTC occupancies on CUDA.
 //
-//   inspect   a warp per sample: checks lengths and labels
+//   inspect   a block per sample: checks lengths and labels
 //   frames    a warp per frame:  log-softmax statistics, what emissions are relative to, NaN
 //   derive    a warp per sample: emissions and recursions (tangent_sample.h), the result
 #include "../ctc_tangent.h"
 
 #include "../tangent_sample.h"
-#include "lanes.h"
+#include "rows.h"
 #include "targets.h"
 
 namespace fastctc {
 namespace cuda {
 namespace {
 
-constexpr int kWarpsPerBlock = 4;
 constexpr int kMaxRegisters = 2;
 
-// With the memory of the recursions: slot = c * N + lane.
-struct TangentLanes : Lanes<double> {
-  template <int K>
-  static __device__ __forceinline__ double load(const double* p, int c) {
-    return p[c * kWarp + lane_id()];
-  }
-  template <int K>
-  static __device__ __forceinline__ void store(double* p, int c, double x) {
-    p[c * kWarp + lane_id()] = x;
-  }
-  template <int K>
-  static __device__ __forceinline__ void store_masked(double* p, int c, double x, bool mask) {
-    if (mask) p[c * kWarp + lane_id()] = x;
-  }
-  template <int K>
-  static __device__ __forceinline__ bool load_mask(const uint8_t* p, int c) {
-    return p[c * kWarp + lane_id()] != 0;
-  }
-  template <int K>
-  static __device__ __forceinline__ bool range(int c, int64_t begin, int64_t end) {
-    const int64_t place = c * kWarp + lane_id();
-    return begin <= place && place < end;
-  }
-  template <class Function>
-  static __device__ __forceinline__ double make(const Function& f) {
-    return f(lane_id());
-  }
-  template <class Function>
-  static __device__ __forceinline__ void for_each(int64_t count, const Function& f) {
-    for (int64_t i = lane_id(); i < count; i += kWarp) f(i);
-  }
-  static __device__ __forceinline__ void fill(double* p, int64_t count, double x) {
-    for_each(count, [&](int64_t i) { p[i] = x; });
-  }
-  static __device__ __forceinline__ void copy(const double* from, double* to, int64_t count) {
-    for_each(count, [&](int64_t i) { to[i] = from[i]; });
-  }
-  static __device__ __forceinline__ void sync() { __syncwarp(); }
-};
+using TangentLanes = Lanes<double>;
 
 struct CudaWorkspace {
   int64_t* offsets;    // of concatenated targets
@@ -75,23 +36,15 @@ struct CudaWorkspace {
   }
 };
 
-__global__ void __launch_bounds__(kWarp) inspect(CtcTangentParams params, CudaWorkspace workspace) {
-  const CtcLossParams& p = params.loss;
-  const int64_t n = blockIdx.x, offset = target_offset(p, n), length = p.target_lengths[n];
-  const int64_t end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
-  Status status = lengths_are_valid(p.input_lengths[n], p.frames, length, offset, end) ? kOk : kInvalid;
-  if (status == kOk) {
-    bool valid = true;
-    for (int64_t i = lane_id(); i < length; i += kWarp) {
-      valid &= label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star);
-    }
-    if (!__all_sync(kFullWarp, valid)) status = kInvalid;
+struct KeepStatus {
+  int32_t* inspected;
+  __device__ __forceinline__ void operator()(const CtcLossParams&, int64_t n, Status status) const {
+    if (threadIdx.x == 0) inspected[n] = status;
   }
-  if (status == kOk && (length > p.input_lengths[n] || length > p.max_length)) status = kInfeasible;
-  if (lane_id() == 0) p.status[n] = workspace.inspected[n] = status;
-}
+};
 
-// The log-sum-exp of a row of logits, by the whole warp.
+// The log-sum-exp of a row of logits, by the whole warp. Another sum would change the bits of second derivatives
+// (log_space.h).
 __device__ __forceinline__ double log_sum_exp(const TangentScores& scores, int64_t t) {
   double top = -double(INFINITY), sum = 0;
   bool nan = false;
@@ -106,66 +59,44 @@ __device__ __forceinline__ double log_sum_exp(const TangentScores& scores, int64
   return top + std::log(warp_sum(sum));
 }
 
-__device__ __forceinline__ void look_at_frame(const CtcTangentParams& params, const CudaWorkspace& workspace, int64_t n,
+__device__ __forceinline__ void inspect_frame(const CtcTangentParams& params, const CudaWorkspace& workspace, int64_t n,
                                               int64_t t) {
   const CtcLossParams& p = params.loss;
   if (workspace.inspected[n] != kOk || t >= p.input_lengths[n]) return;
   const TangentScores scores(params, n);
-  const int64_t* const labels = p.targets + target_offset(p, n);
-  const double blank = scores.biased(t, p.blank), star = p.from_logits ? log_sum_exp(scores, t) : 0;
-  const bool blank_is_zero = blank < double(kZeroLog);
-  bool finite = (blank_is_zero || std::fabs(blank) < INFINITY) && std::fabs(star) < INFINITY;
-  for (int64_t i = lane_id(); i < p.target_lengths[n]; i += kWarp) {
-    finite &= labels[i] == p.star || scores.biased(t, labels[i]) < INFINITY;
-  }
-  finite = __all_sync(kFullWarp, finite);
-  if (lane_id() != 0) return;
-  const TangentWorkspace<TangentLanes> w = workspace.sample(p, n);
-  w.origin[t] = blank_is_zero ? 0 : blank;
-  w.star[t] = star;
-  w.blank_is_zero[t] = blank_is_zero;
+  const double star = p.from_logits ? log_sum_exp(scores, t) : 0;
+  const bool finite = look_at_frame(scores, p.targets + target_offset(p, n), t, star, workspace.sample(p, n));
   if (!finite) atomicMax(&p.status[n], int32_t(kNotANumber));
 }
 
-__global__ void __launch_bounds__(kWarp* kWarpsPerBlock) frames(CtcTangentParams params, CudaWorkspace workspace) {
+__global__ void __launch_bounds__(kRowThreads) frames(CtcTangentParams params, CudaWorkspace workspace) {
+  using T = RowTeam<1>;
   const CtcLossParams& p = params.loss;
-  const int64_t step = int64_t(gridDim.x) * kWarpsPerBlock;
-  for (int64_t frame = int64_t(blockIdx.x) * kWarpsPerBlock + warp_id(); frame < p.batch * p.frames; frame += step) {
-    look_at_frame(params, workspace, frame / p.frames, frame % p.frames);
+  for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
+    const Frame frame(r, p.frames, p.batch, false);
+    inspect_frame(params, workspace, frame.n, frame.t);
   }
 }
 
 template <class Scalar>
 __global__ void __launch_bounds__(kWarp) derive(CtcTangentParams params, CudaWorkspace workspace) {
   const CtcLossParams& p = params.loss;
-  const int64_t n = blockIdx.x, length = p.target_lengths[n];
+  const int64_t n = blockIdx.x;
   const TangentWorkspace<TangentLanes> w = workspace.sample(p, n);
   int32_t status = p.status[n];
   if (status == kOk) {
     TangentSample<TangentLanes, kMaxRegisters> sample(params, n, p.targets + target_offset(p, n), w);
     if (!sample.run()) status = kInfeasible;
   }
-  Scalar* const out = static_cast<Scalar*>(params.occupancy_tangent) + n * p.frames * p.max_length;
-  TangentLanes::for_each(p.frames * p.max_length, [&](int64_t k) {
-    const int64_t t = k / p.max_length, i = k % p.max_length;
-    double value = 0;
-    if (t < p.input_lengths[n] && i < length) {
-      if (status == kOk) value = w.occupancy_tangent[t * length + i];
-      if (status == kNotANumber) value = NAN;
-    }
-    out[k] = Scalar(value);
-  });
+  write_occupancy_tangent<TangentLanes, Scalar>(params, n, status, w.occupancy_tangent);
 }
 
 cudaError_t tangent(CtcTangentParams p, void* workspace, cudaStream_t stream) {
   const CudaWorkspace w(workspace, p.loss);
-  if (const cudaError_t error = target_offsets(p.loss, w.offsets, stream)) return error;
+  cudaError_t error = inspect_targets(p.loss, w.offsets, KeepStatus{w.inspected}, stream);
+  if (!error) error = launch_warps(frames, p.loss.batch * p.loss.frames, 0, stream, p, w);
+  if (error) return error;
   const dim3 samples{unsigned(p.loss.batch)}, warp(kWarp);
-  if (const cudaError_t error = launch(inspect, samples, warp, 0, stream, p, w)) return error;
-  constexpr int64_t kMaxBlocks = 1 << 16;
-  const int64_t blocks = (p.loss.batch * p.loss.frames + kWarpsPerBlock - 1) / kWarpsPerBlock;
-  const dim3 rows(unsigned(blocks < kMaxBlocks ? blocks : kMaxBlocks));
-  if (const cudaError_t error = launch(frames, rows, dim3(kWarp * kWarpsPerBlock), 0, stream, p, w)) return error;
   if (p.loss.dtype == DType::kFloat64) return launch(derive<double>, samples, warp, 0, stream, p, w);
   return launch(derive<float>, samples, warp, 0, stream, p, w);
 }

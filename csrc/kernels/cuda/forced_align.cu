@@ -16,17 +16,16 @@
 // in then, and passes them on when it is their turn.
 #include "../forced_align.h"
 
-#include "../../math/log_space.h"
 #include "../../math/viterbi.h"
 #include "../workspace.h"
-#include "rows.h"
+#include "denominator.h"
 #include "targets.h"
 
 namespace fastctc {
 namespace cuda {
 namespace {
 
-constexpr int kInspectThreads = 128, kMaxAlignWarps = 8;
+constexpr int kMaxAlignWarps = 8;
 constexpr int kFrames = int(kAlignTile);  // of a tile
 constexpr int kAhead = 4;                 // frames whose scores are loaded ahead
 
@@ -68,44 +67,37 @@ struct AlignWorkspace {
 // Slots of a column: one in each lane for short targets, else two.
 int column_of(const ForcedAlignParams& p) { return p.loss.max_length < kWarp ? kWarp : 2 * kWarp; }
 
-__global__ void __launch_bounds__(kInspectThreads) inspect(CtcLossParams p) {
-  const int64_t n = blockIdx.x, frames = p.input_lengths[n], length = p.target_lengths[n];
-  const int64_t offset = target_offset(p, n), end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
-  bool valid = lengths_are_valid(frames, p.frames, length, offset, end);
-  for (int64_t i = threadIdx.x; valid && i < length; i += kInspectThreads) {
-    valid = label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star);
-  }
-  valid = __syncthreads_and(valid);
-  const bool fits = length <= frames && length <= p.max_length;
-  if (threadIdx.x == 0) p.status[n] = !valid ? kInvalid : fits ? kOk : kInfeasible;
-}
-
-// As log_denominator of cpu/denominator.h, with the same bits: lane i has sum i of kSums. NaN where all classes are at
-// -inf.
+// The logarithms of the softmax denominators; NaN where all classes are at -inf.
 template <class Element>
 __global__ void __launch_bounds__(kRowThreads) denominators(CtcLossParams p, double* out) {
   using Scalar = typename ScalarOf<Element>::type;
-  using T = Team<1>;
+  using T = RowTeam<1>;
   using W = Lanes<Scalar>;
-  static_assert(kSums == kWarp, "a lane for each sum");
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
     const Frame frame(r, p.frames, p.batch, p.stride_t >= p.stride_n);
     if (p.status[frame.n] != kOk || frame.t >= p.input_lengths[frame.n]) continue;
-    const Element* const x = static_cast<const Element*>(p.input) + frame.t * p.stride_t + frame.n * p.stride_n;
-    Scalar max = Scalar(-INFINITY), sum = 0;
+    const Element* const x = row_of<Element>(p, frame.t, frame.n);
+    const Row<const Element> row(x, p.stride_c, p.classes);
+    Scalar max = Scalar(-INFINITY);
 #pragma unroll 4
     for (int64_t c = lane_id(); c < p.classes; c += kWarp) max = W::max(max, to_scalar(x[c * p.stride_c]));
     max = T::reduce(max, static_cast<Scalar*>(nullptr), [](Scalar a, Scalar b) { return W::max(a, b); });
-#pragma unroll 4
-    for (int64_t c = lane_id(); c < p.classes; c += kWarp) sum += softmax_term<W>(to_scalar(x[c * p.stride_c]), max);
-    sum = warp_sum(sum);
-    if (lane_id() == 0) out[frame.n * p.frames + frame.t] = double(max) + log_of<Lanes<double>>(double(sum));
+    const Scalar sum = softmax_sum<1, 0>(row, max, static_cast<Scalar*>(nullptr));
+    if (lane_id() == 0) {
+      const double log_sum = sum == 0 ? double(NAN) : log_of<Lanes<double>>(double(sum));
+      out[frame.n * p.frames + frame.t] = double(max) + log_sum;
+    }
   }
 }
 
+// What becomes of a sample is in its status.
+struct NothingMore {
+  __device__ __forceinline__ void operator()(const CtcLossParams&, int64_t, Status) const {}
+};
+
 // What the threads of a block share of their sample.
 template <class Element>
-struct Task {
+struct AlignTask {
   using Scalar = typename ScalarOf<Element>::type;
   const Element* input;  // (T, C)
   int64_t stride_t, stride_c, blank, star;
@@ -116,8 +108,8 @@ struct Task {
   Bits* bits;
   int64_t state_size, groups, carry_size;
 
-  __device__ __forceinline__ Task(const ForcedAlignParams& p, const AlignWorkspace& w, int64_t n)
-      : input(static_cast<const Element*>(p.loss.input) + n * p.loss.stride_n),
+  __device__ __forceinline__ AlignTask(const ForcedAlignParams& p, const AlignWorkspace& w, int64_t n)
+      : input(row_of<Element>(p.loss, 0, n)),
         stride_t(p.loss.stride_t),
         stride_c(p.loss.stride_c),
         blank(p.loss.blank),
@@ -143,7 +135,7 @@ struct Task {
   }
 };
 
-struct Exchange {
+struct AlignExchange {
   double carries[kMaxAlignWarps][2][kFrames];
   Place place;
 };
@@ -158,13 +150,13 @@ struct Stretch {
 
 // One warp with the K slots of each of its lanes.
 template <class Element, int K>
-class Walk {
+class AlignWalk {
   using Scalar = typename ScalarOf<Element>::type;
   using W = Lanes<double>;
   static constexpr int kColumn = kWarp * K;
 
  public:
-  __device__ __forceinline__ Walk(const Task<Element>& q, Exchange& shared) : q_(q), shared_(shared) {}
+  __device__ __forceinline__ AlignWalk(const AlignTask<Element>& q, AlignExchange& shared) : q_(q), shared_(shared) {}
 
   // By all threads of a block.
   __device__ __forceinline__ void run(const Stretch& s) {
@@ -269,8 +261,8 @@ class Walk {
     }
   }
 
-  const Task<Element>& q_;
-  Exchange& shared_;
+  const AlignTask<Element>& q_;
+  AlignExchange& shared_;
   double b_[K], e_[K];
   bool skip_[K], exists_[K], star_[K];
   int64_t place_[K];     // of the label's score in a frame
@@ -288,7 +280,7 @@ __device__ __forceinline__ uint32_t window(uint32_t low, uint32_t high, int shif
 
 // One warp: the path in frames [t0, t1), which is at `place` in the last of them. Returns where it is before the first.
 template <class Element, class Scalar>
-__device__ __forceinline__ Place trace(const Task<Element>& q, const Bits* bits, int64_t first_group, int64_t t0,
+__device__ __forceinline__ Place trace(const AlignTask<Element>& q, const Bits* bits, int64_t first_group, int64_t t0,
                                        int64_t t1, Place place, int64_t* path, Scalar* scores) {
   for (int64_t end = t1; end > t0; end -= kWarp) {
     const int64_t t = end - 1 - lane_id();
@@ -339,15 +331,15 @@ __global__ void __launch_bounds__(kMaxAlignWarps* kWarp) align(ForcedAlignParams
   const int64_t n = blockIdx.x;
   int status = p.loss.status[n];
   if (status != kOk) return fill<Scalar>(p, n, 0, status);
-  FASTCTC_SHARED_ARRAY(Exchange, shared_array, [1]);
-  Exchange& shared = shared_array[0];
-  const Task<Element> q(p, w, n);
+  FASTCTC_SHARED_ARRAY(AlignExchange, shared_array, [1]);
+  AlignExchange& shared = shared_array[0];
+  const AlignTask<Element> q(p, w, n);
   const int64_t last_column = q.length / kColumn, segments = (q.frames + w.segment - 1) / w.segment;
   const auto states = [&](int64_t s) { return q.states + (w.whole ? s & 1 : s) * q.state_size; };
   const auto end_of = [&](int64_t s) { return (s + 1) * w.segment < q.frames ? (s + 1) * w.segment : q.frames; };
   for (int64_t i = threadIdx.x; i < q.state_size; i += blockDim.x) states(0)[i] = i == 0 ? 0 : -double(INFINITY);
   __syncthreads();
-  Walk<Element, K> walk(q, shared);
+  AlignWalk<Element, K> walk(q, shared);
   for (int64_t s = 0; s < segments; ++s) {
     Bits* const bits = w.whole ? q.bits + s * w.segment * q.groups : nullptr;
     walk.run({s * w.segment, end_of(s), 0, last_column, states(s), states(s + 1), bits});
@@ -392,11 +384,9 @@ cudaError_t run(ForcedAlignParams p, void* workspace, cudaStream_t stream) {
   CtcLossParams& q = p.loss;
   if (q.batch > INT32_MAX) return cudaErrorInvalidValue;
   const AlignWorkspace w(workspace, p, column_of(p));
-  cudaError_t error = target_offsets(q, w.offsets, stream);
-  if (!error) error = launch(inspect, dim3(unsigned(q.batch)), dim3(kInspectThreads), 0, stream, q);
+  cudaError_t error = inspect_targets(q, w.offsets, NothingMore{}, stream);
   if (!error && q.from_logits) {
-    error = launch(denominators<Element>, grid_for(q.batch * q.frames, Team<1>::kTeams), dim3(kRowThreads), 0, stream,
-                   q, w.denominators);
+    error = launch_warps(denominators<Element>, q.batch * q.frames, 0, stream, q, w.denominators);
   }
   if (!error)
     error = column_of(p) == kWarp ? launch_align<Element, 1>(p, w, stream) : launch_align<Element, 2>(p, w, stream);

@@ -53,7 +53,7 @@ __device__ __forceinline__ void best_class(const GreedyDecodeParams& p, const Gr
   }
   nan = __any_sync(kFullWarp, nan);
   Scalar sum = 1;
-  if (p.from_logits) {
+  if (p.from_logits) {  // another sum would change the bits of the scores (log_space.h)
     sum = 0;
     for (int64_t c = lane_id(); c < p.classes; c += kWarp) sum += std::exp(to_scalar(x[c * p.stride_c]) - best.value);
     sum = warp_sum(sum);
@@ -66,7 +66,7 @@ __device__ __forceinline__ void best_class(const GreedyDecodeParams& p, const Gr
 
 template <class Element, class Scalar>
 __global__ void __launch_bounds__(kRowThreads) best_classes(GreedyDecodeParams p, GreedyWorkspace<Scalar> w) {
-  using T = Team<1>;
+  using T = RowTeam<1>;
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) best_class<Element>(p, w, r);
 }
 
@@ -115,8 +115,7 @@ template <class Element>
 cudaError_t decode(const GreedyDecodeParams& p, void* workspace, cudaStream_t stream) {
   using Scalar = typename ScalarOf<Element>::type;
   const GreedyWorkspace<Scalar> w(workspace, p);
-  const dim3 rows = grid_for(p.batch * p.frames, Team<1>::kTeams);
-  const cudaError_t error = launch(best_classes<Element, Scalar>, rows, dim3(kRowThreads), 0, stream, p, w);
+  const cudaError_t error = launch_warps(best_classes<Element, Scalar>, p.batch * p.frames, 0, stream, p, w);
   if (error) return error;
   return launch(merge_frames<Scalar>, dim3(unsigned(p.batch)), dim3(kWarp), 0, stream, p, w);
 }

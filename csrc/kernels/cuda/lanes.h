@@ -38,6 +38,15 @@ __device__ __forceinline__ T warp_sum(T x) {
   for (int d = kWarp / 2; d > 0; d /= 2) x += from_lane_across(x, d);
   return x;
 }
+// The sum over this lane and those below.
+template <class T>
+__device__ __forceinline__ T warp_sum_up_to(T x) {
+  for (int d = 1; d < kWarp; d *= 2) {
+    const T below = from_lane_below(x, d);
+    if (lane_id() >= d) x += below;
+  }
+  return x;
+}
 template <class T>
 __device__ __forceinline__ T warp_max(T x) {
   for (int d = kWarp / 2; d > 0; d /= 2) {
@@ -67,8 +76,7 @@ __device__ __forceinline__ double exponent_of(double x) {
   return double(int(bits >> 52 & 2047u) - 1023);
 }
 
-// Slots run through the lanes of one register and then on in the next: slot = c * N + lane. What lives in memory is
-// loaded and stored by the kernels themselves.
+// Slots run through the lanes of one register and then on in the next: slot = c * N + lane.
 template <class S>
 struct Lanes {
   using Scalar = S;
@@ -77,6 +85,7 @@ struct Lanes {
   static constexpr int N = kWarp;
 
   static __device__ __forceinline__ F set(S x) { return x; }
+  static __device__ __forceinline__ S single(F x) { return x; }
   // The other operand where one is NaN.
   static __device__ __forceinline__ F max(F a, F b) {
     if constexpr (sizeof(S) == 4) return fmaxf(a, b);
@@ -116,6 +125,44 @@ struct Lanes {
     constexpr bool forward = D == Direction::kForward;
     if (lane_id() == (forward ? kWarp - 1 : 0)) *p = x(forward ? K - 1 : 0);
   }
+
+  // memory
+  static __device__ __forceinline__ int place(int c) { return c * kWarp + lane_id(); }
+  template <int K>
+  static __device__ __forceinline__ F load(const S* p, int c) {
+    return p[place(c)];
+  }
+  template <int K>
+  static __device__ __forceinline__ void store(S* p, int c, F x) {
+    p[place(c)] = x;
+  }
+  template <int K>
+  static __device__ __forceinline__ void store_masked(S* p, int c, F x, M mask) {
+    if (mask) p[place(c)] = x;
+  }
+  template <int K>
+  static __device__ __forceinline__ M load_mask(const uint8_t* p, int c) {
+    return p[place(c)] != 0;
+  }
+  template <int K>
+  static __device__ __forceinline__ M range(int c, int64_t begin, int64_t end) {
+    return begin <= place(c) && place(c) < end;
+  }
+  template <class Function>
+  static __device__ __forceinline__ F make(const Function& f) {
+    return f(lane_id());
+  }
+  template <class Function>
+  static __device__ __forceinline__ void for_each(int64_t count, const Function& f) {
+    for (int64_t i = lane_id(); i < count; i += kWarp) f(i);
+  }
+  static __device__ __forceinline__ void fill(S* p, int64_t count, S x) {
+    for_each(count, [&](int64_t i) { p[i] = x; });
+  }
+  static __device__ __forceinline__ void copy(const S* from, S* to, int64_t count) {
+    for_each(count, [&](int64_t i) { to[i] = from[i]; });
+  }
+  static __device__ __forceinline__ void sync() { __syncwarp(); }
 };
 
 }  // namespace cuda

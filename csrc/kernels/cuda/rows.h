@@ -15,12 +15,7 @@ namespace cuda {
 constexpr int kRowThreads = 256;       // of a block of the row kernels
 constexpr int64_t kLongRow = 2048;     // rows of so many classes have a block each, others a warp
 constexpr int64_t kMaxGrid = 1 << 30;  // blocks; they loop over what is beyond
-
-// Blocks for `items` of which each has `per_block`.
-inline dim3 grid_for(int64_t items, int64_t per_block) {
-  const int64_t blocks = (items + per_block - 1) / per_block;
-  return dim3(unsigned(blocks < kMaxGrid ? blocks : kMaxGrid));
-}
+constexpr int kRowWarps = kRowThreads / kWarp;
 
 // Consecutive elements that one instruction moves.
 template <class Element>
@@ -64,7 +59,7 @@ __device__ __forceinline__ void store_pack(const Row<Element>& row, int64_t c, c
 
 // The threads that share a row: kWarps warps of a block of kRowThreads.
 template <int kWarps>
-struct Team {
+struct RowTeam {
   static constexpr int kThreads = kWarps * kWarp, kTeams = kRowThreads / kThreads;
   static_assert(kTeams == 1 || kWarps == 1, "a team is a warp or a block");
 
@@ -96,6 +91,24 @@ struct Team {
   }
 };
 
+// Launches a kernel over rows that has a team of one warp for each.
+template <class... P, class... A>
+cudaError_t launch_warps(void (*kernel)(P...), int64_t rows, size_t shared_bytes, cudaStream_t stream,
+                         const A&... arguments) {
+  const int64_t blocks = (rows + kRowWarps - 1) / kRowWarps;
+  return launch(kernel, dim3(unsigned(blocks < kMaxGrid ? blocks : kMaxGrid)), dim3(kRowThreads), shared_bytes, stream,
+                arguments...);
+}
+// Launches `by_warp`, which has a team of one warp for each row, where rows are short, and else `by_block`, which has
+// a block for each.
+template <class... P, class... A>
+cudaError_t launch_rows(bool short_rows, void (*by_warp)(P...), void (*by_block)(P...), int64_t rows,
+                        size_t shared_bytes, cudaStream_t stream, const A&... arguments) {
+  if (short_rows) return launch_warps(by_warp, rows, shared_bytes, stream, arguments...);
+  return launch(by_block, dim3(unsigned(rows < kMaxGrid ? rows : kMaxGrid)), dim3(kRowThreads), shared_bytes, stream,
+                arguments...);
+}
+
 // Frame t of sample n for each row, in the order of memory.
 struct Frame {
   int64_t t, n;
@@ -115,7 +128,7 @@ __device__ __forceinline__ double power(double x) { return exp2(x); }
 // relative to the maximum so far.
 template <int kWarps, class Element, class Scalar = typename ScalarOf<Element>::type>
 __device__ __forceinline__ RowStatistics<Scalar> row_statistics(const Row<const Element>& row, Scalar* shared) {
-  using T = Team<kWarps>;
+  using T = RowTeam<kWarps>;
   constexpr int V = Pack<Element>::kSize, kPacks = 4;  // loads under way
   constexpr Scalar scale = Constants<Scalar>::log2_e;
   const auto finite = [](Scalar max) { return max == Scalar(-INFINITY) ? Scalar(0) : max; };

@@ -20,11 +20,7 @@ __global__ void __launch_bounds__(kThreads) sum_lengths(CtcLossParams p, int64_t
   };
   int64_t own = 0;
   for (int64_t n = begin; n < end; ++n) own += length(n);
-  int64_t sum = own;  // of this lane and those below
-  for (int d = 1; d < kWarp; d *= 2) {
-    const int64_t below = from_lane_below(sum, d);
-    if (lane_id() >= d) sum += below;
-  }
+  const int64_t sum = warp_sum_up_to(own);
   if (lane_id() == kWarp - 1) warp_totals[warp_id()] = sum;
   __syncthreads();
   int64_t offset = sum - own;

@@ -1,14 +1,14 @@
 // The most probable tokens of every frame, by a warp for each row of few classes and by a block for each longer one.
 #include "top_tokens.h"
 
-#include "rows.h"
-#include "team.h"
+#include "denominator.h"
+#include "sort.h"
 
 namespace fastctc {
 namespace cuda {
 namespace {
 
-constexpr int64_t kShortRow = 256;  // classes; a warp compares each with each
+constexpr int64_t kComparedRow = 256;  // classes; a warp compares each with each
 constexpr int kDigit = 11, kBins = 1 << kDigit;
 
 // Keys in the order of the scores. The two zeros are the same.
@@ -23,41 +23,11 @@ __device__ __forceinline__ uint64_t key_of(double x) {
   return u ^ (u >> 63 ? ~uint64_t(0) : uint64_t(1) << 63);
 }
 
-// The softmax denominator of a row, its terms added up as log_space.h has it.
-template <int kWarps, class Element, class Scalar>
-__device__ __forceinline__ Scalar softmax_sum(const Row<const Element>& row, Scalar max, Scalar* tile) {
-  using T = Team<kWarps>;
-  using W = Lanes<Scalar>;
-  const Scalar shift = max == Scalar(-INFINITY) ? Scalar(0) : max;
-  Scalar sum = 0;
-  if constexpr (kWarps == 1) {
-    for (int64_t c = lane_id(); c < row.classes; c += kSums) {
-      sum += softmax_term<W>(to_scalar(row.x[c * row.stride]), shift);
-    }
-    return warp_sum(sum);
-  } else {
-    for (int64_t c0 = 0; c0 < row.classes; c0 += kBins) {  // all make terms, one warp adds them up
-      const int count = row.classes - c0 < kBins ? int(row.classes - c0) : kBins;
-      T::sync();
-      for (int i = T::rank(); i < count; i += T::kThreads) {
-        tile[i] = softmax_term<W>(to_scalar(row.x[(c0 + i) * row.stride]), shift);
-      }
-      T::sync();
-      for (int i = T::rank(); T::rank() < kSums && i < count; i += kSums) sum += tile[i];
-    }
-    sum = warp_sum(sum);
-    T::sync();
-    if (T::rank() == 0) tile[0] = sum;
-    T::sync();
-    return tile[0];
-  }
-}
-
 template <int kWarps, class Element, class Scalar>
 __device__ __forceinline__ FrameScores frame_scores(const BeamSearchParams& p, const Row<const Element>& row,
                                                     Scalar* tile) {
-  using T = Team<kWarps>;
-  FASTCTC_SHARED_ARRAY(Scalar, maxima, [kRowThreads / kWarp]);
+  using T = RowTeam<kWarps>;
+  FASTCTC_SHARED_ARRAY(Scalar, maxima, [kRowWarps]);
   Scalar max = Scalar(-INFINITY), faulty = 0;
   for (int64_t c = T::rank(); c < row.classes; c += T::kThreads) {
     const Scalar x = to_scalar(row.x[c * row.stride]);
@@ -69,7 +39,7 @@ __device__ __forceinline__ FrameScores frame_scores(const BeamSearchParams& p, c
   faulty = T::reduce(faulty, maxima, larger);
   FrameScores f = {0, 0, 0, kOk};
   if (p.from_logits) {
-    const double sum = double(softmax_sum<kWarps, Element, Scalar>(row, max, tile));
+    const double sum = double(softmax_sum<kWarps, kBins>(row, max, tile));
     if (sum != 0) f.log_denominator = double(max) + log_of<Lanes<double>>(sum);  // else all are at -inf
   }
   f.best = log_prob(double(max), f.log_denominator);
@@ -104,10 +74,10 @@ __device__ __forceinline__ void rank_classes(const Row<const Element>& row, int6
 template <class Element, class Key>
 __device__ __forceinline__ Key select_key(const Row<const Element>& row, int64_t blank, int left, uint32_t* bins,
                                           Key known) {
-  using T = Team<kRowThreads / kWarp>;
+  using T = RowTeam<kRowWarps>;
   using B = BlockTeam<false>;
   constexpr int kOwn = kBins / kRowThreads;  // bins of a thread, which starts at the largest digits
-  FASTCTC_SHARED_ARRAY(B::Exchange, exchange, [1]);
+  FASTCTC_SHARED_ARRAY(B::Shared, exchange, [1]);
   FASTCTC_SHARED_ARRAY(int, found, [2]);
   int shift = int(sizeof(Key)) * 8, unknown = shift;
   while (shift > 0) {
@@ -145,9 +115,8 @@ __device__ __forceinline__ Key select_key(const Row<const Element>& row, int64_t
 template <class Element, class Scalar, class Key>
 __device__ __forceinline__ void collect(const Row<const Element>& row, int64_t blank, Key key, int count, Scalar* x,
                                         int32_t* token) {
-  constexpr int kWarps = kRowThreads / kWarp;
   FASTCTC_SHARED_ARRAY(int, above, [1]);
-  FASTCTC_SHARED_ARRAY(int, equal, [kWarps]);
+  FASTCTC_SHARED_ARRAY(int, equal, [kRowWarps]);
   const int64_t stretch = (row.classes + kRowThreads - 1) / kRowThreads * kWarp;
   const int64_t begin = warp_id() * stretch, end = begin + stretch < row.classes ? begin + stretch : row.classes;
   const auto put = [&](int place, Scalar value, int64_t c) {
@@ -203,14 +172,14 @@ __device__ __forceinline__ void select_classes(const Row<const Element>& row, in
 // Shared memory: for each team a tile of scores, which serves as bins too; then the tokens that are sorted.
 template <class Scalar>
 size_t shared_bytes(bool short_rows, int64_t count) {
-  if (short_rows) return Team<1>::kTeams * kShortRow * sizeof(Scalar);
+  if (short_rows) return kRowWarps * kComparedRow * sizeof(Scalar);
   return kBins * sizeof(Scalar) + size_t(power_of_two_from(count)) * (sizeof(Scalar) + sizeof(int32_t));
 }
 
 template <class Element, class Scalar, int kWarps>
 __global__ void __launch_bounds__(kRowThreads) top_tokens(BeamSearchParams p, int64_t first, TopTokens<Scalar> out) {
-  using T = Team<kWarps>;
-  Scalar* const tile = dynamic_shared<Scalar>() + (kWarps == 1 ? warp_id() * kShortRow : 0);
+  using T = RowTeam<kWarps>;
+  Scalar* const tile = dynamic_shared<Scalar>() + (kWarps == 1 ? warp_id() * kComparedRow : 0);
   const int count = int(out.count);
   for (int64_t r = T::first_row(); r < p.batch * out.frames; r += T::row_step()) {
     const auto [t, n] = Frame(r, out.frames, p.batch, false);
@@ -234,13 +203,9 @@ __global__ void __launch_bounds__(kRowThreads) top_tokens(BeamSearchParams p, in
 
 template <class Element, class Scalar>
 cudaError_t run(const BeamSearchParams& p, int64_t first, const TopTokens<Scalar>& out, cudaStream_t stream) {
-  const int64_t rows = p.batch * out.frames;
-  const bool short_rows = p.classes <= kShortRow;
-  const size_t bytes = shared_bytes<Scalar>(short_rows, out.count);
-  return short_rows ? launch(top_tokens<Element, Scalar, 1>, grid_for(rows, Team<1>::kTeams), dim3(kRowThreads), bytes,
-                             stream, p, first, out)
-                    : launch(top_tokens<Element, Scalar, kRowThreads / kWarp>, grid_for(rows, 1), dim3(kRowThreads),
-                             bytes, stream, p, first, out);
+  const bool short_rows = p.classes <= kComparedRow;
+  return launch_rows(short_rows, top_tokens<Element, Scalar, 1>, top_tokens<Element, Scalar, kRowWarps>,
+                     p.batch * out.frames, shared_bytes<Scalar>(short_rows, out.count), stream, p, first, out);
 }
 
 }  // namespace

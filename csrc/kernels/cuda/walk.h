@@ -23,100 +23,14 @@
 // all paths is summed: it should be one. The states are corrected one segment later, when all warps know of it.
 #pragma once
 
-#include "../../math/recursion.h"
-#include "../ctc_loss.h"
+#include "../../math/delay.h"
 #include "lanes.h"
-#include "targets.h"
+#include "walk_task.h"
 
 namespace fastctc {
 namespace cuda {
 
-// In each direction: as many as have the registers that they need.
-template <class Scalar>
-constexpr int kMaxWarps = sizeof(Scalar) == 4 ? 8 : 4;
-template <class Scalar>
-constexpr int kTileFrames = kSegment / kMaxWarps<Scalar>;
-constexpr int kTotals = 4;  // segments whose totals are in use at the same time
-
-// An array of scaled floats: the mantissas as Stored, the exponents as floats, or as integers where floats would not be
-// exact (wide: Scalar is double, Stored is float).
-template <class Scalar, class Stored>
-struct ExponentOf {
-  using type = Scalar;
-};
-template <>
-struct ExponentOf<double, float> {
-  using type = int32_t;
-};
-template <class Scalar, class Stored>
-struct Numbers {
-  using X = Scaled<Lanes<Scalar>>;
-  using Exponent = typename ExponentOf<Scalar, Stored>::type;
-  Stored* m;
-  Exponent* e;
-
-  static __device__ __forceinline__ Exponent exponent(Scalar e) {
-    constexpr Scalar limit = 1 << 30;
-    if constexpr (sizeof(Scalar) != sizeof(Stored)) {
-      e = Lanes<Scalar>::min(Lanes<Scalar>::max(e, -limit), limit);
-    }
-    return Exponent(e);
-  }
-  __device__ __forceinline__ X load(int64_t i) const { return {Scalar(m[i]), Scalar(e[i])}; }
-  __device__ __forceinline__ void store(int64_t i, X x) const {
-    m[i] = Stored(x.m);
-    e[i] = exponent(x.e);
-  }
-  __device__ __forceinline__ Numbers operator+(int64_t i) const { return {m + i, e + i}; }
-};
-
-// What the frames of a sample stream through.
-template <class Element, class Scalar>
-struct Streams {
-  using Stored = typename ScalarOf<Element>::type;
-  const Element* input;          // (T, C)
-  const Stored* blank;           // (T) the blank's scores
-  Numbers<Scalar, Stored> kept;  // (T, stride): closed label states; the mantissas are where the occupancies will be
-};
-
-// The rest of what is to be known of a sample; for registers' sake in shared memory.
-template <class Element, class Scalar>
-struct Task {
-  using Stored = typename ScalarOf<Element>::type;
-  using Memory = Numbers<Scalar, Stored>;
-
-  int frames, middle;  // the first walk forward has frames [0, middle)
-  int length;          // S of this sample
-  int columns, warps;  // of slots; in each direction
-  int stride;          // of the rows of labels: max_length
-  int filled;          // labels that occupancies are written for; zero from `length` on
-  bool keep;           // label states, for a second walk
-  int far;             // frames ahead of their use that scores are brought into the cache; very many: they are there
-  int64_t stride_t, stride_c;
-  const int64_t* labels;
-  const Stored *max, *log2_sum;  // (T) row statistics; null for log-probabilities
-  Memory states[2];              // of each direction (2, stride + 1): b and e of each slot
-  Memory snapshots[2];           // of each direction (segments, stride + 1): closed blank states
-  // options
-  const Stored* bias;
-  Stored blank_bias;
-  int64_t star;
-  double delay_penalty;
-};
-
-// What the warps of a block tell each other; [2] are the directions.
-template <class Scalar>
-struct Exchange {
-  static constexpr int kWarps = kMaxWarps<Scalar>;
-  Scalar carry_m[2][kWarps + 1][2][kTileFrames<Scalar>];  // the last: zero, what the first column receives
-  Scalar carry_e[2][kWarps + 1][2][kTileFrames<Scalar>];
-  Scalar totals[2][kTotals][kWarps];
-  Scalar range[2][kWarps];  // largest exponents
-  Scalar p_m[2], p_e[2];    // the probability of all paths
-  double offset[2];         // the logarithm of the origins
-};
-
-// The score that the emissions of a frame are relative to: the blank's, or where that is zero, any other.
+// The score that the emissions of a frame are relative to: the blank's, or 0 where the blank has probability 0.
 template <class Scalar>
 struct Origin {
   bool blank_is_zero;
@@ -223,9 +137,8 @@ class Walk {
         star = has_label(c) && label == q_.star;
         const Scalar bias = q_.bias && has_label(c) && !star ? Scalar(q_.bias[label]) : Scalar(0);
         bias_[c] = star ? Scalar(INFINITY) : bias < Scalar(INFINITY) ? bias : Scalar(NAN);
-        const Split<W> none = {0, 0};
-        b_tilt_[c] = emission<W>(Scalar(q_.delay_penalty * j), none);
-        e_tilt_[c] = emission<W>(Scalar(q_.delay_penalty * (i + 1)), none);
+        b_tilt_[c] = exponential<W>(Scalar(q_.delay_penalty * j));
+        e_tilt_[c] = exponential<W>(Scalar(q_.delay_penalty * (i + 1)));
       }
       next_score_[c] = streams_.input + t * q_.stride_t + (star ? 0 : label * q_.stride_c);
       if (!kSecond && segment == 0) {
@@ -310,6 +223,7 @@ class Walk {
   }
 
   // Frame number k, whose scores are in place d of those loaded ahead.
+  // Long function: the order of its loads and sums decides how many cycles a frame takes.
   __device__ __forceinline__ void step(int d, int k, X carry) {
     Scalar blank = Scalar(blanks_[d]), any = 0;
     if constexpr (kOptions) {

@@ -1,4 +1,4 @@
-// The threads of a block that work on one thing together: running sums, reductions and sorting among them.
+// The threads of a block that work on one thing together: running sums and reductions among them.
 #pragma once
 
 #include "lanes.h"
@@ -11,7 +11,7 @@ template <bool kOneWarp>
 struct BlockTeam {
   static constexpr int kMaxWarps = 32;
   // What the warps tell each other, in shared memory.
-  struct Exchange {
+  struct Shared {
     double numbers[kMaxWarps];
     int counts[kMaxWarps];
   };
@@ -32,12 +32,8 @@ struct BlockTeam {
     if constexpr (!kOneWarp) return __syncthreads_count(x);
   }
   // The sum of x of the threads before this one; and of all.
-  static __device__ __forceinline__ int sum_before(int x, int& total, Exchange& shared) {
-    int sum = x;
-    for (int d = 1; d < kWarp; d *= 2) {
-      const int below = from_lane_below(sum, d);
-      if (lane_id() >= d) sum += below;
-    }
+  static __device__ __forceinline__ int sum_before(int x, int& total, Shared& shared) {
+    const int sum = warp_sum_up_to(x);
     if constexpr (kOneWarp) {
       total = from_lane(sum, kWarp - 1);
       return sum - x;
@@ -54,7 +50,7 @@ struct BlockTeam {
       return before + sum - x;
     }
   }
-  static __device__ __forceinline__ double min(double x, Exchange& shared) {
+  static __device__ __forceinline__ double min(double x, Shared& shared) {
     x = -warp_max(-x);
     if constexpr (!kOneWarp) {
       __syncthreads();  // the last exchange has been read
@@ -65,34 +61,6 @@ struct BlockTeam {
     return x;
   }
 };
-
-// Sorts n pairs, a power of two: larger values first, of equal ones the lower index. A bitonic network.
-template <class Team, class Value>
-__device__ __forceinline__ void sort_pairs(Value* value, int32_t* index, int n) {
-  for (int run = 2; run <= n; run *= 2) {
-    for (int d = run / 2; d > 0; d /= 2) {
-      Team::sync();
-      for (int i = Team::rank(); i < n / 2; i += Team::size()) {
-        const int a = 2 * i - (i & (d - 1)), b = a + d;
-        const Value x = value[a], y = value[b];
-        const int32_t j = index[a], k = index[b];
-        const bool wrong = y > x || (y == x && k < j), descending = (a & run) == 0;
-        if (wrong != descending) continue;
-        value[a] = y;
-        value[b] = x;
-        index[a] = k;
-        index[b] = j;
-      }
-    }
-  }
-  Team::sync();
-}
-
-inline __host__ __device__ int64_t power_of_two_from(int64_t n) {
-  int64_t power = 1;
-  while (power < n) power *= 2;
-  return power;
-}
 
 }  // namespace cuda
 }  // namespace fastctc

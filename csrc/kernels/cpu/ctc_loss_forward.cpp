@@ -1,16 +1,8 @@
-// CTC loss on the CPU, compiled once per instruction set (FASTCTC_ISA). No standard library templates here: their code
-// would be shared with the other instruction sets.
-//
-// forward:   scores    a range of frames: softmax statistics and, while the row is in the cache, the labels' scores
-//            forward   a sample: emissions and recursions, segment by segment
-// backward:  a range of rows: one pass over the classes, then the labels
-#include "../ctc_loss.h"
-
-#include <cstring>
-
+// The second phase of the CTC loss on the CPU, a sample at a time: emissions and recursions, segment by segment.
+#include "../../math/delay.h"
 #include "../../math/recursion.h"
 #include "../workspace.h"
-#include "rows.h"
+#include "ctc_loss.h"
 #include "targets.h"
 
 namespace fastctc {
@@ -22,135 +14,6 @@ constexpr int kMaxRegisters = 4;             // K: a block has at most this many
 constexpr int64_t kWholeBytes = 1000 << 10;  // a sample whose lattice is smaller keeps all of it
 constexpr int64_t kMaxMeeting = 256;         // frames of sequences whose two directions run at once,
 constexpr int kMaxMeetingRegisters = 2;      // and their slots: both must find room in the processor's registers
-constexpr int64_t kShortRow = 512;           // rows of so many classes are worked on several at once
-
-template <class Scalar>
-void clear(Scalar* p, int64_t count) {
-  if (count > 0) memset(p, 0, size_t(count) * sizeof(Scalar));
-}
-
-// Frames of sample n that are read.
-int64_t frames_to_read(const CtcLossParams& p, int64_t n) {
-  return sample_is_valid(p, n) && target_fits(p, n) ? p.input_lengths[n] : 0;
-}
-
-template <class Element>
-const Element* row_of(const CtcLossParams& p, int64_t t, int64_t n) {
-  return static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
-}
-
-// The planes of row_statistics for sample n.
-template <class Scalar>
-struct FrameScalars {
-  Scalar *blank, *max, *log2_sum;
-  FrameScalars(const CtcLossParams& p, int64_t n)
-      : blank(static_cast<Scalar*>(p.row_statistics) + n * p.frames),
-        max(p.from_logits ? blank + p.batch * p.frames : nullptr),
-        log2_sum(p.from_logits ? max + p.batch * p.frames : nullptr) {}
-};
-
-// Are rows so short that forward looks the labels' scores up in them itself?
-bool scores_by_lookup(const CtcLossParams& p) {
-  const int64_t table = p.dtype == DType::kFloat32 ? Lanes<float>::kTable : Lanes<double>::kTable;
-  return (p.dtype == DType::kFloat32 || p.dtype == DType::kFloat64) && p.stride_c == 1 && p.classes <= table &&
-         p.star < 0;
-}
-
-// ---- scores --------------------------------------------------------------------------------------------------------
-
-template <class Scalar>
-struct ScoresWorkspace {
-  int64_t group;  // rows that are reduced at once
-  Scalar* rows;   // (group, C)
-  int32_t* labels;
-  size_t size;
-
-  ScoresWorkspace(void* base, const CtcLossParams& p) {
-    Workspace w(base);
-    group = p.classes <= kShortRow ? Lanes<Scalar>::N : 1;
-    rows = w.take<Scalar>(group * p.classes);
-    labels = w.take<int32_t>(p.max_length + Lanes<Scalar>::N);
-    size = w.size();
-  }
-};
-
-// Frames [t0, t1) of sample n, which are all used.
-template <class Element, class Scalar>
-void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, const ScoresWorkspace<Scalar>& w) {
-  using L = Lanes<Scalar>;
-  const FrameScalars<Scalar> frame(p, n);
-  const int64_t length = p.target_lengths[n];
-  const int64_t* const labels = p.targets + p.target_offsets[n];
-  bool stars = false;
-  for (int64_t i = 0; i < length; ++i) {
-    stars |= labels[i] == p.star;
-    w.labels[i] = labels[i] == p.star ? 0 : int32_t(labels[i]);
-  }
-  const bool in_place = sizeof(Element) == sizeof(Scalar) && p.stride_c == 1, lookup = scores_by_lookup(p);
-  for (int64_t t = t0; t < t1; t += w.group) {
-    const int count = int(t1 - t < w.group ? t1 - t : w.group);
-    const Scalar* rows[L::N];
-    if (p.from_logits || in_place) {
-      for (int k = 0; k < count; ++k) {
-        rows[k] = contiguous_row(row_of<Element>(p, t + k, n), p.stride_c, p.classes, w.rows + k * p.classes);
-      }
-    }
-    if (p.from_logits) {
-      const bool long_row = in_place && w.group == 1 && t + 1 < t1;
-      const Scalar* const next = long_row ? rows[0] + p.stride_t : nullptr;
-      const auto statistics = row_statistics(rows, count, p.classes, next);
-      L::store(frame.max + t, statistics.max, L::first(count));
-      L::store(frame.log2_sum + t, statistics.log2_sum, L::first(count));
-    }
-    for (int k = 0; k < count; ++k) {
-      Scalar* const out = static_cast<Scalar*>(p.occupancy) + (n * p.frames + t + k) * p.max_length;
-      if (p.from_logits || in_place) {
-        frame.blank[t + k] = rows[k][p.blank];
-        for (int64_t i = 0; i < length && !lookup; i += L::N) {
-          const auto mask = L::first(length - i);
-          L::store(out + i, L::gather(rows[k], w.labels + i, mask), mask);
-        }
-      } else {
-        const Element* const x = row_of<Element>(p, t + k, n);
-        frame.blank[t + k] = to_scalar(x[p.blank * p.stride_c]);
-        for (int64_t i = 0; i < length; ++i) out[i] = to_scalar(x[w.labels[i] * p.stride_c]);
-      }
-      if (stars) {
-        const Scalar any = p.from_logits ? frame.max[t + k] + frame.log2_sum[t + k] * Scalar(kLn2) : 0;
-        for (int64_t i = 0; i < length; ++i) out[i] = labels[i] == p.star ? any : out[i];
-      }
-      if (p.need_grad) clear(out + length, p.max_length - length);
-    }
-  }
-}
-
-template <class Element>
-void scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
-  using Scalar = typename ScalarOf<Element>::type;
-  const ScoresWorkspace<Scalar> w(workspace, p);
-  const int64_t chunks = (p.frames + kFramesPerChunk - 1) / kFramesPerChunk;
-  for (int64_t chunk = begin; chunk < end; ++chunk) {
-    const int64_t n = chunk / chunks, t0 = chunk % chunks * kFramesPerChunk;
-    const int64_t t1 = t0 + kFramesPerChunk < p.frames ? t0 + kFramesPerChunk : p.frames;
-    const int64_t frames = frames_to_read(p, n), used = frames < t0 ? t0 : frames < t1 ? frames : t1;
-    if (t0 < used) score_frames<Element>(p, n, t0, used, w);
-    const FrameScalars<Scalar> frame(p, n);
-    clear(frame.blank + used, t1 - used);
-    if (p.from_logits) {
-      clear(frame.max + used, t1 - used);
-      clear(frame.log2_sum + used, t1 - used);
-    }
-    if (!p.need_grad) continue;
-    clear(static_cast<Scalar*>(p.occupancy) + (n * p.frames + used) * p.max_length, (t1 - used) * p.max_length);
-  }
-}
-
-// ---- forward -------------------------------------------------------------------------------------------------------
-
-template <class Scalar>
-int64_t slots_for(int64_t length) {
-  return (length + Lanes<Scalar>::N) / Lanes<Scalar>::N * Lanes<Scalar>::N;
-}
 
 template <class Scalar>
 struct ForwardWorkspace {
@@ -226,12 +89,12 @@ typename Lanes<Scalar>::F load_as(const Stored* p, int64_t count) {
 
 // The forward phase of one sample.
 template <class Stored, class Scalar>
-class Sample {
+class ForwardSample {
   using L = Lanes<Scalar>;
   using X = Scaled<L>;
 
  public:
-  Sample(const CtcLossParams& p, int64_t n, void* workspace)
+  ForwardSample(const CtcLossParams& p, int64_t n, void* workspace)
       : p_(p),
         n_(n),
         labels_(p.targets + p.target_offsets[n]),
@@ -284,7 +147,7 @@ class Sample {
   }
   double loss() const {
     const double loss = -kLn2 * log2_p_ - offset_;
-    const bool normalized = p_.from_logits && !p_.class_bias && p_.star < 0 && p_.delay_penalty == 0;
+    const bool normalized = p_.from_logits && !p_.has_options();
     return normalized && loss < 0 ? 0 : loss;  // where P <= 1, up to rounding
   }
 
@@ -294,7 +157,7 @@ class Sample {
   Status check_emissions() const {
     if (L::any(L::invert(finite_))) return kNotANumber;
     const double exponents = double(L::reduce_max(range_)[0]) * double(frames_);
-    return sizeof(Scalar) == 4 && exponents > double(1 << 23) ? kTooWide : kOk;
+    return sizeof(Scalar) == 4 && exponents > kLargestExponent ? kTooWide : kOk;
   }
 
   // A short sequence: both directions at once, which meet in the middle, and go on over what the other has kept.
@@ -330,22 +193,14 @@ class Sample {
     }
   }
 
-  // The blanks before label j are tilted by exp(delay_penalty * j) in every frame, label j by one more. Over a path
-  // that is delay_penalty times the number of labels begun by each frame, so that it falls by it for each frame of
-  // delay.
   void set_tilt() {
-    const Split<L> none = {L::set(0), L::set(0)};
-    for (int64_t j = 0; j < q_.slots + L::N; j += L::N) {
-      auto score = L::set(0);
-      for (int i = 0; i < L::N; ++i) score[i] = Scalar(p_.delay_penalty * double(j + i));
-      emission<L>(score, none).template store<1>(q_.tilt + j, 0);
-    }
-    const double e = std::fabs(p_.delay_penalty) * double(length_ + 1) / kLn2;
-    range_ = L::set(Scalar(e));
-    offset_ = -p_.delay_penalty * double(length_) * double(frames_ + 1) / 2;
+    fill_tilts<X>(q_.tilt, q_.slots + L::N, p_.delay_penalty);
+    range_ = L::set(Scalar(largest_tilt(p_.delay_penalty, length_)));
+    offset_ = -tilt_of_all_paths(p_.delay_penalty, length_, frames_);
   }
 
-  // The emissions of a frame are relative to its blank's, or where that is zero, to the row's largest.
+  // The emissions of a frame are relative to its blank's, or where that is zero, to the row's largest. (On CUDA they
+  // are relative to 1 then: there the maximum is another load in every frame.)
   void set_origins() {
     const Stored bias = p_.class_bias ? static_cast<const Stored*>(p_.class_bias)[p_.blank] : Stored(0);
     typename L::Wide origins{}, log2_sums{};
@@ -371,8 +226,8 @@ class Sample {
     for (int i = 0; i < L::N; ++i) offset_ += origins[i] - kLn2 * log2_sums[i];
   }
 
-  // Where the scores of labels i, i + 1, ... in a frame come from: a short row of the input, or their own row, which
-  // stands in place of the occupancies.
+  // Both give the scores of labels i, i + 1, ... in a frame. Lookup takes them from a short row of the input, Stand
+  // from a row of their own, which stands in place of the occupancies.
   struct Lookup {
     typename L::F low, high;
     const int32_t* labels;
@@ -391,15 +246,15 @@ class Sample {
         return Stand{rows + t * stride, length};
       });
     } else {
-      const Stored* const x = static_cast<const Stored*>(p_.input) + n_ * p_.stride_n;
+      const Stored* const x = row_of<Stored>(p_, 0, n_);
       emit_from(t0, t1, [x, stride = p_.stride_t, classes = p_.classes, labels = w_.labels](int64_t t) {
         const Stored* const row = x + t * stride;
         return Lookup{load_as<Scalar>(row, classes), load_as<Scalar>(row + L::N, classes - L::N), labels};
       });
     }
   }
-  template <class Frame>
-  void emit_from(int64_t t0, int64_t t1, const Frame& frame) {
+  template <class ScoresOf>
+  void emit_from(int64_t t0, int64_t t1, const ScoresOf& scores_of) {
     const int64_t length = length_, slots = q_.slots;
     const Plane<Scalar> origins = w_.origins, tilt = q_.tilt;
     const Scalar* const bias = w_.bias;
@@ -408,7 +263,7 @@ class Sample {
     auto finite = finite_;
     for (int64_t t = t0; t < t1; ++t, out = out + slots) {
       const Split<L> origin = {L::set(origins.m[t]), L::set(origins.e[t])};
-      const auto scores = frame(t);
+      const auto scores = scores_of(t);
       for (int64_t i = 0; i < slots; i += L::N) {
         auto x = scores(i);
         if (bias) x += L::load(bias + i);
@@ -487,97 +342,14 @@ void forward_sample(const CtcLossParams& p, int64_t n, void* workspace) {
   status = kInfeasible;
   loss = Stored(INFINITY);
   if (target_fits(p, n)) {
-    Sample<Stored, Scalar> sample(p, n, workspace);
+    ForwardSample<Stored, Scalar> sample(p, n, workspace);
     status = sample.run();
     loss = status == kNotANumber || status == kTooWide ? Stored(NAN) : Stored(sample.loss());
   }
   if (status != kOk && status != kTooWide && p.need_grad) clear(occupancy, p.frames * p.max_length);
 }
 
-// ---- backward ------------------------------------------------------------------------------------------------------
-
-template <class Scalar>
-struct BackwardWorkspace {
-  Scalar *row, *copy;
-  size_t size;
-
-  BackwardWorkspace(void* base, const CtcLossParams& p) {
-    Workspace w(base);
-    row = w.take<Scalar>(p.classes);
-    copy = w.take<Scalar>(p.classes);
-    size = w.size();
-  }
-};
-
-// One row of the gradient as Scalars: g * (kept * softmax - gamma) for logits, -g * gamma for log-probabilities.
-template <class Element, class Scalar>
-void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar* copy, Scalar* out) {
-  using L = Lanes<Scalar>;
-  // Labels [begin, end) can be on a path here: see run() in recursion.h.
-  const int64_t length = p.target_lengths[n], rest = length - (p.input_lengths[n] - t), star = p.star;
-  const int64_t begin = rest > 0 ? rest : 0, end = length <= t ? length : t + 1;
-  const int64_t* const labels = p.targets + p.target_offsets[n];
-  const Scalar* const occupancy = static_cast<const Scalar*>(p.occupancy) + (n * p.frames + t) * p.max_length;
-  const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
-  auto sum = L::set(0);
-  for (int64_t i = begin; i < end; i += L::N) sum += L::load(occupancy + i, L::first(end - i));
-  const Scalar total = L::reduce_add(sum)[0];
-  Scalar stars = 0;
-  if (star >= 0) {
-    for (int64_t i = begin; i < end; ++i) stars += labels[i] == star ? occupancy[i] : 0;
-  }
-  if (p.from_logits) {
-    const FrameScalars<Scalar> frame(p, n);
-    const Scalar* const x = contiguous_row(row_of<Element>(p, t, n), p.stride_c, p.classes, copy);
-    softmax(x, p.classes, {frame.max[t], frame.log2_sum[t]}, g * (1 - stars), out);
-  } else {
-    clear(out, p.classes);
-  }
-  if (star < 0) {
-    _Pragma("GCC unroll 4") for (int64_t i = begin; i < end; ++i) out[labels[i]] -= g * occupancy[i];
-  } else {
-    for (int64_t i = begin; i < end; ++i) {
-      if (labels[i] != star) out[labels[i]] -= g * occupancy[i];
-    }
-  }
-  out[p.blank] -= g * (total < 1 ? 1 - total : Scalar(0));
-}
-
-template <class Element>
-void backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
-  using Scalar = typename ScalarOf<Element>::type;
-  const BackwardWorkspace<Scalar> w(workspace, p);
-  const bool in_place = sizeof(Element) == sizeof(Scalar) && p.grad_stride_c == 1;
-  const bool frame_first = p.grad_stride_t >= p.grad_stride_n;  // rows in the order of memory
-  const int64_t inner = frame_first ? p.batch : p.frames, rows = p.batch * p.frames;
-  const int64_t first = begin * kRowsPerChunk, last = end * kRowsPerChunk < rows ? end * kRowsPerChunk : rows;
-  int64_t major = first / inner, minor = first % inner;
-  for (int64_t row = first; row < last; ++row) {
-    const int64_t t = frame_first ? major : minor, n = frame_first ? minor : major;
-    if (++minor == inner) {
-      minor = 0;
-      ++major;
-    }
-    Element* const out = static_cast<Element*>(p.grad) + t * p.grad_stride_t + n * p.grad_stride_n;
-    Scalar* const scalars = in_place ? reinterpret_cast<Scalar*>(out) : w.row;
-    const int32_t status = p.status[n];
-    if (status == kOk && t < p.input_lengths[n]) {
-      gradient_row<Element>(p, t, n, w.copy, scalars);
-    } else {
-      const bool nan = status == kNotANumber && t < p.input_lengths[n];
-      for (int64_t c = 0; c < p.classes; ++c) scalars[c] = nan ? Scalar(NAN) : Scalar(0);
-    }
-    if (in_place) continue;
-    for (int64_t c = 0; c < p.classes; ++c) from_scalar(scalars[c], out[c * p.grad_stride_c]);
-  }
-}
-
 }  // namespace
-
-size_t ctc_loss_scores_workspace(const CtcLossParams& p) {
-  if (p.dtype == DType::kFloat64) return ScoresWorkspace<double>(nullptr, p).size;
-  return ScoresWorkspace<float>(nullptr, p).size;
-}
 
 size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) {
   const auto size = [&](auto scalar) {
@@ -595,11 +367,6 @@ size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) {
   return wide || p.dtype == DType::kFloat64 ? size(double()) : size(float());
 }
 
-void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
-  const FlushDenormals flush;
-  with_element(p.dtype, [&](auto element) { scores<decltype(element)>(p, begin, end, workspace); });
-}
-
 void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace) {
   const FlushDenormals flush;
   for (int64_t n = begin; n < end; ++n) {
@@ -611,13 +378,6 @@ void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool w
       forward_sample<float, float>(p, n, workspace);
     }
   }
-}
-
-size_t ctc_loss_backward_workspace(const CtcLossParams& p) { return BackwardWorkspace<double>(nullptr, p).size; }
-
-void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace) {
-  const FlushDenormals flush;
-  with_element(p.dtype, [&](auto element) { backward<decltype(element)>(p, begin, end, workspace); });
 }
 
 }  // namespace FASTCTC_ISA

@@ -1,0 +1,84 @@
+// The working memory of a prefix search, for one thread.
+#pragma once
+
+#include <algorithm>
+
+#include "../beam_search.h"
+#include "rank.h"
+#include "top_tokens.h"
+
+namespace fastctc {
+namespace cpu {
+namespace FASTCTC_ISA {
+
+constexpr double kNever = -INFINITY;
+
+// Prefixes that may be in the next beam, in the order of equal scores: stays, then extensions.
+struct Candidates {
+  double* score;
+  int32_t* slot;   // of the prefix that stays or is extended
+  int32_t* token;  // its place in the frame's tokens; kStays
+};
+constexpr int32_t kStays = -1;
+
+// A prefix that was not in the beam.
+template <class Scorer>
+struct Birth {
+  double score, best, y;
+  uint64_t hash, parent_hash;
+  int32_t token, parent, length, node;
+  typename Scorer::Extension extension;
+};
+
+inline int64_t max_extensions(int64_t beam_size) {
+  int64_t sum = 0;
+  for (int64_t rank = 0; rank < beam_size; ++rank) sum += extensions_of_rank(rank, beam_size);
+  return sum;
+}
+
+// The working memory of a thread. It keeps the states of a scorer that weighs, for one whole utterance.
+template <class Scalar, class Scorer = NoScorer>
+struct BeamScratch {
+  Workspace memory;
+  BeamScores next;
+  Scalar* row;
+  FrameTokens<Scalar> tokens;
+  double* y_last;  // of each slot: the log-probability of its last token
+  int32_t* reach;  // of each slot: where from total[0] (and best[0]) on stands what leads there from its parent
+  int32_t *child, *sibling;              // of each slot: its first child; the next child of its parent; -1: none
+  int32_t* vacant;                       // slots
+  uint8_t* restarts;                     // of each slot: does its best path now come from the parent?
+  uint8_t* dropped;                      // of each slot
+  typename Scorer::State* scorer_state;  // of each slot
+  double* weight;                        // of each slot: what the scorer gave for its last token
+  Candidates candidates;
+  int32_t* ranked;  // candidates or tokens, best first
+  Birth<Scorer>* births;
+
+  BeamScratch(void* base, const BeamSearchParams& p)
+      : memory(base), next(memory, BeamState::stride_for(p.beam_size)), row(memory.take<Scalar>(p.classes)) {
+    const int64_t slots = BeamState::stride_for(p.beam_size);
+    tokens.maxima = memory.take<Scalar>(p.classes);
+    tokens.found = memory.take<Token<Scalar>>(p.classes);
+    tokens.token = memory.take<int32_t>(p.classes);
+    tokens.y = memory.take<double>(p.classes + kRankedTogether);
+    y_last = memory.take<double>(slots);
+    reach = memory.take<int32_t>(slots);
+    child = memory.take<int32_t>(slots);
+    sibling = memory.take<int32_t>(slots);
+    vacant = memory.take<int32_t>(slots);
+    scorer_state = memory.take<typename Scorer::State>(Scorer::kWeighs ? slots : 0);
+    weight = memory.take<double>(Scorer::kWeighs ? slots : 0);
+    restarts = memory.take<uint8_t>(slots);
+    dropped = memory.take<uint8_t>(slots);
+    const int64_t extensions = Scorer::kWeighs ? p.beam_size * p.classes : max_extensions(p.beam_size);
+    const int64_t count = std::max(p.beam_size + extensions, p.classes) + kRankedTogether;
+    candidates = {memory.take<double>(count), memory.take<int32_t>(count), memory.take<int32_t>(count)};
+    ranked = tokens.ranked = memory.take<int32_t>(count);
+    births = memory.take<Birth<Scorer>>(p.beam_size);
+  }
+};
+
+}  // namespace FASTCTC_ISA
+}  // namespace cpu
+}  // namespace fastctc
