@@ -19,19 +19,6 @@ LONGEST_FUNCTION = 60
 CPP_SUFFIXES = {".h", ".cpp", ".cu"}
 REASON = r"(#|//).*\bLong {}: *\S+( +\S+){{2}}"
 
-# Temporary: these are being split up.
-ALLOWED = {
-    "csrc/kernels/cpu/beam.h",
-    "csrc/kernels/cpu/ctc_loss.cpp",
-    "csrc/kernels/cuda/beam.h",
-    "csrc/kernels/cuda/walk.h",
-    "csrc/tests/cuda_emulation.h",
-    "csrc/tests/test_beam_search.cpp",
-    "csrc/tests/test_ctc_loss.cpp",
-    "csrc/tests/test_cuda_emulation.cpp",
-    "csrc/kernels/cuda/ctc_loss_forward.cu: __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)",
-}
-
 
 def sources() -> list[Path]:
     folders = ("csrc", "fastctc", "benchmarks", "examples", "python_tests")
@@ -96,9 +83,8 @@ def too_long(path: Path) -> list[str]:
 def test_sizes(path: Path) -> None:
     text = path.read_text()
     lines = len(text.splitlines())
-    if name(path) not in ALLOWED:
-        assert lines <= LONGEST_FILE or gives_reason(text, "file"), f"{name(path)} has {lines} lines"
-    assert not [each for each in too_long(path) if f"{name(path)}: {each}" not in ALLOWED]
+    assert lines <= LONGEST_FILE or gives_reason(text, "file"), f"{name(path)} has {lines} lines"
+    assert not too_long(path)
 
 
 def test_long_functions_are_found(tmp_path: Path) -> None:
