@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import slow
 
 TEST = """
 import sys
@@ -23,7 +22,8 @@ def test_it():
 """
 
 
-@pytest.mark.parametrize("options", ["", *slow("-n 1")], ids=["one process", "xdist"])
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["", "-n 1"], ids=["one process", "xdist"])
 def test_sources_do_not_hide_the_installed_package(tmp_path: Path, options: str) -> None:
     """`python -m pytest` in a checkout whose fastctc/ cannot be imported."""
     for folder in ("fastctc", "python_tests"):

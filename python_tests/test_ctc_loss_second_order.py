@@ -136,6 +136,7 @@ def brute_force_loss(x: Tensor, target: tuple[int, ...], blank: int) -> Tensor:
     return -x[torch.arange(num_frames), mine].sum(1).logsumexp(0)
 
 
+@pytest.mark.slow_emulated
 @from_log_probs_and_logits
 @pytest.mark.parametrize(("target", "blank"), [((), 0), ((1,), 0), ((1, 1), 0), ((2, 0), 1)])
 def test_hessian_equals_brute_force(

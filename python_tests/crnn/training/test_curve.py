@@ -23,6 +23,7 @@ def test_the_curve_shows_the_log():
     assert rate.lines[0].get_ydata().tolist() == [1.0] * 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines", [[], LINES[:1], [LINES[0] | {"loss": 0.0}], [LINES[0] | {"loss": float("nan")}]]
 )
