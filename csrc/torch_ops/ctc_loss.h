@@ -17,7 +17,7 @@ void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, c
 
 // On the CPU: points p.target_offsets to the offsets that it returns, N + 1 of them.
 std::vector<int64_t> set_offsets(CtcLossParams& p);
-// As set_offsets. Checks every target and its length, too; on CUDA the kernels do that.
+// Does what set_offsets does, and checks every target and its length. On CUDA the kernels check them.
 std::vector<int64_t> set_checked_offsets(CtcLossParams& p);
 
 // f(begin, end, workspace) for ranges of [0, count), on several threads.

@@ -14,7 +14,7 @@ namespace fastctc {
 namespace cuda {
 namespace {
 
-// Once a sample is inspected: the number of its frames that are read, and for log-probabilities the blank's scores.
+// Runs once a sample is inspected. Writes the number of frames to read and, for log-probabilities, the blank's scores.
 template <class Element>
 struct ReadBlanks {
   using Stored = typename ScalarOf<Element>::type;

@@ -36,6 +36,7 @@ struct CudaWorkspace {
   }
 };
 
+// Runs once a sample is inspected. Keeps the status, which the frames kernel changes while it reads it.
 struct KeepStatus {
   int32_t* inspected;
   __device__ __forceinline__ void operator()(const CtcLossParams&, int64_t n, Status status) const {

@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kRowThreads) denominators(CtcLossParams p, dou
   }
 }
 
-// What becomes of a sample is in its status.
+// Runs once a sample is inspected. The status is all that the alignment reads.
 struct NothingMore {
   __device__ __forceinline__ void operator()(const CtcLossParams&, int64_t, Status) const {}
 };
