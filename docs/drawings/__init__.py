@@ -1,4 +1,4 @@
-"""The drawings of the pages, made by code. ``python -m drawings`` here writes README's into ``docs``."""
+"""The drawings of the pages, made by code."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from drawings import ctc, machine
 from drawings.svg import Sheet
+from IPython.display import HTML
 
 DRAWINGS: dict[str, Callable[[], Sheet]] = {
-    "overview": ctc.overview,
     "collapsing": ctc.collapsing,
     "lattice": ctc.lattice,
     "lattice-weighed": ctc.lattice_weighed,
@@ -20,3 +20,8 @@ DRAWINGS: dict[str, Callable[[], Sheet]] = {
     "emulation": machine.emulation,
     "network": machine.network,
 }
+
+
+def show(name: str, description: str) -> HTML:
+    """Return a drawing as part of a page, with a description for screen readers."""
+    return HTML(f'<div class="picture" role="img" aria-label="{description}">{DRAWINGS[name]().svg()}</div>')

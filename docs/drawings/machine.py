@@ -87,7 +87,9 @@ def warp() -> Sheet:
         if lane:
             sheet.arrow(x - step + 19, 134, x - 19, 86, "bold", 7)
             sheet.arrow(x - step + 19, 140, x - 19, 140, "bold", 7)
-    sheet.text(350, 208, "blue: the neighbor's label, one exchange between lanes for each frame", "accent", 14)
+    sheet.text(
+        350, 208, "blue: the neighbor's label, one exchange between lanes for each frame", "accent", 14
+    )
     return sheet
 
 
@@ -109,9 +111,20 @@ def emulation() -> Sheet:
             x = 336 + place * 84
             sheet.rect(x, y - 18, 74, 36, "card")
             sheet.text(x + 37, y + 5, f"thread {thread}", "mono", 12.5)
-        sheet.text(336, y + 38, "before the barrier" if row == 0 else "behind it, another order", "muted", 12.5, "start")
+        sheet.text(
+            336,
+            y + 38,
+            "before the barrier" if row == 0 else "behind it, another order",
+            "muted",
+            12.5,
+            "start",
+        )
     sheet.text(
-        350, 242, "a missing barrier gives a wrong result in some order, and the sanitizers see it", "muted", 13
+        350,
+        242,
+        "a missing barrier gives a wrong result in some order, and the sanitizers see it",
+        "muted",
+        13,
     )
     return sheet
 
@@ -133,5 +146,7 @@ def network() -> Sheet:
     sheet.arrow(655, 80, 655, 104)
     sheet.text(655, 124, "training: ctc_loss", "accent", 13)
     sheet.text(655, 142, "reading: beam_search", "second", 13)
-    sheet.text(8, 124, "The checkpoint keeps the filters: reading does what training did.", "muted", 13, "start")
+    sheet.text(
+        8, 124, "The checkpoint keeps the filters: reading does what training did.", "muted", 13, "start"
+    )
     return sheet

@@ -107,9 +107,7 @@ def lattice(*, weighed: bool = False) -> Sheet:
         length = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
         ux, uy = (x2 - x1) / length, (y2 - y1) / length
         chosen = not weighed and (a, b) == best[t : t + 2]
-        sheet.arrow(
-            x1 + 19 * ux, y1 + 19 * uy, x2 - 20 * ux, y2 - 20 * uy, "bold" if chosen else "line", 6
-        )
+        sheet.arrow(x1 + 19 * ux, y1 + 19 * uy, x2 - 20 * ux, y2 - 20 * uy, "bold" if chosen else "line", 6)
     weights = occupancies(paths) if weighed else None
     for t, state in itertools.product(range(frames), range(5)):
         x, y = place(t, state)
@@ -142,9 +140,7 @@ def occupancies(paths: list[tuple[int, ...]]) -> list[list[float]]:
         total += p
         for t, state in enumerate(path):
             weights[t][state] += p
-    loss = fastctc.ctc_loss(
-        LATTICE[:, None], torch.tensor([[1, 2]]), [len(LATTICE)], [2], reduction="none"
-    )
+    loss = fastctc.ctc_loss(LATTICE[:, None], torch.tensor([[1, 2]]), [len(LATTICE)], [2], reduction="none")
     assert abs(total - float((-loss).exp())) < 1e-6, "the lattice and the loss disagree"
     return [[w / total for w in row] for row in weights]
 
@@ -156,7 +152,9 @@ def lattice_weighed() -> Sheet:
 
 BEAM = torch.tensor([[0.5, 0.3, 0.2], [0.45, 0.35, 0.2], [0.55, 0.25, 0.2]])  # blank, a, b
 
-Prefixes = dict[str, tuple[float, float]]  # the probability of paths that end in the blank, and in the last token
+Prefixes = dict[
+    str, tuple[float, float]
+]  # the probability of paths that end in the blank, and in the last token
 
 
 def candidates(before: Prefixes, frame: list[float]) -> Prefixes:
@@ -206,7 +204,7 @@ def beam() -> Sheet:
 
 
 def check_beam(beam: Prefixes, size: int) -> None:
-    """Compare a beam with that of :func:`fastctc.beam_search`."""
+    """Compare a beam with the result of :func:`fastctc.beam_search`."""
     result = fastctc.beam_search(BEAM.log(), beam_size=size, nbest=size)
     assert result.to_text("-ab") == list(beam), "the drawing and the beam search disagree"
     for score, paths in zip(result.scores.exp().tolist(), beam.values(), strict=True):

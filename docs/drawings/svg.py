@@ -55,9 +55,7 @@ class Sheet:
         """Draw a straight line."""
         self.path(f"M{x1:g} {y1:g}L{x2:g} {y2:g}", kind)
 
-    def arrow(
-        self, x1: float, y1: float, x2: float, y2: float, kind: str = "line", head: float = 5
-    ) -> None:
+    def arrow(self, x1: float, y1: float, x2: float, y2: float, kind: str = "line", head: float = 5) -> None:
         """Draw a straight arrow."""
         length = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
         dx, dy = (x2 - x1) / length * head, (y2 - y1) / length * head
