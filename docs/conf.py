@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
@@ -45,7 +46,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_timeout = 170
-nb_execution_in_temp = False
+nb_execution_in_temp = True
 nb_execution_show_tb = True
 nb_merge_streams = True
 
@@ -75,7 +76,6 @@ pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 copybutton_prompt_text = r"^(>>> |\$ )"
 copybutton_prompt_is_regexp = True
-copybutton_selector = "div.highlight pre:not(.cell_output pre)"
 linkcheck_anchors = False
 
 
@@ -84,8 +84,9 @@ def write_math(display: str) -> Any:
 
     def visit(writer: Any, node: Any) -> None:
         writer.body.append(convert(node.astext(), display=display))
+        raise SkipNode
 
-    return visit, lambda writer, node: None
+    return visit, None
 
 
 def untype(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

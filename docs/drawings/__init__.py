@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from drawings import ctc, machine
 from drawings.svg import Sheet
-from IPython.display import HTML
 
 DRAWINGS: dict[str, Callable[[], Sheet]] = {
     "collapsing": ctc.collapsing,
@@ -20,8 +19,3 @@ DRAWINGS: dict[str, Callable[[], Sheet]] = {
     "emulation": machine.emulation,
     "network": machine.network,
 }
-
-
-def show(name: str, description: str) -> HTML:
-    """Return a drawing as part of a page, with a description for screen readers."""
-    return HTML(f'<div class="picture" role="img" aria-label="{description}">{DRAWINGS[name]().svg()}</div>')

@@ -2,51 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 
 import torch
 
 import fastctc
 from drawings.svg import Sheet
-from fastctc.crnn import FormulaSource, Recognizer
-
-
-def overview() -> Sheet:
-    """Draw an image, what the shipped model sees in each of its frames, and the text that comes out."""
-    image, _ = FormulaSource(look="contest", renderer="captcha", seed=12, value="right")(6)
-    reading = Recognizer.load("shipped").read(image)
-    assert reading.evidence is not None, reading.error
-    alphabet, log_probs = reading.evidence.alphabet, reading.evidence.log_probs
-    buffer = io.BytesIO()
-    image.save(buffer, format="png")
-    width, left = 720, 20
-    cell = width / len(log_probs)
-    sheet = Sheet(width + 2 * left, 372)
-    sheet.image(left, 10, width, 210, base64.b64encode(buffer.getvalue()).decode())
-    best = log_probs.argmax(1).tolist()
-    for t, label in enumerate(best):
-        x = left + t * cell
-        if label == alphabet.blank:
-            sheet.rect(x + 1, 234, cell - 2, 30, "soft", 2)
-            continue
-        sheet.rect(x + 1, 234, cell - 2, 30, "on", 2)
-        sheet.parts.append(
-            f'<text x="{x + cell / 2:.1f}" y="254" font-size="14" text-anchor="middle"'
-            f' style="fill:var(--paper)" font-weight="bold">{alphabet.decode([label])}</text>'
-        )
-    for span in reading.spans:
-        center = left + (span.start + span.end) / 2 * width / image.width
-        sheet.line(center, 268, center, 292)
-        sheet.text(center, 322, span.text, "mono", 30)
-    sheet.text(
-        left, 358, f"{len(best)} frames, each a character or the blank (gray)", "muted", 15, anchor="start"
-    )
-    sheet.text(
-        left + width, 358, f"read with probability {reading.confidence:.3f}", "muted", 15, anchor="end"
-    )
-    return sheet
 
 
 def collapsing() -> Sheet:

@@ -1,26 +1,8 @@
-"""A sheet to draw on, which becomes SVG in the colors of the page or, for README, in colors of its own."""
+"""A sheet to draw on, which becomes SVG in the colors of the page."""
 
 from __future__ import annotations
 
 from html import escape
-
-# The accents have enough contrast on white and on black.
-STANDALONE = """\
-svg{--ink:#1f2328;--muted:#59636e;--faint:#d1d9e0;--paper:#fff;--accent:#0969da;--second:#bc4c00}
-@media(prefers-color-scheme:dark){svg{--ink:#f0f6fc;--muted:#9198a1;--faint:#3d444d;--paper:#0d1117;\
---accent:#4493f8;--second:#f0883e}}
-text{font-family:system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif}
-"""
-COMMON = """\
-.picture text{fill:var(--ink)}.picture .mono{font-family:ui-monospace,Menlo,Consolas,monospace}
-.picture .muted{fill:var(--muted)}.picture .accent{fill:var(--accent)}.picture .second{fill:var(--second)}
-.picture .box{fill:none;stroke:var(--muted);stroke-width:1.2}.picture .soft{fill:var(--faint);stroke:none}
-.picture .card{fill:var(--paper);stroke:var(--muted);stroke-width:1.2}
-.picture .on{fill:var(--accent);stroke:none}.picture .on2{fill:var(--second);stroke:none}
-.picture .line{fill:none;stroke:var(--muted);stroke-width:1.2}
-.picture .bold{fill:none;stroke:var(--accent);stroke-width:2.6}
-.picture .bold2{fill:none;stroke:var(--second);stroke-width:2.6}.picture .thin{fill:none;stroke:var(--faint)}
-"""
 
 
 class Sheet:
@@ -71,22 +53,7 @@ class Sheet:
         """Draw a path."""
         self.parts.append(f'<path class="{kind}" d="{commands}"/>')
 
-    def image(self, x: float, y: float, width: float, height: float, png: str) -> None:
-        """Show a PNG file, given in base 64."""
-        self.parts.append(
-            f'<image x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" href="data:image/png;base64,{png}"'
-            ' preserveAspectRatio="none"/>'
-        )
-
     def svg(self) -> str:
         """Return the drawing for a page, whose style sheet has the colors."""
         size = f'viewBox="0 0 {self.width:g} {self.height:g}" width="{self.width:g}"'
         return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{"".join(self.parts)}</svg>'
-
-    def standalone(self, title: str) -> str:
-        """Return the drawing as a file."""
-        size = f'viewBox="0 0 {self.width:g} {self.height:g}" width="{self.width:g}"'
-        style = f"<style>{STANDALONE}{COMMON}</style>"
-        head = f"<title>{escape(title)}</title>{style}"
-        parts = "\n".join(self.parts)
-        return f'<svg xmlns="http://www.w3.org/2000/svg" class="picture" {size}>{head}\n{parts}\n</svg>\n'
