@@ -95,7 +95,7 @@ def comments(text: str) -> Iterator[tuple[int, str]]:
 
 def avoided(text: str) -> list[str]:
     """Return the phrases to avoid that a text has, each with what to do about it."""
-    prose = re.sub(r"``?[^`]*``?", "", text)
+    prose = re.sub(r"``?[^`]*``?|\"[^\"\n]*\"", "", text)
     return [
         f"{found.group()!r}: {advice}"
         for phrase, advice in AVOIDED.items()
