@@ -40,6 +40,7 @@ from fastctc.crnn.data.settings import (
 )
 from fastctc.crnn.data.sources import Drawn, KeyedSource, LabeledSource, NamedSource, Source, hash_of_code
 from fastctc.crnn.data.tensors import normalize, pad_batch
+from fastctc.crnn.data.torch_state import own_torch_state, seeded
 from fastctc.crnn.data.workers import default_workers
 
 __all__ = [
@@ -88,9 +89,11 @@ __all__ = [
     "more_than",
     "normalize",
     "open_source",
+    "own_torch_state",
     "pad_batch",
     "prepare",
     "register",
+    "seeded",
     "setting",
     "settings_of",
     "shipped_checkpoints",

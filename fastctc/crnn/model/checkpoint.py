@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fastctc.crnn.data import PreprocessConfig, shipped_checkpoints, write_atomically
+from fastctc.crnn.data import PreprocessConfig, own_torch_state, shipped_checkpoints, write_atomically
 from fastctc.crnn.model.network import CRNN, CRNNConfig
 from fastctc.text import Alphabet
 
@@ -64,6 +64,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
 
 
+@own_torch_state()
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint; it needs nothing but the file.
 
@@ -89,10 +90,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         alphabet = Alphabet(description["alphabet"], description["blank"])
         preprocess = PreprocessConfig(**description["preprocess"])
-        model = CRNN(CRNNConfig(**description["architecture"]))
-        model.load_state_dict(
-            {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, strict=True
-        )
+        model = CRNN(CRNNConfig(**description["architecture"]), device="meta", dtype=torch.float32)
+        weights = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+        model.load_state_dict(weights, strict=True, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not hold what it describes: {error}") from error
     return Checkpoint(model.eval(), alphabet, preprocess, description.get("training", {}))

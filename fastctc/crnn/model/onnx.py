@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastctc.crnn.data import write_atomically
+from fastctc.crnn.data import own_torch_state, write_atomically
 from fastctc.crnn.model.checkpoint import Checkpoint
 from fastctc.crnn.model.exported import (
     METADATA,
@@ -29,6 +29,7 @@ INPUTS = ("images", "widths")
 OUTPUTS = ("log_probs", "lengths")
 
 
+@own_torch_state()
 def export_onnx(checkpoint: Checkpoint, path: str | Path) -> Export:
     """Write a model as an ONNX file, which onnxruntime and others run without PyTorch.
 

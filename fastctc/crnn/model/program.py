@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fastctc.crnn.data import write_atomically
+from fastctc.crnn.data import own_torch_state, write_atomically
 from fastctc.crnn.model.checkpoint import Checkpoint
 from fastctc.crnn.model.exported import (
     METADATA,
@@ -27,6 +27,7 @@ from fastctc.crnn.model.exported import (
 from fastctc.crnn.model.network import CRNN, RecurrentHead
 
 
+@own_torch_state()
 def export_program(checkpoint: Checkpoint, path: str | Path) -> Export:
     """Write a model as a program that ``torch.export.load`` reads without this package.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fastctc.crnn.data import Problem
+from fastctc.crnn.data import Problem, own_torch_state
 from fastctc.crnn.model import CheckpointError, load_state
 from fastctc.crnn.read import Evaluation
 from fastctc.crnn.training import distributed
@@ -50,6 +50,7 @@ class TrainResult:
     bad_steps: int
 
 
+@own_torch_state(grad=True)
 def train(
     config: TrainConfig,
     out: str | Path,
