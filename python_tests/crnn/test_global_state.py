@@ -136,7 +136,9 @@ def test_training_has_the_same_bits(name, folder, expected, tmp_path):
 
 
 def test_overfitting_a_batch_works_in_inference_mode(folder):
-    config = recipe(data=str(folder), channels=8, hidden=16, height=32, threads=1, precision="fp32", max_lr=0.01)
+    config = recipe(
+        data=str(folder), channels=8, hidden=16, height=32, threads=1, precision="fp32", max_lr=0.01
+    )
     with torch.inference_mode():
         assert overfit_one_batch(config, show_progress=False).steps > 1
 

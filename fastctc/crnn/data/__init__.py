@@ -3,6 +3,7 @@
 from fastctc.crnn.data.augment import CHANGES, AugmentConfig, Draw, augmented, draws
 from fastctc.crnn.data.batches import Batch, BatchMaker
 from fastctc.crnn.data.cache import Collected, cached
+from fastctc.crnn.data.claim import FolderInUseError, claimed
 from fastctc.crnn.data.collection import collect, collect_all, write_folder
 from fastctc.crnn.data.domain import (
     DOMAINS,
@@ -16,8 +17,9 @@ from fastctc.crnn.data.domain import (
     register,
     shipped_checkpoints,
 )
-from fastctc.crnn.data.files import write_atomically
+from fastctc.crnn.data.files import DiskFullError, explain_full_disk, no_such_file, write_atomically
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
+from fastctc.crnn.data.json_text import finite, to_json
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare, steps
 from fastctc.crnn.data.readers import open_source
 from fastctc.crnn.data.samples import (
@@ -51,10 +53,12 @@ __all__ = [
     "BatchMaker",
     "Collected",
     "Constraint",
+    "DiskFullError",
     "Domain",
     "Draw",
     "DrawConfig",
     "Drawn",
+    "FolderInUseError",
     "ImageError",
     "ImageLike",
     "KeyedSource",
@@ -73,6 +77,7 @@ __all__ = [
     "cached",
     "check_samples",
     "check_settings",
+    "claimed",
     "collect",
     "collect_all",
     "constraints",
@@ -81,12 +86,15 @@ __all__ = [
     "draw_from_dict",
     "draw_to_dict",
     "draws",
+    "explain_full_disk",
+    "finite",
     "frames_needed",
     "hash_of_code",
     "help_of",
     "images_in",
     "kind_of",
     "more_than",
+    "no_such_file",
     "normalize",
     "open_source",
     "own_torch_state",
@@ -99,6 +107,7 @@ __all__ = [
     "shipped_checkpoints",
     "split_holdout",
     "steps",
+    "to_json",
     "write_atomically",
     "write_folder",
 ]

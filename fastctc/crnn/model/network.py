@@ -183,9 +183,7 @@ class ConvHead(nn.Module):
 class RecurrentHead(nn.Module):
     """Two bidirectional recurrent layers along the frames, ``nn.LSTM`` or ``nn.GRU``."""
 
-    def __init__(
-        self, kind: type[nn.LSTM] | type[nn.GRU], inputs: int, hidden: int, **place: Any
-    ) -> None:
+    def __init__(self, kind: type[nn.LSTM] | type[nn.GRU], inputs: int, hidden: int, **place: Any) -> None:
         super().__init__()
         self.rnn = kind(inputs, hidden, num_layers=2, bidirectional=True, batch_first=True, **place)
         self.features = 2 * hidden
@@ -251,7 +249,7 @@ class CRNN(nn.Module):
         super().__init__()
         self.config = config
         c, hidden = config.channels, config.hidden
-        place = {"device": device, "dtype": dtype}
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
         self.head: ConvHead | RecurrentHead
         if config.architecture != "vgg-bilstm":
             self.stages = nn.ModuleList(_conv_stages(c, config.stem_stride, config.pooled_columns, **place))
