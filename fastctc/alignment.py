@@ -16,7 +16,9 @@ from fastctc.arguments import (
     check_status,
     integer,
     loss_arguments,
+    traced,
     transforms_active,
+    with_any_length,
 )
 from fastctc.errors import ArgumentValueError, refuse_scripting
 from fastctc.ops import SavedLoss
@@ -116,6 +118,8 @@ def forced_align(
         from_logits=from_logits,
         star=star,
     )
+    if traced():
+        arguments = with_any_length(arguments)
     paths, scores, status = ops.forced_align(*alignment_arguments(arguments))
     if not torch.compiler.is_compiling() and not transforms_active():
         check_status(status, arguments, blank_is_label=False)
@@ -266,6 +270,8 @@ def ctc_posteriors(
         blank_penalty=blank_penalty,
         delay_penalty=delay_penalty,
     )
+    if traced():
+        arguments = with_any_length(arguments)
     _, occupancy, row_statistics, status = ops.ctc_loss(*arguments, True)
     if not torch.compiler.is_compiling() and not transforms_active():
         check_status(status, arguments)
