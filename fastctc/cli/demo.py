@@ -6,7 +6,7 @@ import argparse
 
 from fastctc.cli.train import add_run_options, run_training
 from fastctc.crnn import PRESETS, Recognizer, write_folder
-from fastctc.crnn.data import images_in
+from fastctc.crnn.data import claimed, images_in
 from fastctc.crnn.training import FIRST_UNSEEN
 
 EXAMPLES = ["demo runs/demo", "demo runs/demo --resume", "demo runs/short --minutes 2"]
@@ -20,6 +20,11 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and read five images that were never trained on."""
+    with claimed(arguments.out):
+        return _demonstrate(arguments)
+
+
+def _demonstrate(arguments: argparse.Namespace) -> int:
     result = run_training(arguments, "quick")
     folder = result.checkpoint.parent / "examples"
     (folder / "labels.tsv").unlink(missing_ok=True)

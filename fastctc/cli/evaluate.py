@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from fastctc.cli.options import (
     positive_int,
 )
 from fastctc.crnn import Evaluation, Recognizer, evaluate, open_source, write_evaluation_report
-from fastctc.crnn.data import Drawn, NamedSource
+from fastctc.crnn.data import Drawn, NamedSource, claimed
 from fastctc.crnn.read import Share
 from fastctc.crnn.training import FIRST_UNSEEN
 from fastctc.figures import load_matplotlib
@@ -63,9 +64,14 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the images and print how right they were read."""
-    if arguments.report:  # what stops the report stops it before the reading
-        load_matplotlib()
-        arguments.report.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as claims:
+        if arguments.report:  # what stops the report stops it before the reading
+            load_matplotlib()
+            claims.enter_context(claimed(arguments.report))
+        return _evaluate(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
     recognizer = Recognizer.load(arguments.checkpoint)
     data: NamedSource
     if arguments.folder is not None:

@@ -27,7 +27,7 @@ from fastctc.crnn import (
     settled,
     write_exploration_report,
 )
-from fastctc.crnn.data import Drawn, NamedSource
+from fastctc.crnn.data import Drawn, NamedSource, claimed
 from fastctc.crnn.report import PICTURES
 from fastctc.figures import load_matplotlib
 from fastctc.text import Alphabet
@@ -73,7 +73,14 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         data = Drawn(drawing_of(arguments).source(arguments.seed, color=True), arguments.limit)
         title, out = f"Drawn {arguments.domain}", arguments.out or Path(f"{arguments.domain}-explore")
-    out.mkdir(parents=True, exist_ok=True)
+    with claimed(out):
+        return _look(arguments, config, data, out, title)
+
+
+def _look(
+    arguments: argparse.Namespace, config: TrainConfig, data: NamedSource, out: Path, title: str
+) -> int:
+    """Measure the samples, write the report and print the figures."""
     with tqdm(total=len(data), desc="looking", unit="img", disable=None) as bar:
         found = explore(
             data, config.preprocess, model_config(config, Alphabet("a")).frames, limit=arguments.limit,

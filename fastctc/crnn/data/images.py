@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -34,8 +36,7 @@ def decode(image: ImageLike, max_pixels: int) -> Image.Image:
         ImageError: missing, unreadable, truncated, empty or too large; the message names the reason.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # max_pixels is the limit; odd metadata does no harm
+        with _no_warnings():  # max_pixels is the limit; odd metadata does no harm
             if isinstance(image, str | Path):
                 with _file(Path(image)) as file:
                     return _upright(Image.open(file, formats=_formats()), max_pixels)
@@ -50,6 +51,32 @@ def decode(image: ImageLike, max_pixels: int) -> Image.Image:
         raise ImageError(f"not a readable image: none of {', '.join(_formats())}") from error
     except Exception as error:  # decoders raise almost anything: OSError, SyntaxError, struct.error, KeyError
         raise ImageError(f"not a readable image: {str(error) or type(error).__name__}") from error
+
+
+_silent = threading.Lock()
+_silenced = ExitStack()
+_silencers = 0
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Ignore warnings while any thread is in such a block, and put back the filters after the last one.
+
+    ``warnings.catch_warnings`` alone, entered and left by several threads in turn, would leave its filter behind.
+    """
+    global _silencers
+    with _silent:
+        if _silencers == 0:
+            _silenced.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        _silencers += 1
+    try:
+        yield
+    finally:
+        with _silent:
+            _silencers -= 1
+            if _silencers == 0:
+                _silenced.close()
 
 
 @cache
@@ -94,7 +121,7 @@ def _upright(image: Image.Image, max_pixels: int) -> Image.Image:
     if image.tell():
         image.seek(0)
     image.load()
-    with contextlib.suppress(Exception):  # Pillow raises almost anything for damaged metadata
+    with suppress(Exception):  # Pillow raises almost anything for damaged metadata
         image = ImageOps.exif_transpose(image)
     _check_size(image.size, max_pixels)
     return _on_white(image)

@@ -5,6 +5,7 @@ Both are written to a temporary name and moved into place, so a file that exists
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fastctc.crnn.data import PreprocessConfig, shipped_checkpoints, write_atomically
+from fastctc.crnn.data import (
+    PreprocessConfig,
+    own_torch_state,
+    shipped_checkpoints,
+    to_json,
+    write_atomically,
+)
 from fastctc.crnn.model.network import CRNN, CRNNConfig
 from fastctc.text import Alphabet
 
@@ -60,10 +67,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "training": checkpoint.training,
     }
     tensors = {name: _packed(tensor) for name, tensor in checkpoint.model.state_dict().items()}
-    content = save(tensors, metadata={"fastctc": json.dumps(description, sort_keys=True)})
-    write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
+    content = save(tensors, metadata={"fastctc": to_json(description, sort_keys=True)})
+    write_atomically(Path(path), content)
 
 
+@own_torch_state()
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint; it needs nothing but the file.
 
@@ -89,10 +97,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         alphabet = Alphabet(description["alphabet"], description["blank"])
         preprocess = PreprocessConfig(**description["preprocess"])
-        model = CRNN(CRNNConfig(**description["architecture"]))
-        model.load_state_dict(
-            {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, strict=True
-        )
+        model = CRNN(CRNNConfig(**description["architecture"]), device="meta", dtype=torch.float32)
+        weights = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+        model.load_state_dict(weights, strict=True, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not hold what it describes: {error}") from error
     return Checkpoint(model.eval(), alphabet, preprocess, description.get("training", {}))
@@ -100,7 +107,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def save_state(state: dict[str, Any], path: str | Path) -> None:
     """Write the state of a training run: tensors, numbers, strings, lists and dictionaries."""
-    write_atomically(Path(path), lambda temporary: torch.save(state, temporary))
+    content = io.BytesIO()  # torch.save names no reason if it fails to write a file
+    torch.save(state, content)
+    write_atomically(Path(path), content.getvalue())
 
 
 def load_state(path: str | Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fastctc.crnn.data import (
     collect_all,
     domain_of,
     open_source,
+    own_torch_state,
 )
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.read.decoding import Decoder
@@ -236,6 +237,7 @@ def evaluate(
     )  # fmt: skip
 
 
+@own_torch_state()
 def evaluate_samples(
     model: CRNN,
     samples: Samples,

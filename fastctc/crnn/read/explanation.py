@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastctc.alignment import ctc_posteriors
-from fastctc.crnn.data import ImageError, ImageLike, Pixels, prepare
+from fastctc.crnn.data import ImageError, ImageLike, Pixels, own_torch_state, prepare
 from fastctc.crnn.read.recognize import Reading, Recognizer
 from fastctc.text import TextSpan, character_spans
 
@@ -53,6 +53,7 @@ class Explanation:
         )
 
 
+@own_torch_state()
 def explain(recognizer: Recognizer, image: ImageLike, reading: Reading | None = None) -> Explanation:
     """Read one image and align what was read with it.
 

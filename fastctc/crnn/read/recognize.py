@@ -24,6 +24,7 @@ from fastctc.crnn.data import (
     Prepared,
     PreprocessConfig,
     normalize,
+    own_torch_state,
     pad_batch,
     prepare,
 )
@@ -48,6 +49,7 @@ class Evidence:
     columns_per_frame: float
     width: int
 
+    @own_torch_state()
     def align(self, text: str) -> list[TokenSpan]:
         """Return the frames of each character of a text, by :func:`fastctc.forced_align`."""
         tokens = torch.tensor([self.alphabet.encode(text)], dtype=torch.int64)
@@ -202,6 +204,7 @@ class Recognizer:
         read = iter(self._read_prepared(prepared, decoder))
         return [next(read) if reading is None else reading for reading in readings]
 
+    @own_torch_state()
     def _read_prepared(self, prepared: list[Prepared], decoder: Decoder) -> list[Reading]:
         """Return the readings of prepared images."""
         if not prepared:
@@ -235,7 +238,7 @@ def infer(
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (N, T, C) and lengths (N,) of preprocessed images, (H, W_n) uint8 each."""
     pixels, widths = pad_batch(images)
-    with torch.inference_mode():
+    with own_torch_state():
         normalized = normalize(pixels.to(device), widths.to(device), preprocess)
         log_probs, lengths = model(
             normalized.contiguous(memory_format=torch.channels_last), widths.to(device)

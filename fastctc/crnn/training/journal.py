@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastctc.crnn.data import write_atomically
+from fastctc.crnn.data import explain_full_disk, to_json, write_atomically
 from fastctc.crnn.training.step import StepReport
 
 LOG_FILE = "log.jsonl"
@@ -66,9 +66,9 @@ class Journal:
 
     def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
         self._path = folder / LOG_FILE
-        lines = [json.dumps(line) + "\n" for line in read_log(self._path) if 0 < line["step"] <= step]
+        lines = [to_json(line) + "\n" for line in read_log(self._path) if 0 < line["step"] <= step]
         if lines:
-            write_atomically(self._path, lambda temporary: temporary.write_text("".join(lines)))
+            write_atomically(self._path, "".join(lines).encode())
         else:
             self._path.unlink(missing_ok=True)
         self._writer: Any = None
@@ -78,8 +78,9 @@ class Journal:
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends a line; it has a ``step``, a ``loss`` and the rest of what :class:`Tally` gives."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        text = to_json(line) + "\n"
+        with explain_full_disk(self._path, len(text)), self._path.open("a", encoding="utf-8") as file:
+            file.write(text)
         if self._writer is None:
             return
         figures = {name: line[name] for name in _SHOWN if name in line}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from fastctc.crnn.data import Batch, BatchMaker, Samples
+from fastctc.crnn.data import Batch, BatchMaker, Samples, seeded
 from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint, save_checkpoint, save_state, summarize
 from fastctc.crnn.read import Evaluation, evaluate_samples
 from fastctc.crnn.training import distributed
@@ -62,8 +62,9 @@ class TrainingLoop:
         self.step = self.bad_steps = 0
         self._started = started
         self._rate = Rate(0.0, 0.0)
-        torch.manual_seed(config.seed)
-        model: CRNN = CRNN(model_config(config, data.alphabet)).to(device)
+        with seeded(config.seed, torch.device("cpu")):
+            shape = model_config(config, data.alphabet)
+            model: CRNN = CRNN(shape, device="cpu", dtype=torch.float32).to(device)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learner = Learner(model, config, data.alphabet)
         self._begin_round(self._round(), data.train)

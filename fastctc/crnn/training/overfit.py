@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from tqdm import tqdm
 
-from fastctc.crnn.data import Batch, BatchMaker, Samples, collect, open_source
+from fastctc.crnn.data import Batch, BatchMaker, Samples, collect, open_source, own_torch_state, seeded
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.read import evaluate_samples
 from fastctc.crnn.training.config import TrainConfig, model_config, settled
@@ -72,6 +72,7 @@ class Overfit:
         return f"one batch was NOT learned by heart: {figures}; {reason}"
 
 
+@own_torch_state(grad=True)
 def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Overfit:
     """Train on one fixed batch until it is read without a mistake; write nothing.
 
@@ -114,8 +115,9 @@ def _few_samples(config: TrainConfig) -> tuple[Samples, Alphabet]:
 
 def _learn(config: TrainConfig, samples: Samples, alphabet: Alphabet, show_progress: bool) -> Overfit:
     preprocess, optimizer = config.preprocess, config.optimizer
-    torch.manual_seed(config.seed)
-    model: CRNN = CRNN(replace(model_config(config, alphabet), dropout=0.0)).to(config.device)
+    with seeded(config.seed, torch.device("cpu")):
+        shape = replace(model_config(config, alphabet), dropout=0.0)
+        model: CRNN = CRNN(shape, device="cpu", dtype=torch.float32).to(config.device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learner = Learner(model, config, alphabet)
     batch: Batch = BatchMaker(samples, alphabet, len(samples), seed=config.seed).batch(0)

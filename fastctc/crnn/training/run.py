@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastctc.crnn.data import Problem
+from fastctc.crnn.data import Problem, claimed, own_torch_state
 from fastctc.crnn.model import CheckpointError, load_state
 from fastctc.crnn.read import Evaluation
 from fastctc.crnn.training import distributed
@@ -50,6 +51,7 @@ class TrainResult:
     bad_steps: int
 
 
+@own_torch_state(grad=True)
 def train(
     config: TrainConfig,
     out: str | Path,
@@ -82,6 +84,7 @@ def train(
         The checkpoint's path and its accuracy on images that were not trained on.
 
     Raises:
+        FolderInUseError: another process writes into ``out``.
         TrainError: the loss stayed NaN or infinite, ``out`` holds a run and ``resume`` is false, or another
             process ended.
         fastctc.crnn.LabelError: the data cannot be used.
@@ -92,8 +95,9 @@ def train(
     threads_before = torch.get_num_threads()
     if tensorboard:
         tensorboard_writer()
-    with distributed.processes(config.device) as device:
+    with distributed.processes(config.device) as device, ExitStack() as claims:
         try:
+            distributed.from_first(lambda: claims.enter_context(claimed(out)))
             config, state = distributed.from_first(lambda: _beginning(config, out, resume))
             torch.set_num_threads(config.threads or threads_before)
             loader = _loader(out, workers, cache, show_progress)
@@ -120,7 +124,6 @@ def train(
 
 def _beginning(config: TrainConfig, out: Path, resume: bool) -> tuple[TrainConfig, dict[str, Any] | None]:
     """Return the settled recipe, and the state to go on from; None to begin."""
-    out.mkdir(parents=True, exist_ok=True)
     state = _find_state(out, resume)
     processes = distributed.count()
     config = settled(config if state is None else _recipe_in(state), processes)
