@@ -48,7 +48,7 @@ AVOIDED = {
     r"nothing comes twice": "write 'no duplicates'",
     r"(of )?so many": "write 'N per X'",
     r"(that|those) of": "repeat the noun",
-    r"(ends?|stops?) with a word|last words?|by heart|wants?|knows?|says?|tells? (you|us)": "no personification",
+    r"(ends?|stops?) with a word|last words?|by heart|wants?|knows?|says?": "no personification",
     r"cannot be read (is|are) named": "write 'it lists'",
     r"times PyTorch's": "write 'N times faster than PyTorch's'",
     r"(and|or) how many of them|for people|what is there": "name the thing",
