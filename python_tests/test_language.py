@@ -27,18 +27,19 @@ Complete Compute Concatenate Configure Connect Convert Copy Correct Count Create
 Decode Decorate Defer Define Delete Derive Describe Detect Determine Differentiate Discard Display Divide Do
 Download Draw Drop Emulate Enable Encode End Ensure Enter Erase Escape Estimate Evaluate Exclude Execute
 Exit Expand Explain Explore Export Expose Extend Extract Fail Feed Fetch Fill Filter Find Finish Fit Fix
-Flatten Flush Fold Force Format Gather Generate Get Give Group Guard Handle Hash Help Hide Hold Ignore
-Import Include Increase Indent Infer Initialize Insert Inspect Install Interpolate Invert Iterate Join Judge
-Keep Label Launch Lay Leave Let Limit Link List Listen Load Lock Log Look Make Map Mark Mask Match Measure
-Merge Mirror Modify Move Multiply Name Normalize Note Notify Offer Open Order Overwrite Pack Pad Parse
-Partition Pass Paste Patch Pick Place Plot Prepare Preprocess Prevent Print Propagate Provide Push Put Quote
-Raise Rank Read Recognize Record Reduce Refer Refuse Register Reject Release Reload Remove Rename Render
-Reorder Repeat Replace Replay Report Represent Require Reset Reshape Resize Resolve Restore Restrict Resume
-Retry Return Reuse Reverse Rotate Round Run Sample Save Scale Scan Score Search Seed Select Send Separate
-Serve Set Settle Shift Shorten Show Shuffle Shut Silence Simulate Skip Slice Solve Sort Spell Split Spread
-Stack Start State Stop Store Stretch Strip Subtract Sum Summarize Suppress Swap Synchronize Take Tell Test
-Time Trace Train Transform Translate Transpose Treat Trim Try Tune Turn Undo Unpack Update Use Validate
-Verify Visit Wait Walk Warn Weigh Weight Wrap Write Yield
+Flatten Flush Fold Follow Force Format Gather Generate Get Give Group Guard Handle Hash Help Hide Hint Hold
+Ignore Import Include Increase Indent Infer Initialize Insert Inspect Install Interpolate Invert Iterate
+Join Judge Keep Label Launch Lay Leave Let Limit Link List Listen Load Lock Log Look Make Map Mark Mask
+Match Measure Merge Mirror Modify Move Multiply Name Normalize Note Notify Offer Open Order Overwrite Own
+Pack Pad Parse Partition Pass Paste Patch Pick Place Plot Point Prepare Preprocess Prevent Print Propagate
+Provide Push Put Quote Raise Rank Reach Read Recognize Record Reduce Refer Refine Refuse Register Reject
+Release Reload Remove Rename Render Reorder Repeat Replace Replay Report Represent Require Reset Reshape
+Resize Resolve Restore Restrict Resume Retry Return Reuse Reverse Rotate Round Run Sample Save Scale Scan
+Score Search Seed Select Send Separate Serve Set Settle Shift Shorten Show Shuffle Shut Silence Simulate
+Skip Slice Solve Sort Spawn Spell Split Spread Stack Start State Stop Store Stream Stretch Strip Subtract
+Sum Summarize Suppress Swap Switch Synchronize Tabulate Take Tell Test Time Touch Trace Train Transform
+Translate Transpose Treat Trim Try Tune Turn Undo Unite Unpack Update Use Validate Verify Visit Wait Walk
+Warn Weigh Weight Widen Wrap Write Yield Zero Zip
 """
 VERBS = frozenset(VERB_LIST.split())
 
@@ -47,14 +48,14 @@ AVOIDED = {
     r"nothing comes twice": "write 'no duplicates'",
     r"(of )?so many": "write 'N per X'",
     r"(that|those) of": "repeat the noun",
-    r"(ends?|stops?) with a word|last words?|by heart|wants?|knows?|says?|tells? (you|us)": "no personification",
+    r"(ends?|stops?) with a word|last words?|by heart|wants?|knows?|says?": "no personification",
     r"cannot be read (is|are) named": "write 'it lists'",
     r"times PyTorch's": "write 'N times faster than PyTorch's'",
     r"(and|or) how many of them|for people|what is there": "name the thing",
 }
 
 # What has not yet been revised; `pytest --runxfail` shows the faults.
-PENDING = ("fastctc", "benchmarks", "python_tests", "CHANGELOG.md")
+PENDING = ("fastctc", "python_tests")
 folders = pytest.mark.parametrize(
     "folder",
     [pytest.param(each, marks=[pytest.mark.xfail] if each in PENDING else []) for each in FOLDERS],
