@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fastctc.crnn.data.files import no_such_file
+
 Pixels = npt.NDArray[np.uint8]
 ImageLike = str | Path | bytes | Image.Image | Pixels
 
@@ -47,7 +49,7 @@ def decode(image: ImageLike, max_pixels: int) -> Image.Image:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError("no such file") from error
+        raise ImageError(no_such_file(image) if isinstance(image, str | Path) else "no such file") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"not a readable image: none of {', '.join(_formats())}") from error
     except Exception as error:  # decoders raise almost anything: OSError, SyntaxError, struct.error, KeyError

@@ -29,7 +29,7 @@ from fastctc.crnn.data import (
     prepare,
 )
 from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint
-from fastctc.crnn.read.decoding import Decoder, Hypothesis
+from fastctc.crnn.read.decoding import Decoder, Hypothesis, why_no_hypothesis
 from fastctc.text import Alphabet, TextSpan, character_spans
 
 
@@ -226,7 +226,7 @@ class Recognizer:
 
 def _reading(hypotheses: list[Hypothesis], evidence: Evidence) -> Reading:
     if not hypotheses:
-        return Reading("", -math.inf, error="no allowed text has a probability above 0")
+        return Reading("", -math.inf, error=why_no_hypothesis(evidence.log_probs))
     return Reading(hypotheses[0].text, hypotheses[0].log_prob, hypotheses, evidence=evidence)
 
 
