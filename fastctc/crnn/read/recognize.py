@@ -25,7 +25,7 @@ from fastctc.crnn.data import (
     prepare,
 )
 from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint
-from fastctc.crnn.read.decoding import Decoder, Hypothesis
+from fastctc.crnn.read.decoding import Decoder, Hypothesis, why_no_hypothesis
 from fastctc.crnn.read.inference import infer, reading_config
 from fastctc.crnn.read.nothing import why_nothing
 from fastctc.text import Alphabet, TextSpan, character_spans
@@ -235,9 +235,8 @@ class Recognizer:
 
 def _reading(hypotheses: list[Hypothesis], image: Prepared, evidence: Evidence) -> Reading:
     if not hypotheses:
-        return Reading(
-            "", -math.inf, error="no allowed text has a probability above 0", warning=image.warning
-        )
+        error = why_no_hypothesis(evidence.log_probs)
+        return Reading("", -math.inf, error=error, warning=image.warning)
     text, score = hypotheses[0].text, hypotheses[0].log_prob
     warnings = [image.warning, None if text else why_nothing(image.pixels)]
     warning = "; ".join(filter(None, warnings)) or None
