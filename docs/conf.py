@@ -88,7 +88,8 @@ def write_math(display: str) -> Any:
     """Return a visitor that writes a formula as MathML, which browsers draw without a script."""
 
     def visit(writer: Any, node: Any) -> None:
-        writer.body.append(convert(node.astext(), display=display))
+        formula = convert(node.astext(), display=display)
+        writer.body.append(f'<div class="formula">{formula}</div>' if display == "block" else formula)
         raise SkipNode
 
     return visit, None
