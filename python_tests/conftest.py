@@ -139,7 +139,7 @@ def emulated_library() -> Path:
 
 
 def build_emulated_library(folder: Path) -> Path:
-    """Build the library unless it is up to date. Of several processes of `pytest -n` one builds, the others wait."""
+    """Build the library unless it is up to date. Of several processes one builds, and the others wait."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

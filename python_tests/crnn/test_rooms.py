@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRNN = REPOSITORY / "fastctc" / "crnn"
 
-# What each room may import of the others. Formulas are a domain: nothing but the face of the package knows it.
+# What each room may import of the others. Formulas are a domain: only the face of the package imports it.
 ROOMS = {
     "data": set(),
     "model": {"data"},
