@@ -243,6 +243,20 @@ def test_workflows(path: Path) -> None:
         assert (REPOSITORY / script).is_file(), script
 
 
+@pytest.mark.parametrize("name", ["run", "package"])
+def test_ci_scripts_are_valid(name: str) -> None:
+    subprocess.run(["bash", "-n", REPOSITORY / ".ci" / name], check=True)
+
+
+def test_the_package_script_explains_its_parts() -> None:
+    script = REPOSITORY / ".ci" / "package"
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    for part in re.findall(r"^part_(\w+)\(", script.read_text(), re.MULTILINE):
+        assert re.search(rf"^  {part} ", done.stdout, re.MULTILINE), part
+    done = subprocess.run([script, "wheels"], capture_output=True, text=True)
+    assert done.returncode == 2 and "no part 'wheels'" in done.stdout
+
+
 def test_workflows_call_every_part_of_the_package_checks() -> None:
     """All but the part that needs nvcc, which the workflow of the wheels builds."""
     parts = set(re.findall(r"^part_(\w+)\(", (REPOSITORY / ".ci" / "package").read_text(), re.MULTILINE))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fastctc.cli.train import add_run_options, run_training
+from fastctc.cli.train import add_run_options, report_unread, run_training
 from fastctc.crnn import PRESETS, Recognizer, write_folder
 from fastctc.crnn.data import claimed, images_in
 from fastctc.crnn.training import FIRST_UNSEEN
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _demonstrate(arguments: argparse.Namespace) -> int:
-    result = run_training(arguments, "quick")
+    result = run_training(arguments, None)
     folder = result.checkpoint.parent / "examples"
     (folder / "labels.tsv").unlink(missing_ok=True)
     config = result.config
@@ -37,4 +37,4 @@ def _demonstrate(arguments: argparse.Namespace) -> int:
     paths = images_in(folder)
     for path, reading in zip(paths, Recognizer.load(result.checkpoint).read(paths), strict=True):
         print(f"{path}\t{reading.text}")
-    return 0
+    return report_unread(result)

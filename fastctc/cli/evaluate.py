@@ -20,8 +20,10 @@ from fastctc.cli.options import (
     add_workers,
     constraint_of,
     count_from_zero,
+    domain_in,
     drawing_of,
     positive_int,
+    refuse_drawing,
 )
 from fastctc.crnn import Evaluation, Recognizer, evaluate, open_source, write_evaluation_report
 from fastctc.crnn.data import Drawn, NamedSource, claimed
@@ -75,12 +77,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     recognizer = Recognizer.load(arguments.checkpoint)
     data: NamedSource
     if arguments.folder is not None:
+        refuse_drawing(arguments, f"{arguments.folder} names images to read")
         data, what = open_source(arguments.folder), str(arguments.folder)
     else:
         source = drawing_of(arguments).source(arguments.seed, color=True)
         data, what = (
             Drawn(source, arguments.count, FIRST_UNSEEN),
-            f"{arguments.count} drawn {arguments.domain}",
+            f"{arguments.count} drawn {domain_in(arguments)}",
         )
     with tqdm(total=len(data), desc="reading", unit="img", disable=None) as bar:
         result = evaluate(

@@ -13,9 +13,11 @@ from fastctc.cli.options import (
     add_folder,
     add_settings,
     count_from_zero,
+    domain_in,
     drawing_of,
     given,
     positive_int,
+    refuse_drawing,
 )
 from fastctc.crnn import (
     AugmentConfig,
@@ -67,12 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     data: NamedSource
     if arguments.folder is not None:
+        refuse_drawing(arguments, f"{arguments.folder} names images to read")
         data, title = open_source(arguments.folder), str(arguments.folder)
         place = arguments.folder.resolve()
         out = arguments.out or place.with_name(f"{place.name}-explore")
     else:
         data = Drawn(drawing_of(arguments).source(arguments.seed, color=True), arguments.limit)
-        title, out = f"Drawn {arguments.domain}", arguments.out or Path(f"{arguments.domain}-explore")
+        domain = domain_in(arguments)
+        title, out = f"Drawn {domain}", arguments.out or Path(f"{domain}-explore")
     with claimed(out):
         return _look(arguments, config, data, out, title)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ class ImageError(ValueError):
 
 
 def decode(image: ImageLike, max_pixels: int) -> Image.Image:
-    """Return the first frame of any accepted kind of image: upright, on white, in mode 1, L or RGB.
+    """Return the first frame of any accepted kind of image: upright, opaque, in mode 1, L or RGB.
 
     Args:
         image: path of a file, its bytes, a PIL image of any mode, or a uint8 array (H, W) or (H, W, 3 or 4).
@@ -116,7 +117,7 @@ def _from_array(image: object) -> Image.Image:
 
 
 def _upright(image: Image.Image, max_pixels: int) -> Image.Image:
-    """Return an opened image decoded, turned as its camera noted, and laid on white."""
+    """Return an opened image decoded, turned as its camera noted, and without transparency."""
     _check_size(image.size, max_pixels)
     if image.tell():
         image.seek(0)
@@ -124,7 +125,7 @@ def _upright(image: Image.Image, max_pixels: int) -> Image.Image:
     with suppress(Exception):  # Pillow raises almost anything for damaged metadata
         image = ImageOps.exif_transpose(image)
     _check_size(image.size, max_pixels)
-    return _on_white(image)
+    return _on_ground(image)
 
 
 def _check_size(size: tuple[int, int], max_pixels: float = math.inf) -> None:
@@ -135,19 +136,86 @@ def _check_size(size: tuple[int, int], max_pixels: float = math.inf) -> None:
         raise ImageError(f"image of {width}x{height} pixels is over the limit of {max_pixels} pixels")
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """Return an image in mode 1, L or RGB, its transparent parts white."""
+def _on_ground(image: Image.Image) -> Image.Image:
+    """Return an image in mode 1, L or RGB, its transparent parts filled with a ground that shows the ink."""
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_to_8_bits(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.has_transparency_data:
+        image = _opaque(image.convert("RGBA"))
     return image if image.mode in ("L", "1", "RGB") else image.convert("RGB")
 
 
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return an RGBA image without transparency.
+
+    The ground is white, as on paper. Where ink would not be seen on white, the ground is black, or the
+    coverage itself becomes dark ink on white:
+
+    ============================================ =======================================
+    the opaque pixels                            ground
+    ============================================ =======================================
+    are a panel with ink of its own              white or black, as the panel
+    differ from white in nearly all columns      white
+    differ from black in nearly all columns      black
+    have every lightness                         coverage as ink
+    ============================================ =======================================
+    """
+    white, black = (
+        Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
+        for ground in ("white", "black")
+    )
+    coverage = np.asarray(image.getchannel("A"))
+    opaque = coverage >= 128
+    if opaque.all() or not opaque.any():
+        return white
+    light, dark = (np.asarray(each.convert("L"), dtype=np.int16) for each in (white, black))
+    levels = light[opaque]
+    rows, columns = np.flatnonzero(opaque.any(1)), np.flatnonzero(opaque.any(0))
+    box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+    if levels.size > 0.8 * box and np.ptp(levels) > _VISIBLE and levels.size > opaque.size / 4:
+        return black if np.median(levels) < 128 else white
+    for ground, shown, level in ((white, light, 255), (black, dark, 0)):
+        # A panel with transparent letters has no column without opaque pixels, so its letters count instead.
+        seen = (np.abs(shown - level) > _VISIBLE) & opaque
+        if np.ptp(shown) > _VISIBLE and (seen.any(0) | ~opaque.any(0)).mean() > 0.95:
+            return ground
+    return Image.fromarray(255 - coverage).convert("RGB")
+
+
+_VISIBLE = 24
+"""Gray levels by which ink differs from its ground at least."""
+
+
+def robust_range(levels: npt.NDArray[Any], counts: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return the lowest and the highest level of an image without stray pixels.
+
+    At most 1 of 2,000 pixels at either end are stray, if without them the range is less than a quarter.
+
+    Args:
+        levels: (L,) the levels that occur, ascending; others have a count of 0.
+        counts: (L,) pixels of each level.
+    """
+    present = levels[counts > 0]
+    low, high = float(present[0]), float(present[-1])
+    total = np.cumsum(counts)
+    stray = max(1, int(total[-1]) // _STRAY)
+    inner_low = float(levels[np.searchsorted(total, stray, side="right")])
+    inner_high = float(levels[np.searchsorted(total, total[-1] - stray)])
+    return (inner_low, inner_high) if 0 < 4 * (inner_high - inner_low) < high - low else (low, high)
+
+
+_STRAY = 2_000
+
+
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Return a deep gray image (16 or 32 bits, or float) with its darkest value at 0 and its lightest at 255."""
-    deep = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(deep.min()), float(deep.max())
+    """Return a deep gray image (16 or 32 bits, or float) with its darkest value at 0 and its lightest at 255.
+
+    Values that are not finite and a few stray pixels do not count.
+    """
+    deep = np.asarray(image, dtype=np.float64)
+    finite = np.isfinite(deep)
+    if not finite.all():
+        deep = np.where(finite, deep, np.median(deep[finite]) if finite.any() else 0.0)
+    low, high = robust_range(*np.unique(deep, return_counts=True))
     scaled = (deep - low) * (255.0 / (high - low)) if high > low else np.full_like(deep, 255.0)
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    return Image.fromarray(np.rint(np.clip(scaled, 0, 255)).astype(np.uint8))

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, decode
+from fastctc.crnn.data.ink import gray_steps
 from fastctc.crnn.data.settings import (
     at_least,
     between,
@@ -220,8 +221,8 @@ def _steps(image: ImageLike, config: PreprocessConfig) -> Iterator[tuple[str, Im
             f" the limit is {config.max_width}"
         )
     yield "original", original
-    gray = original.convert("L")
-    yield "gray", gray
+    for name, gray in gray_steps(original):
+        yield name, gray
     for each in _APPLIED:
         value = getattr(config, each.name)
         if value:

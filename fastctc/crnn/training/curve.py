@@ -92,5 +92,5 @@ def _shares(axes: Axes, lines: Lines) -> None:
 
 def _series(lines: Lines, name: str) -> tuple[list[int], list[float]]:
     """Steps and values of the lines that have a value of this name."""
-    points = [(line["step"], line[name]) for line in lines if name in line]
+    points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
     return [step for step, _ in points], [value for _, value in points]
