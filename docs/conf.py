@@ -88,14 +88,16 @@ def write_math(display: str) -> Any:
     """Return a visitor that writes a formula as MathML, which browsers draw without a script."""
 
     def visit(writer: Any, node: Any) -> None:
-        writer.body.append(convert(node.astext(), display=display))
+        formula = convert(node.astext(), display=display)
+        writer.body.append(f'<div class="formula">{formula}</div>' if display == "block" else formula)
         raise SkipNode
 
     return visit, None
 
 
 def untype(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Keep Napoleon from reading text before a colon under Returns, or in an attribute, as a type."""
+    """Keep Napoleon from reading text before a colon as a type, and docutils from reading (N) as a list."""
+    lines[:] = [re.sub(r"(^\s*|^\s*[\w, ]+: )\(([A-Z])\)(?= )", r"\1\\(\2)", line) for line in lines]
     firsts = [i + 1 for i, line in enumerate(lines[:-1]) if line.strip() in ("Returns:", "Yields:")]
     for i in firsts + ([0] if what in ("attribute", "data", "property") and lines else []):
         lines[i] = re.sub(r"^(\s*)(?=\S)", r"\1: ", lines[i])

@@ -31,7 +31,7 @@ Flatten Flush Fold Follow Force Format Gather Generate Get Give Group Guard Hand
 Ignore Import Include Increase Indent Infer Initialize Insert Inspect Install Interpolate Invert Iterate
 Join Judge Keep Label Launch Lay Leave Let Limit Link List Listen Load Lock Log Look Make Map Mark Mask
 Match Measure Merge Mirror Modify Move Multiply Name Normalize Note Notify Offer Open Order Overwrite Own
-Pack Pad Parse Partition Pass Paste Patch Pick Place Plot Point Prepare Preprocess Prevent Print Propagate
+Pack Pad Pair Parse Partition Pass Paste Patch Pick Place Plot Point Prepare Preprocess Prevent Print Propagate
 Provide Push Put Quote Raise Rank Reach Read Recognize Record Reduce Refer Refine Refuse Register Reject
 Release Reload Remove Rename Render Reorder Repeat Replace Replay Report Represent Require Reset Reshape
 Resize Resolve Restore Restrict Resume Retry Return Reuse Reverse Rotate Round Run Sample Save Scale Scan
