@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
+import matplotlib.text
 import numpy as np
 import pytest
 import torch
@@ -70,6 +71,28 @@ def test_texts_are_literal(tmp_path) -> None:
     (legend,) = figure.axes[-1].get_legend().get_texts()
     assert legend.get_text() == "blank"
     write_png(figure, tmp_path / "picture.png")
+
+
+NAMES = ["$x_1$", "a_b", "_", "\\frac{", "^{", "%&#~", "中文", "שלום", "مرحبا", "ไทย", "é", "a\nb"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"text.parse_math": True, "text.usetex": True}], ids=["", "TeX is on"]
+)
+def test_any_text_is_literal_everywhere(tmp_path, settings) -> None:
+    """Labels, title, note and unit: none is math, and each falls back to fonts of other scripts."""
+    spans = [TextSpan(name, 8 * i, 8 * i + 8, 1.0) for i, name in enumerate(NAMES)]
+    for name in NAMES:
+        with matplotlib.rc_context(settings):
+            gamma = torch.full((len(NAMES), len(NAMES)), 0.5 / len(NAMES))
+            figure = plot_alignment(spans, posteriors=gamma, scale=8, title=name, note=name, unit=name)
+        found = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text() in NAMES]
+        assert sum(text.get_text() == name for text in found) >= 4  # the span, title, note and unit
+        for text in found:
+            assert not text.get_parse_math() and not text.get_usetex()
+            assert text.get_fontfamily() in (text_fonts(), text_fonts(monospace=False))
+    write_png(figure, tmp_path / "picture.png")
+    figure.savefig(tmp_path / "picture.svg")
 
 
 def test_a_picture_is_written_without_warnings(tmp_path) -> None:
