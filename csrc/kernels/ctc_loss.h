@@ -4,8 +4,8 @@
 //           occupancy[n, t, i] = P(label i emits frame t | target n) and the statistics of each row
 // backward: grad[t, n, c] = grad_loss[n] * (kept * softmax(x)[c] - gamma[c])   for logits
 //           grad[t, n, c] = -grad_loss[n] * gamma[c]                            for log-probabilities
-//           with gamma[c] the sum of the occupancies of the labels c, and 1 - their total for the blank;
-//           kept is 1 but for stars: 1 - the sum of their occupancies.
+//           with gamma[c] the sum of the occupancies of the labels c; for the blank 1 - the total of all labels
+//           is added. kept is 1 but for stars: 1 - the sum of their occupancies.
 //
 // N batch, T frames, C classes, S labels. Kernels neither allocate nor synchronize; all sums have a fixed order.
 #pragma once
@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../math/lattice.h"
 #include "dtype.h"
 
 namespace fastctc {
@@ -32,7 +33,8 @@ struct CtcLossParams {
   int64_t max_length;              // S: no feasible target is longer
   int64_t blank;
   bool from_logits;
-  bool need_grad;  // fill occupancy
+  bool need_grad;      // fill occupancy
+  bool refuses_blank;  // is a label that equals the blank invalid? In an alignment it is.
   // options
   const void* class_bias;  // (C) Scalar, added to the log-probabilities; null: none
   int64_t star;            // a label that stands for anything, with probability 1; -1: none
@@ -56,6 +58,11 @@ struct CtcLossParams {
 template <class Element>
 FASTCTC_HD const Element* row_of(const CtcLossParams& p, int64_t t, int64_t n) {
   return static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
+}
+
+// Is this a label that a target may have?
+FASTCTC_HD bool label_is_valid(const CtcLossParams& p, int64_t label) {
+  return label_is_valid(label, p.classes, p.star) && !(p.refuses_blank && label == p.blank);
 }
 
 // The planes of row_statistics for sample n, (T) each.

@@ -26,6 +26,13 @@ struct ForcedAlignParams {
   int64_t segment_frames = 0;  // 0: alignment_segment() decides
 };
 
+// A log-probability as it is returned: 0 where it is above that by rounding alone.
+template <class Scalar>
+FASTCTC_HD Scalar returned_score(Scalar log_prob, DType dtype) {
+  const double rounding = log_softmax_error(dtype) + roundoff(dtype);
+  return log_prob > 0 && double(log_prob) <= rounding ? Scalar(0) : log_prob;
+}
+
 constexpr int64_t kAlignTile = 16;  // frames that are worked on at once; segments are a multiple
 
 // Frames of a segment: so many that the snapshots need little room, or no more than the bits of one segment.

@@ -17,20 +17,6 @@
 
 namespace fastctc {
 
-// Element `index` of an array.
-FASTCTC_HD double element_at(const void* x, DType dtype, int64_t index) {
-  switch (dtype) {
-    case DType::kFloat16:
-      return to_scalar(static_cast<const Half*>(x)[index]);
-    case DType::kBFloat16:
-      return to_scalar(static_cast<const BFloat16*>(x)[index]);
-    case DType::kFloat32:
-      return static_cast<const float*>(x)[index];
-    default:
-      return static_cast<const double*>(x)[index];
-  }
-}
-
 // The scores of sample n, and how they move.
 struct TangentScores {
   const CtcLossParams& p;

@@ -323,7 +323,7 @@ class Alignment {
     for (int64_t t = t1 - 1; t >= t0; --t) {
       const int64_t label = place_.is_label ? labels_[place_.slot] : p_.blank;
       path_[t] = label;
-      scores_[t] = score(t, label);
+      scores_[t] = returned_score(score(t, label), p_.dtype);
       const Bits bits = *rows.at(t, place_.slot / kBlock);
       const int shift = int(place_.slot % kBlock);
       place_ = previous_place(place_, bits.from_label >> shift & 1, bits.moved >> shift & 1, w_.skip[place_.slot]);

@@ -25,6 +25,7 @@ struct ForwardWorkspace {
   int32_t* frames;   // (N) that are read
   Plane<Stored> states, snapshots;
   Stored* exponents;  // (N, T, S) of the kept states
+  uint8_t* counts;    // (N, S) of loss_bound.h
   size_t size;
 
   ForwardWorkspace(void* base, const CtcLossParams& p) {
@@ -34,6 +35,7 @@ struct ForwardWorkspace {
     states = w.take_plane<Stored>(p.batch * 2 * states_size(p));
     snapshots = w.take_plane<Stored>(p.need_grad ? p.batch * 2 * snapshots_size(p) : 0);
     exponents = w.take<Stored>(p.need_grad ? p.batch * p.frames * p.max_length : 0);
+    counts = w.take<uint8_t>(p.batch * p.max_length);
     size = w.size();
   }
   // of one direction of one sample
