@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastctc.figures import can_draw, text_fonts, write_png
+from fastctc.figures import can_draw, new_figure, styled, text_fonts, write_png
 from fastctc.plot import plot_alignment, plot_posteriors
 from fastctc.text import TextSpan
 
@@ -92,7 +92,30 @@ def test_any_text_is_literal_everywhere(tmp_path, settings) -> None:
             assert not text.get_parse_math() and not text.get_usetex()
             assert text.get_fontfamily() in (text_fonts(), text_fonts(monospace=False))
     write_png(figure, tmp_path / "picture.png")
-    figure.savefig(tmp_path / "picture.svg")
+
+
+def test_every_styled_picture_has_literal_texts() -> None:
+    """Whatever draws a text: a tick, a legend, an annotation."""
+
+    @styled
+    def draw(name: str) -> object:
+        figure = new_figure(3, 3)
+        axes = figure.subplots()
+        axes.plot([0, 1], label=f"{name}!")
+        axes.set_xticks([0, 1], [name, name])
+        axes.annotate(name, (0, 0))
+        axes.legend(title=name)
+        figure.suptitle(name)
+        figure.supxlabel(name)
+        return figure
+
+    for name in NAMES:
+        figure = draw(name)
+        texts = [text for text in figure.findobj(matplotlib.text.Text) if name in text.get_text()]
+        assert len(texts) >= 6 + (name[0] != "_")  # a label with _ is in no legend
+        for text in texts:
+            assert not text.get_parse_math() and not text.get_usetex()
+            assert text.get_fontfamily() == text_fonts(monospace=False)
 
 
 def test_a_picture_is_written_without_warnings(tmp_path) -> None:
