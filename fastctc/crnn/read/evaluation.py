@@ -25,7 +25,8 @@ from fastctc.crnn.data import (
 )
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.read.decoding import Decoder, are_numbers, why_no_hypothesis
-from fastctc.crnn.read.recognize import Recognizer, infer
+from fastctc.crnn.read.inference import infer, reading_config
+from fastctc.crnn.read.recognize import Recognizer
 from fastctc.text import Alphabet
 
 CONTRAST_BINS = 20
@@ -229,7 +230,7 @@ def evaluate(
     """
     source = open_source(data) if isinstance(data, str | Path) else data
     checkpoint = recognizer.checkpoint
-    samples, problems = collect_all(source, checkpoint.preprocess, workers=workers)
+    samples, problems = collect_all(source, reading_config(checkpoint.preprocess), workers=workers)
     return evaluate_samples(
         recognizer.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=batch_size,
         device=recognizer.device, beam_size=beam_size, constraint=constraint, problems=problems,
