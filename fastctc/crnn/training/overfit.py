@@ -60,7 +60,10 @@ class Overfit:
         if not self.finite:
             reason = "loss or gradient is not finite: lower --max-lr, or use --precision fp32"
         elif self.blank_rate > ALL_BLANK:
-            reason = "every frame is read as blank, the plateau on which training with CTC begins: try another --max-lr"
+            reason = (
+                "every frame is read as blank, the plateau on which training with CTC begins:"
+                " try another --max-lr"
+            )
         elif self.steps < STEPS:
             reason = "the time ran out: a smaller --batch-size, more --threads or a smaller network may do"
         elif self.loss < SMALL_LOSS:
