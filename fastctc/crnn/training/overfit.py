@@ -67,7 +67,7 @@ class Overfit:
         elif self.steps < STEPS:
             reason = "the time ran out: a smaller --batch-size, more --threads or a smaller network may do"
         elif self.loss < SMALL_LOSS:
-            reason = "the loss is small, but not every image is read: labels may be wrong, or images equal"
+            reason = "the loss is small, yet not all is read: labels may be wrong, or images the same"
         else:
             reason = "the loss is still falling or stuck: try another --max-lr, and look at images and labels"
         return f"one batch was NOT learned by heart: {figures}; {reason}"
