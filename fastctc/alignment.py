@@ -228,8 +228,8 @@ def ctc_posteriors(
         target_lengths: as in :func:`fastctc.ctc_loss`.
         blank: as in :func:`fastctc.ctc_loss`.
         from_logits: as in :func:`fastctc.ctc_loss`.
-        compact: return the posteriors of the target's labels, position by position, instead of those of the
-            classes. No tensor as large as ``log_probs`` is made then.
+        compact: return the posteriors of the target's labels, position by position, instead of the posteriors
+            of the classes. No tensor as large as ``log_probs`` is made then.
         label_priors: as in :func:`fastctc.ctc_loss`.
         blank_penalty: as in :func:`fastctc.ctc_loss`.
         delay_penalty: as in :func:`fastctc.ctc_loss`.

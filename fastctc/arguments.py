@@ -377,7 +377,7 @@ def check_status(status: Tensor, arguments: LossArguments, *, blank_is_label: bo
 
 
 def alignment_arguments(arguments: LossArguments) -> tuple[Any, ...]:
-    """Return the arguments of fastctc.ops.forced_align: those of a loss without the options that it has not."""
+    """Return the arguments of fastctc.ops.forced_align, which has fewer options than a loss."""
     return (*arguments[:4], arguments.max_length, arguments.blank, arguments.star, arguments.from_logits)
 
 

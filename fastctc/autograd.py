@@ -147,7 +147,7 @@ class _Gradient(Function):
 
 
 def _save(ctx: Any, saved: SavedLoss, *first: Tensor) -> None:
-    """Save the tensors in `first` and then those of the loss; keep the options."""
+    """Save the tensors in `first`, then the tensors of the loss. Keep the options."""
     tensors = first + saved.tensors
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 from fastctc.version import __version__
@@ -29,6 +30,9 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # what an encoding cannot show is escaped, and stops nothing
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser(argv).parse_args(argv)
     import logging  # --help and --version do without it
 
@@ -41,11 +45,29 @@ def main(argv: list[str] | None = None) -> int:
         print("fastctc: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of the output has stopped, as `head` does
-        sys.stderr.close()
+        _discard_output()
         return 1
-    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
-        print(f"fastctc: {error}", file=sys.stderr)
+    except MemoryError as error:
+        print(f"fastctc: out of memory: {error or 'use smaller images, or fewer at once'}", file=sys.stderr)
         return 2
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
+        print(f"fastctc: {_message(error)}", file=sys.stderr)
+        _discard_output()
+        return 2
+
+
+def _message(error: Exception) -> str:
+    if type(error) is OSError and error.errno is not None and error.filename is None:
+        return f"cannot write the standard output: {error.strerror}"
+    return str(error)
+
+
+def _discard_output() -> None:
+    """Drop the output that cannot be written, which Python would try again at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser(argv: list[str]) -> argparse.ArgumentParser:

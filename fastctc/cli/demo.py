@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from fastctc.cli.options import one_line
 from fastctc.cli.train import add_run_options, report_unread, run_training
 from fastctc.crnn import PRESETS, Recognizer, write_folder
 from fastctc.crnn.data import claimed, images_in
@@ -36,5 +37,5 @@ def _demonstrate(arguments: argparse.Namespace) -> int:
     print(f"unseen images: {result.evaluation.summary()}")
     paths = images_in(folder)
     for path, reading in zip(paths, Recognizer.load(result.checkpoint).read(paths), strict=True):
-        print(f"{path}\t{reading.text}")
+        print(f"{path}\t{one_line(reading.text)}")
     return report_unread(result)

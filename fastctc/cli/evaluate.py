@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,11 +20,12 @@ from fastctc.cli.options import (
     count_from_zero,
     domain_in,
     drawing_of,
+    one_line,
     positive_int,
     refuse_drawing,
 )
 from fastctc.crnn import Evaluation, Recognizer, evaluate, open_source, write_evaluation_report
-from fastctc.crnn.data import Drawn, NamedSource, claimed
+from fastctc.crnn.data import Drawn, NamedSource, claimed, to_json
 from fastctc.crnn.read import Share
 from fastctc.crnn.training import FIRST_UNSEEN
 from fastctc.figures import load_matplotlib
@@ -91,7 +90,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             workers=arguments.workers, on_progress=bar.update,
         )  # fmt: skip
     for problem in result.problems:
-        print(problem, file=sys.stderr)
+        print(one_line(problem), file=sys.stderr)
     _print_evaluation(result, arguments)
     if arguments.report:
         page = write_evaluation_report(result, arguments.report, f"{arguments.checkpoint} on {what}")
@@ -109,11 +108,11 @@ def _print_evaluation(result: Evaluation, arguments: argparse.Namespace) -> None
         listed = [
             {
                 "name": one.name, "text": one.right, "read": one.read,
-                "score": one.score if math.isfinite(one.score) else None,
+                "score": one.score,
             }
             for one in mistakes
         ]  # fmt: skip
-        print(json.dumps(result.figures() | {"unreadable": len(result.problems), "mistakes": listed}))
+        print(to_json(result.figures() | {"unreadable": len(result.problems), "mistakes": listed}))
         return
     print(result.summary())
     groups: dict[str, dict[Any, Share]] = {
@@ -128,4 +127,4 @@ def _print_evaluation(result: Evaluation, arguments: argparse.Namespace) -> None
             ]
             print(f"by {name}: {', '.join(parts)}")
     for one in mistakes:
-        print(f"{one.name}\t{one.right}\tread as\t{one.read}")
+        print("\t".join(map(one_line, (one.name, one.right, "read as", one.read))))

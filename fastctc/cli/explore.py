@@ -16,6 +16,7 @@ from fastctc.cli.options import (
     domain_in,
     drawing_of,
     given,
+    one_line,
     positive_int,
     refuse_drawing,
 )
@@ -96,8 +97,8 @@ def _look(
             seed=arguments.seed, on_picture=bar.update,
         )  # fmt: skip
     for problem in [*found.unreadable, *found.too_long]:
-        print(problem, file=sys.stderr)
+        print(one_line(problem), file=sys.stderr)
     for name, words in found.summary().items():
-        print(f"{name:9} {words}")
+        print(f"{name:9} {one_line(words)}")
     print(f"{'report':9} {report}")
     return 1 if found.unreadable else 0

@@ -6,6 +6,7 @@ An option of a configuration is stored as ``group.field``, and left out of the a
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import Field, fields, replace
 from pathlib import Path
@@ -21,6 +22,14 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
+
+
+def one_line(text: object) -> str:
+    """Return a text as it stands in a line of output: line breaks, tabs and other control characters escaped."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c
+        for c in str(text)
+    )
 
 
 def count_from_zero(text: str) -> int:

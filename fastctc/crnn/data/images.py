@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fastctc.crnn.data.files import no_such_file
+
 Pixels = npt.NDArray[np.uint8]
-ImageLike = str | Path | bytes | Image.Image | Pixels
+ImageLike = str | Path | bytes | Image.Image | npt.NDArray[Any]
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -26,12 +28,27 @@ class ImageError(ValueError):
     """An image that cannot be read, or that is too large to be one line of text."""
 
 
-def decode(image: ImageLike, max_pixels: int) -> Image.Image:
-    """Return the first frame of any accepted kind of image: upright, opaque, in mode 1, L or RGB.
+class Decoded(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        picture: upright and opaque, in mode 1, L or RGB.
+        size: width and height of the original in pixels, upright; those of ``picture`` if it was not reduced.
+        warning: what of the original the picture does not show; None if it shows all.
+    """
+
+    picture: Image.Image
+    size: tuple[int, int]
+    warning: str | None = None
+
+
+def decode(image: ImageLike, max_pixels: int) -> Decoded:
+    """Return the first frame of any accepted kind of image.
 
     Args:
-        image: path of a file, its bytes, a PIL image of any mode, or a uint8 array (H, W) or (H, W, 3 or 4).
-        max_pixels: more are refused before they are decoded.
+        image: path of a file, its bytes, a PIL image of any mode, or an array: (H, W), or uint8 (H, W, 3 or 4).
+        max_pixels: a larger image is reduced by a whole factor to at most as many pixels; an image 7 times as
+            large is refused before it is decoded.
 
     Raises:
         ImageError: missing, unreadable, truncated, empty or too large; the message names the reason.
@@ -47,9 +64,12 @@ def decode(image: ImageLike, max_pixels: int) -> Image.Image:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError("no such file") from error
+        raise ImageError(no_such_file(image) if isinstance(image, str | Path) else "no such file") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"not a readable image: none of {', '.join(_formats())}") from error
+    except Image.DecompressionBombError as error:
+        limit = f"PIL.Image.MAX_IMAGE_PIXELS is {Image.MAX_IMAGE_PIXELS}"
+        raise ImageError(f"image is over the limit of Pillow, where {limit}: {error}") from error
     except Exception as error:  # decoders raise almost anything: OSError, SyntaxError, struct.error, KeyError
         raise ImageError(f"not a readable image: {str(error) or type(error).__name__}") from error
 
@@ -108,24 +128,55 @@ def _from_array(image: object) -> Image.Image:
         raise ImageError(
             f"{type(image).__name__} is not an image: expected a path, bytes, a PIL image or an array"
         )
-    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
+    colored = image.ndim == 3 and image.shape[2] in (3, 4) and image.dtype == np.uint8
+    if not colored and (image.ndim != 2 or image.dtype.kind not in "buif"):
         raise ImageError(
-            f"array of {image.dtype} and shape {image.shape}, expected uint8 (H, W) or (H, W, 3 or 4)"
+            f"array of {image.dtype} and shape {image.shape}, expected (H, W) numbers or uint8 (H, W, 3 or 4)"
         )
     _check_size((image.shape[1], image.shape[0]))
-    return Image.fromarray(image)
+    array: npt.NDArray[Any] = image
+    if array.dtype == np.bool_:
+        array = array * np.uint8(255)
+    return Image.fromarray(array if array.dtype == np.uint8 else array.astype(np.float32))
 
 
-def _upright(image: Image.Image, max_pixels: int) -> Image.Image:
+def _upright(image: Image.Image, max_pixels: int) -> Decoded:
     """Return an opened image decoded, turned as its camera noted, and without transparency."""
-    _check_size(image.size, max_pixels)
+    _check_size(image.size, _LARGEST * max_pixels)
+    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    warning = f"only the first of {pages} pages was read" if pages > 1 and image.tell() == 0 else None
     if image.tell():
         image.seek(0)
+    size = image.size
+    factor = math.ceil(math.sqrt(size[0] * size[1] / max_pixels))
+    if factor > 1 and image.format == "JPEG":
+        image.draft(None, (size[0] // factor, size[1] // factor))  # decodes fewer pixels
     image.load()
+    exif = image.getexif().get(_ORIENTATION) if factor > 1 else None
     with suppress(Exception):  # Pillow raises almost anything for damaged metadata
         image = ImageOps.exif_transpose(image)
-    _check_size(image.size, max_pixels)
-    return _on_ground(image)
+    _check_size(image.size, _LARGEST * max_pixels)
+    if factor == 1:
+        return Decoded(_on_ground(image), image.size, warning)
+    factor = math.ceil(math.sqrt(image.width * image.height / max_pixels))
+    return Decoded(_on_ground(_reduced(image, factor)), size[::-1] if exif in _TURNED else size, warning)
+
+
+_LARGEST = 7
+"""How many times ``max_pixels`` an image may have at most."""
+
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Return an image whose pixels are means of squares of pixels."""
+    if factor < 2:
+        return image
+    if image.mode in ("P", "PA", "1"):
+        image = image.convert("RGBA" if image.has_transparency_data else "L" if image.mode == "1" else "RGB")
+    elif image.mode.startswith("I"):
+        image = Image.fromarray(np.asarray(image, dtype=np.float32))
+    return image.reduce(factor)
 
 
 def _check_size(size: tuple[int, int], max_pixels: float = math.inf) -> None:
@@ -133,7 +184,10 @@ def _check_size(size: tuple[int, int], max_pixels: float = math.inf) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"image of {width}x{height} pixels is empty")
     if width * height > max_pixels:
-        raise ImageError(f"image of {width}x{height} pixels is over the limit of {max_pixels} pixels")
+        raise ImageError(
+            f"image of {width}x{height} pixels is over the limit of {max_pixels} pixels,"
+            f" {_LARGEST} times max_pixels"
+        )
 
 
 def _on_ground(image: Image.Image) -> Image.Image:
@@ -165,17 +219,16 @@ def _opaque(image: Image.Image) -> Image.Image:
         for ground in ("white", "black")
     )
     coverage = np.asarray(image.getchannel("A"))
-    opaque = coverage >= 128
+    opaque = coverage > int(coverage.max()) // 2
     if opaque.all() or not opaque.any():
         return white
     light, dark = (np.asarray(each.convert("L"), dtype=np.int16) for each in (white, black))
     levels = light[opaque]
     rows, columns = np.flatnonzero(opaque.any(1)), np.flatnonzero(opaque.any(0))
     box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
-    if levels.size > 0.8 * box and np.ptp(levels) > _VISIBLE and levels.size > opaque.size / 4:
+    if levels.size > max(0.8 * box, opaque.size / 4) and np.ptp(levels) > _VISIBLE:
         return black if np.median(levels) < 128 else white
     for ground, shown, level in ((white, light, 255), (black, dark, 0)):
-        # A panel with transparent letters has no column without opaque pixels, so its letters count instead.
         seen = (np.abs(shown - level) > _VISIBLE) & opaque
         if np.ptp(shown) > _VISIBLE and (seen.any(0) | ~opaque.any(0)).mean() > 0.95:
             return ground
@@ -198,7 +251,9 @@ def robust_range(levels: npt.NDArray[Any], counts: npt.NDArray[Any]) -> tuple[fl
     present = levels[counts > 0]
     low, high = float(present[0]), float(present[-1])
     total = np.cumsum(counts)
-    stray = max(1, int(total[-1]) // _STRAY)
+    if total[-1] < _STRAY:
+        return low, high
+    stray = int(total[-1]) // _STRAY
     inner_low = float(levels[np.searchsorted(total, stray, side="right")])
     inner_high = float(levels[np.searchsorted(total, total[-1] - stray)])
     return (inner_low, inner_high) if 0 < 4 * (inner_high - inner_low) < high - low else (low, high)

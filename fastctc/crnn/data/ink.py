@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 COLOR_RATIO = 8.0  # spread of colors over the spread of gray levels, from which color shows the ink
 GRAY_SPREAD = 12.0  # of gray levels, up to which ink may be missing in them
+EVEN = 0.5  # share of pixels near one level from which a ground is even
 FLAT_GAIN = 1.4  # how many times more pixels lie on an uneven ground than on an even one
 SPECKLED = 0.02  # share of lone pixels from which a picture of two levels is dithered
 ROWS = 64  # rows on which an uneven ground is estimated
@@ -142,11 +143,11 @@ def on_even_ground(gray: Image.Image, noise: float = 0.0) -> Image.Image | None:
     on any single level.
     """
     histogram = np.asarray(gray.histogram())
-    middle = _median(histogram)
     low, high = np.flatnonzero(histogram)[[0, -1]]
     near = max(2, int(high - low) // 14)
-    even = histogram[max(0, middle - near) : middle + near + 1].sum() / histogram.sum()
-    if even > 0.6 or min(gray.size) < 8:
+    below = np.concatenate([np.zeros(near + 1), np.cumsum(histogram), np.full(near, histogram.sum())])
+    even = float((below[2 * near + 1 :] - below[: -2 * near - 1]).max()) / histogram.sum()
+    if even > EVEN or min(gray.size) < 8:
         return None
     scale = -(-gray.height // ROWS)
     small = np.asarray(gray.reduce(scale) if scale > 1 else gray, dtype=np.float64)
@@ -154,10 +155,13 @@ def on_even_ground(gray: Image.Image, noise: float = 0.0) -> Image.Image | None:
     def share_on(ground: Floats) -> float:
         return float((np.abs(small - ground) <= near).mean())
 
-    ground = max(_surfaces(small), key=share_on)
+    def fit(ground: Floats) -> tuple[float, float]:
+        return round(share_on(ground), 1), -float(np.ptp(ground))
+
+    ground = max(_surfaces(small), key=fit)
     if share_on(ground) < 0.6:
         curve = ground + _running_median(small - ground)
-        ground = max([ground, curve, _columns(small, 0.2), _columns(small, 0.8)], key=share_on)
+        ground = max([ground, curve, _columns(small, 0.2), _columns(small, 0.8)], key=fit)
     if share_on(ground) < max(0.4, FLAT_GAIN * even) or np.ptp(ground) < max(8, 2 * near):
         return None
     full = Image.fromarray(ground.astype(np.float32)).resize(gray.size, Image.Resampling.BILINEAR)
@@ -191,16 +195,18 @@ def _surfaces(pixels: Floats) -> list[Floats]:
     height, width = pixels.shape
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
     basis = np.stack([(x**i * y**j).ravel() for i in range(3) for j in range(3 - i)], axis=1)
-    step = max(1, len(basis) // 10_000)
+    step = max(1, len(basis) // 2_000)
     sampled, levels = basis[::step], pixels.ravel()[::step]
 
     def fit(weights: Floats) -> Floats:
         weighted = sampled * weights[:, None]
-        return np.linalg.lstsq(weighted.T @ sampled, weighted.T @ levels, rcond=None)[0]
+        powers: Floats = np.linalg.lstsq(weighted.T @ sampled, weighted.T @ levels, rcond=None)[0]
+        return powers
 
-    found = []
+    found: list[Floats] = []
     first = levels - sampled @ fit(np.ones(len(levels)))
-    for weights in (np.ones(len(levels)), 1.0 * (first > 0), 1.0 * (first < 0)):
+    starts = [np.ones(len(levels)), *((side > 0).astype(np.float64) for side in (first, -first))]
+    for weights in starts:
         for _ in range(8):  # Tukey's biweight: pixels of ink lose their weight
             surface = fit(weights)
             off = np.abs(levels - sampled @ surface)
@@ -213,9 +219,9 @@ def _surfaces(pixels: Floats) -> list[Floats]:
 def _columns(pixels: Floats, share: float) -> Floats:
     """Return the level in each column that a share of its gray levels (H, W) are below."""
     levels = np.quantile(pixels, share, axis=0)
-    smooth = np.median(np.stack([np.roll(levels, shift) for shift in range(-2, 3)]), axis=0)
+    smooth: Floats = np.median(np.stack([np.roll(levels, shift) for shift in range(-2, 3)]), axis=0)
     smooth[:2], smooth[-2:] = levels[:2], levels[-2:]
-    return np.broadcast_to(smooth, pixels.shape).copy()
+    return smooth + np.zeros_like(pixels)
 
 
 def _running_median(pixels: Floats) -> Floats:
@@ -224,7 +230,8 @@ def _running_median(pixels: Floats) -> Floats:
     half, stride = max(2, height // 2), max(1, height // 16)
     centers = range(0, width, stride)
     medians = [float(np.median(pixels[:, max(0, center - half) : center + half + 1])) for center in centers]
-    return np.interp(np.arange(width), centers, medians)
+    curve: Floats = np.interp(np.arange(width), centers, medians)
+    return curve
 
 
 def _two_sided(difference: Floats, noise: float = 0.0) -> Image.Image:

@@ -74,7 +74,10 @@ class Recorder:
         if self._journal is None or self._folder is None:
             return
         self._journal.close()
-        title = f"{self._folder.name}: {evaluation.summary()}"
+        name = self._folder.name.encode(
+            "utf-8", "backslashreplace"
+        ).decode()  # bytes that are no UTF-8 escaped
+        title = f"{name}: {evaluation.summary()}"
         try:
             save_curve(read_log(self._folder / LOG_FILE), self._folder / CURVE_FILE, title)
         except ModuleNotFoundError as error:
