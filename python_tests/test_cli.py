@@ -17,7 +17,7 @@ from fastctc.crnn.formulas import holds, is_formula
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """Formulas in data/, and a model trained on them for two steps in run/."""
+    """Write formulas to data/, and a model trained on them for two steps to run/."""
     path = tmp_path_factory.mktemp("cli")
     assert cli.main(["generate", str(path / "data"), "--count", "12", "--seed", "5"]) == 0
     command = ["train", "--out", str(path / "run"), "--data", str(path / "data"), "--steps", "2"]

@@ -1,4 +1,4 @@
-"""The images of a training run: drawn or read, checked, and parted into training and evaluation."""
+"""The images of a training run: drawn or read, checked, and split into training and evaluation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_DRAWN = 200_000  # in memory 12 kB each, if their number is left open
 
 
 class TrainingData(NamedTuple):
-    """What a run trains on and is judged by."""
+    """Samples to train on, samples to evaluate, and the problems of the others."""
 
     train: Samples
     unseen: Samples
@@ -65,7 +65,7 @@ def usable_samples(
 
 @dataclass(frozen=True)
 class Loader:
-    """How images are drawn and read; no influence on what they are.
+    """How images are drawn and read; the settings do not change the images.
 
     Attributes:
         workers: processes that draw; 0 draws in this one; None: one for each CPU if they are worth it.

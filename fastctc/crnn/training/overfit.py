@@ -1,4 +1,4 @@
-"""A check of a training set-up in less than a minute: it must learn one batch by heart."""
+"""A check of a training set-up in less than a minute: it must memorize one batch."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Overfit:
 
     @property
     def succeeded(self) -> bool:
-        """True if the loss became small and every image is read exactly."""
+        """Return True if the loss became small and every image is read exactly."""
         return self.finite and self.loss < SMALL_LOSS and self.exact == self.images
 
     def summary(self) -> str:
-        """Return the result for people, with the likely reason of a failure."""
+        """Return the result in words, with the likely reason for a failure."""
         figures = (
             f"{self.exact} of {self.images} images read exactly after {self.steps} steps"
             f" ({self.seconds:.0f} s), loss {self.loss:.4f}, blank rate {100 * self.blank_rate:.0f}%"
@@ -60,14 +60,11 @@ class Overfit:
         if not self.finite:
             reason = "loss or gradient is not finite: lower --max-lr, or use --precision fp32"
         elif self.blank_rate > ALL_BLANK:
-            reason = (
-                "every frame is read as blank, the plateau on which training with CTC begins, and it was not left:"
-                " try another --max-lr"
-            )
+            reason = "every frame is read as blank, the plateau on which training with CTC begins: try another --max-lr"
         elif self.steps < STEPS:
             reason = "the time ran out: a smaller --batch-size, more --threads or a smaller network may do"
         elif self.loss < SMALL_LOSS:
-            reason = "the loss is small, yet not all is read: labels may be wrong, or images the same"
+            reason = "the loss is small, but not every image is read: labels may be wrong, or images equal"
         else:
             reason = "the loss is still falling or stuck: try another --max-lr, and look at images and labels"
         return f"one batch was NOT learned by heart: {figures}; {reason}"
@@ -77,8 +74,8 @@ class Overfit:
 def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Overfit:
     """Train on one fixed batch until it is read without a mistake; write nothing.
 
-    Network, learning rate, clipping, precision and the first images are those of the recipe. Random changes of
-    the images, dropout, weight decay and averaging are off, because they work against learning by heart.
+    Network, learning rate, clipping, precision and the first images follow the recipe. Random changes of the
+    images, dropout, weight decay and averaging are off, because they work against memorizing.
 
     Args:
         config: the recipe. At most 8 images are used.

@@ -1,4 +1,4 @@
-"""Errors of training: out of memory names the batch size, a full disk names the file, and both say how to go on."""
+"""Errors of training: out of memory names the batch size, a full disk names the file, and both name the remedy."""
 
 from __future__ import annotations
 
