@@ -36,7 +36,7 @@ extensions = [
 nitpicky = True
 # Types of other packages, and names of types in signatures that are not public.
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|nn|np|npt|numpy|PIL|matplotlib|collections|typing|pathlib|random|secrets)\b.*"),
+    ("py:.*", r"(torch|nn|np|npt|numpy|PIL|matplotlib|collections|typing|pathlib|random|secrets|operator)\b.*"),
     ("py:.*", r"(Tensor|Axes|Figure|Image.*|Path|Random|Any|Counter|Callable|Iterable|Iterator|Sequence)"),
     ("py:.*", r"(bool|bytes|dict|float|int|list|object|range|str|tuple|None|frozenset|optional|\w+Error)"),
     (

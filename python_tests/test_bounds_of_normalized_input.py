@@ -25,7 +25,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def confident_batch(
     margin: float, *, num_frames: int = 90, num_samples: int = 8, num_classes: int = 12, length: int = 20
 ) -> Batch:
-    """Logits whose best path spells the target, with a margin over the other classes; every third label repeats."""
+    """Return logits whose best path spells the target with a margin; every third label repeats."""
     generator = torch.Generator().manual_seed(int(margin))
     targets = torch.randint(1, num_classes, (num_samples, length), generator=generator)
     targets[:, 2::3] = targets[:, 1:-1:3]

@@ -105,7 +105,7 @@ class Case:
         return Batch(x, targets.to(device.torch), frames, lengths)
 
     def lengths_up_to(self, largest: int, generator: torch.Generator) -> Tensor:
-        """Full length for about half of the samples."""
+        """Return lengths, about half of them full."""
         lengths = torch.randint(-largest, largest + 1, (self.num_samples,), generator=generator)
         return torch.where(lengths < 0, largest, lengths).to(self.index_dtype)
 

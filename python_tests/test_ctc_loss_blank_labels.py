@@ -47,7 +47,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def batch_of(targets: list[list[int]], num_frames: int = 9, *, dtype: torch.dtype = torch.float32) -> Batch:
-    """Samples of `targets` with the blank 2, of different lengths, padded with the blank."""
+    """Return samples of `targets` with the blank 2, of different lengths, padded with the blank."""
     longest = max(len(each) for each in targets)
     padded = torch.tensor([each + [2] * (longest - len(each)) for each in targets])
     generator = torch.Generator().manual_seed(1)
@@ -63,7 +63,7 @@ def concatenated(batch: Batch) -> Batch:
 
 
 def state_paths(num_frames: int, target: list[int]) -> list[list[int]]:
-    """All paths of states: positions in the extended target, which is blank, label, blank, label, ..., blank."""
+    """Return all paths of states: positions in the extended target, which is blank, label, blank, ..., blank."""
     last = 2 * len(target)
     paths = []
     for path in itertools.product(range(last + 1), repeat=num_frames):
@@ -76,7 +76,7 @@ def state_paths(num_frames: int, target: list[int]) -> list[list[int]]:
 
 
 def skips(a: int, b: int, target: list[int]) -> bool:
-    """May a path go from state a to state b = a + 2? From a label to another one, past the blank between them."""
+    """Return True if a path may go from state a to state b = a + 2, past the blank between two different labels."""
     if b == 1:
         return True
     return b % 2 == 1 and (a < 1 or target[a // 2] != target[b // 2])

@@ -23,7 +23,7 @@ def cuda(device: Device) -> Device:
 
 
 def on_device(batch: Batch, device: Device | torch.device) -> Batch:
-    """Lengths too, so that nothing is left to be copied."""
+    """Move a batch to a device, with its lengths, so that nothing remains to be copied."""
     place = device.torch if isinstance(device, Device) else device
     labels = (each.to(place) for each in arguments(batch))
     return Batch(batch.x.detach().to(place).requires_grad_(), *labels)

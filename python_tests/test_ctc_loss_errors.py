@@ -219,7 +219,7 @@ def call(arguments: Arguments, device: Device | None = None) -> Tensor:
 
 
 def values_raise(device: Device) -> bool:
-    """Whether wrong values raise: on the CPU. The emulated kernels check them as the CUDA ones do."""
+    """Return True if wrong values raise: on the CPU. The emulated kernels check them as the CUDA kernels do."""
     return not device.runs_cuda_kernels
 
 

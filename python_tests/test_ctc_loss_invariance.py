@@ -106,7 +106,7 @@ def test_a_loss_without_its_gradient_is_the_same(batch: Batch, from_logits: bool
 
 @pytest.fixture
 def varied(device: Device) -> Batch:
-    """Five samples of different lengths, with repeats and one that is infeasible."""
+    """Return five samples of different lengths, with repeats; one of them is infeasible."""
     batch = random_batch(40, 5, 12, 17, std=4.0).to(device)
     batch.targets[1, :6] = 3
     batch.input_lengths = torch.tensor([40, 33, 21, 9, 1])

@@ -49,7 +49,7 @@ def on(device: Device, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def batch_for(options: dict[str, Any], dtype: torch.dtype = torch.float64) -> Batch:
-    """Five frames; repeats, and stars at the start, alone, next to each other and in the end."""
+    """Return five frames, with repeats, and with stars at the start, alone, next to each other and at the end."""
     x = random_batch(5, 5, NUM_CLASSES, 0).x.detach().to(dtype).requires_grad_()
     star = options.get("star", 2)
     targets = torch.tensor([[1, 1, 2], [star, 2, 0], [star, 0, 0], [star, star, 0], [2, 1, star]])

@@ -26,7 +26,7 @@ reductions = pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 
 
 def check_against_torch(logits: Tensor, *arguments: Any, **options: Any) -> None:
-    """Losses and gradients of the logits, by both forms of fastctc's; torch's in float64 on the CPU."""
+    """Check losses and gradients of the logits, by both forms of fastctc, against torch in float64 on the CPU."""
     expected_logits = logits.detach().double().cpu().requires_grad_()
     on_cpu = [each.cpu() if isinstance(each, Tensor) else each for each in arguments]
     expected = F.ctc_loss(expected_logits.log_softmax(-1), *on_cpu, **options)
@@ -315,7 +315,7 @@ def test_values_of_mxnet(
 
 
 def not_blank_at_the_end(targets: Tensor, lengths: Tensor, blank: int) -> None:
-    """Where the last label is the blank, PyTorch's gradient is wrong: see test_ctc_loss_blank_labels.py."""
+    """Replace a blank at the end of a target, where PyTorch's gradient is wrong (test_ctc_loss_blank_labels.py)."""
     last = torch.arange(len(lengths)), lengths - 1
     targets[last] = torch.where(targets[last] == blank, 1, targets[last])
 

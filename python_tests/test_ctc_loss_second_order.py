@@ -66,7 +66,7 @@ BATCHES = {
 
 
 def masked_batch() -> Batch:
-    """A label, a blank and a class that is no label at probability 0; the last sample has no other path."""
+    """Return a batch with a label, a blank and another class at P = 0; the last sample has no other path."""
     batch = Batch(randn(5, 3, 4), torch.tensor([[1, 2], [2, 2], [1, 2]]), [5, 5, 5], [2, 2, 2])
     batch.x[1, 0, 1] = batch.x[2, 0, 0] = batch.x[3, 0, 3] = -INF
     batch.x[0, 1, 2] = batch.x[4, 1, 0] = -INF
@@ -78,7 +78,7 @@ BATCHES["masked"] = masked_batch()
 
 
 def derivatives(loss: Loss, x: Tensor, weights: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of sum(weights * loss), and the derivatives of its product with `direction` by x and weights."""
+    """Return the gradient of sum(weights * loss), and the derivatives of its product with `direction`."""
     x, weights = x.detach().requires_grad_(), weights.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(x), x, weights, create_graph=True)
     by_x, by_weights = torch.autograd.grad(gradient, (x, weights), direction)
@@ -129,7 +129,7 @@ def test_equals_the_reference_on_longer_inputs(
 
 
 def brute_force_loss(x: Tensor, target: tuple[int, ...], blank: int) -> Tensor:
-    """-ln P of (T, C) log-probabilities by enumeration of all paths."""
+    """Compute -ln P of (T, C) log-probabilities by enumeration of all paths."""
     num_frames, num_classes = x.shape
     paths = itertools.product(range(num_classes), repeat=num_frames)
     mine = torch.tensor([path for path in paths if collapse(path, blank) == target])

@@ -40,7 +40,7 @@ def loss_of(function: Callable[..., Tensor], device: Device | None, from_logits:
 
 
 def r_operator(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
-    """The derivative of (u -> H u) in the direction v: what BackPACK and functorch's predecessors call R-op."""
+    """Compute the derivative of (u -> H u) in the direction v, the R-op of BackPACK."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(x), x, create_graph=True)
     u = torch.zeros_like(gradient, requires_grad=True)
@@ -61,7 +61,7 @@ def batched_double_backward(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
 
 
 def through_a_parameter(loss: Loss, x: Tensor, v: Tensor) -> Tensor:
-    """As optimizers do it that take a module's parameters."""
+    """Compute the product through a parameter of a module, as optimizers do."""
     module = torch.nn.Module()
     module.weight = torch.nn.Parameter(x.clone())
     module.forward = lambda: loss(module.weight)  # type: ignore[method-assign]

@@ -29,7 +29,7 @@ ALL_OPTIONS: dict[str, Any] = {
 
 @pytest.fixture
 def groups(device: Device) -> list[Tensor]:
-    """Three batches of two as one: (3, T, N, C) = (3, 7, 2, 5) in float64, their targets and lengths."""
+    """Return three batches of two as one: (3, T, N, C) = (3, 7, 2, 5) in float64, their targets and lengths."""
     batch = random_batch(7, 6, 5, 3)
     x = batch.x.detach().double().reshape(7, 3, 2, 5).transpose(0, 1)
     targets = batch.targets.reshape(3, 2, 3)
@@ -41,7 +41,7 @@ def groups(device: Device) -> list[Tensor]:
 
 @pytest.fixture(params=[False, True], ids=["log_probs", "logits"])
 def loss(request: pytest.FixtureRequest) -> Loss:
-    """The losses, one for each sample."""
+    """Return the losses, one per sample."""
 
     def compute(x: Tensor, *labels: Tensor) -> Tensor:
         return fastctc.ctc_loss(x, *labels, reduction="none", from_logits=request.param)
@@ -50,7 +50,7 @@ def loss(request: pytest.FixtureRequest) -> Loss:
 
 
 def in_turn(function: Callable[..., Tensor], *groups: Tensor) -> Tensor:
-    """What vmap computes, by a loop."""
+    """Compute in a loop what vmap computes at once."""
     return torch.stack([function(*group) for group in zip(*groups, strict=True)])
 
 
@@ -251,7 +251,7 @@ TARGETS = {
 
 
 def same_as_compiled(function: Loss, x: Tensor, *args: Any, backend: str = "aot_eager") -> None:
-    """Value and gradient."""
+    """Check that value and gradient equal the compiled function's."""
     torch._dynamo.reset()
     compiled = torch.compile(function, fullgraph=True, backend=backend)
     results = []

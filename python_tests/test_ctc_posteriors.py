@@ -26,7 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def of_classes(compact: Tensor, targets: Tensor, frames: Tensor, num_classes: int, blank: int) -> Tensor:
-    """(T, N, C) from the (N, T, S) posteriors of the labels."""
+    """Return (T, N, C) posteriors of classes from the (N, T, S) posteriors of labels."""
     gamma = compact.new_zeros(*compact.shape[:2], num_classes)
     index = targets.clamp(0, num_classes - 1)[:, None].expand_as(compact)
     gamma.scatter_add_(2, index, torch.where(targets[:, None] < num_classes, compact, 0.0))

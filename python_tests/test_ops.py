@@ -18,7 +18,7 @@ Arguments = tuple[Any, ...]
 
 
 def log_probs(device: Device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(T, N, C) = (6, 2, 5)"""
+    """Return log-probabilities (T, N, C) = (6, 2, 5)."""
     x = torch.randn(6, 2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return x.log_softmax(2).to(dtype).to(device.torch)
 

@@ -19,7 +19,7 @@ FRAMES, SAMPLES = 2**24, 2**18  # of an input that is one value in memory
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """What Lightning's and Accelerate's batch-size finders look for."""
+    """Return True for an error that the batch-size finders of Lightning and Accelerate recognize."""
     of_cuda = isinstance(error, torch.OutOfMemoryError) or "CUDA out of memory." in str(error)
     return isinstance(error, RuntimeError) and len(error.args) == 1 and (of_cuda or WORDS in error.args[0])
 

@@ -36,7 +36,7 @@ def release_notes() -> ModuleType:
 
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
-    """A folder with the files that state the version."""
+    """Return a folder with the files that state the version."""
     (tmp_path / "fastctc").mkdir()
     (tmp_path / "fastctc" / "version.py").write_text('__version__ = "1.2.3"\n')
     (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\nversion: 1.2.3\n")
@@ -115,7 +115,7 @@ def build_sdist(checkout: Path, folder: Path) -> tarfile.TarFile:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the checkout with build results in it."""
+    """Return a copy of the checkout with build results in it."""
     junk = shutil.ignore_patterns(".git", ".*_cache", "__pycache__", "build", "dist", "runs", "*.so")
     here = tmp_path / "checkout"
     here.mkdir()
