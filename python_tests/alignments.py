@@ -11,7 +11,7 @@ from fastctc.reference import forced_align_reference
 
 
 def random_scores(*shape: int, seed: int = 0, levels: int = 0) -> Tensor:
-    """(N, T, C) normally distributed, or of so many integers, with which many paths tie exactly."""
+    """Return (N, T, C) normally distributed scores, or small integers, with which many paths tie exactly."""
     generator = torch.Generator().manual_seed(seed)
     if levels:
         return -torch.randint(0, levels, shape, generator=generator).float()
@@ -25,5 +25,5 @@ def random_targets(num_samples: int, length: int, num_classes: int, blank: int =
 
 
 def of_reference(x: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
-    """The reference for (N, T, C)."""
+    """Return the result of the reference for (N, T, C)."""
     return forced_align_reference(x.cpu().transpose(0, 1), *arguments, **options)

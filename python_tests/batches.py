@@ -33,7 +33,7 @@ class Batch:
         return fastctc.ctc_loss(self.x, self.targets, self.input_lengths, self.target_lengths, **options)
 
     def loss_and_gradient(self, **options: object) -> tuple[Tensor, Tensor]:
-        """The losses, and the gradient of their sum weighted by 1, 2, 3, ..."""
+        """Return the losses, and the gradient of their sum weighted by 1, 2, 3, ..."""
         loss = self.loss(reduction="none", **options)
         return loss.detach(), gradient(loss, self.x)
 
@@ -45,7 +45,7 @@ class Batch:
 
 
 def laid_out(x: Tensor, layout: str) -> Tensor:
-    """The same (T, N, C) values at other strides; what lies between them is NaN."""
+    """Return the same (T, N, C) values at other strides; the elements between them are NaN."""
     if layout == "time first":
         return x.contiguous()
     if layout == "batch first":
@@ -70,7 +70,7 @@ def gradient(loss: Tensor, x: Tensor) -> Tensor:
 def random_batch(
     num_frames: int, num_samples: int, num_classes: int, length: int, *, seed: int = 0, std: float = 1.0
 ) -> Batch:
-    """fp32 logits of standard deviation `std`, every sample of full length; blank is 0."""
+    """Return fp32 logits of standard deviation `std`, every sample of full length; blank is 0."""
     generator = torch.Generator().manual_seed(seed)
     x = std * torch.randn(num_frames, num_samples, num_classes, generator=generator)
     targets = torch.randint(1, num_classes, (num_samples, length), generator=generator)

@@ -48,7 +48,7 @@ settings.load_profile("fastctc")
 
 @dataclass(frozen=True)
 class Device:
-    """Where a test runs: its name here, and where its tensors live."""
+    """Where a test runs: the name of the machine, and the device of the tensors."""
 
     name: str
     torch: torch.device
@@ -86,7 +86,7 @@ def slow(*values: Any) -> list[Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _away_from_the_sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests run in an empty folder: in a checkout `python -m` would find the sources, not what is installed."""
+    """Run tests in an empty folder: in a checkout `python -m` would find the sources, not the installed package."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("cwd"))
     yield
@@ -129,7 +129,7 @@ def require_cuda() -> None:
 
 @pytest.fixture(scope="session")
 def emulated_library() -> Path:
-    """The emulated kernels, built if need be and loaded: `torch.ops.fastctc_emulated`."""
+    """Return the emulated kernels, `torch.ops.fastctc_emulated`; build them if needed."""
     import fastctc  # noqa: F401  defines the schemas that the emulated operations share
 
     given = os.environ.get("FASTCTC_EMULATED_LIBRARY")
@@ -139,7 +139,7 @@ def emulated_library() -> Path:
 
 
 def build_emulated_library(folder: Path) -> Path:
-    """Builds it unless it is up to date; of several processes of `pytest -n` one, the others wait."""
+    """Build the library unless it is up to date. Of several processes one builds, and the others wait."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -164,13 +164,13 @@ def _build(folder: Path) -> Path:
 
 
 def operators(namespace: str) -> list[str]:
-    """The names, without namespace, of the operators registered under it; overloads as `name.overload`."""
+    """Return the names, without namespace, of the operators registered under it; overloads as `name.overload`."""
     names = torch._C._dispatch_get_all_op_names()
     return sorted(name.removeprefix(f"{namespace}::") for name in names if name.startswith(f"{namespace}::"))
 
 
 def override_cpu_kernels() -> torch.library.Library:
-    """Sends `torch.ops.fastctc` on CPU tensors to the emulated kernels, until the result is destroyed."""
+    """Send `torch.ops.fastctc` on CPU tensors to the emulated kernels, until the result is destroyed."""
     library = torch.library.Library("fastctc", "IMPL")
     names = operators("fastctc_emulated")
     assert names, "the emulated library registers no operator"

@@ -8,10 +8,10 @@ from fastctc.crnn.training import config_from_dict
 
 
 def recipe(**settings: Any) -> TrainConfig:
-    """A recipe whose settings are spread over its parts, as those saved by fastctc 0.1 are."""
+    """Return a recipe whose settings are spread over its parts, as in the files of fastctc 0.1."""
     return config_from_dict(settings)
 
 
 def changed(config: TrainConfig, group: str, **settings: Any) -> TrainConfig:
-    """A recipe with other settings in one of its parts."""
+    """Return a recipe with other settings in one of its parts."""
     return replace(config, **{group: replace(getattr(config, group), **settings)})

@@ -1,4 +1,4 @@
-"""Files and functions stay short; a longer one says why.
+"""Files and functions stay short; a longer one gives its reason.
 
 The reason stands in a comment line: "Long file: ...", or "Long function: ..." directly above the function and its
 decorators. The docstring of a function does not count. In C++ only functions outside of classes are measured.

@@ -1,7 +1,7 @@
 """How close is equal: one table, by dtype of the input, used by every test.
 
 The input is rounded to its dtype before either side sees it, so these bound the error of the computation and
-of the rounding of its result, not that of the input.
+of the rounding of its result, not the rounding of the input.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LONG_GRADIENT_ERROR = 2e-6
 
 
 def assert_loss_close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
-    """Equal within the table; infinities equal exactly, NaN where NaN is expected."""
+    """Check equality within the table; infinities equal exactly, NaN where NaN is expected."""
     assert actual.shape == expected.shape
     actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
     finite = expected.isfinite()
@@ -43,7 +43,7 @@ def assert_loss_close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> N
 
 
 def assert_gradient_close(actual: Tensor, expected: Tensor, dtype: torch.dtype, scale: float = 0.0) -> None:
-    """Equal within the table, relative to the largest entry or to `scale`, whichever is larger."""
+    """Check equality within the table, relative to the largest entry or to `scale`, whichever is larger."""
     assert actual.shape == expected.shape
     actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
     if expected.numel() == 0:
@@ -54,5 +54,5 @@ def assert_gradient_close(actual: Tensor, expected: Tensor, dtype: torch.dtype, 
 
 
 def assert_same(actual: Tensor, expected: Tensor) -> None:
-    """Bitwise equal, but for the kind of NaN."""
+    """Check that all bits are equal, except for the kind of NaN."""
     torch.testing.assert_close(actual, expected, rtol=0.0, atol=0.0, equal_nan=True)

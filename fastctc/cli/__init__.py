@@ -1,19 +1,21 @@
-"""The ``fastctc`` command: one module for each subcommand, imported when it is asked for.
+"""The ``fastctc`` command: one module for each subcommand, imported when it is used.
 
-Exit status: 0 all went well; 1 done, but some images could not be read; 2 not done, the reason is on stderr.
+Exit status: 0 for success, 1 if some images could not be read, 2 for an error, whose reason is on stderr.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import logging
+import os
 import sys
 
-EXIT_STATUS = "exit status: 0 all went well; 1 done, but some images could not be read; 2 not done"
+from fastctc.version import __version__
+
+EXIT_STATUS = "exit status: 0 for success, 1 if some images could not be read, 2 for an error"
 COMMANDS = {
-    "read": "read images: one line each, the path, a tab, the text; with --nbest, a line for each hypothesis, with"
-    " its natural-log probability behind another tab",
+    "read": "read images: one line per image with the path, a tab and the text; with --nbest, one line per"
+    " hypothesis, with another tab and its natural-log probability",
     "generate": "draw images: a folder of PNG files and labels.tsv",
     "explore": "draw what to see before training: samples, labels, sizes, contrast, filters",
     "train": "train a recognizer on drawn images, or on labeled images",
@@ -22,13 +24,18 @@ COMMANDS = {
     "summary": "show a checkpoint's layers and sizes, and how it was trained",
     "export": "write a checkpoint as ONNX or as a torch.export program, checked against it",
 }
-"""The subcommands and what they do. Each has a module of its name, with EXAMPLES, ``configure`` and ``run``."""
+"""The subcommands and what they do. The module of each has EXAMPLES, ``configure`` and ``run``."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # what an encoding cannot show is escaped, and stops nothing
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser(argv).parse_args(argv)
+    import logging  # --help and --version do without it
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         status: int = arguments.run(arguments)
@@ -37,12 +44,30 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fastctc: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of the output has ended, as `head` does
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of the output has stopped, as `head` does
+        _discard_output()
         return 1
-    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
-        print(f"fastctc: {error}", file=sys.stderr)
+    except MemoryError as error:
+        print(f"fastctc: out of memory: {error or 'use smaller images, or fewer at once'}", file=sys.stderr)
         return 2
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
+        print(f"fastctc: {_message(error)}", file=sys.stderr)
+        _discard_output()
+        return 2
+
+
+def _message(error: Exception) -> str:
+    if type(error) is OSError and error.errno is not None and error.filename is None:
+        return f"cannot write the standard output: {error.strerror}"
+    return str(error)
+
+
+def _discard_output() -> None:
+    """Drop the output that cannot be written, which Python would try again at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser(argv: list[str]) -> argparse.ArgumentParser:
@@ -54,6 +79,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         + EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked_for = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():

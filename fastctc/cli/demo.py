@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from fastctc.cli.train import add_run_options, run_training
+from fastctc.cli.options import one_line
+from fastctc.cli.train import add_run_options, report_unread, run_training
 from fastctc.crnn import PRESETS, Recognizer, write_folder
-from fastctc.crnn.data import images_in
+from fastctc.crnn.data import claimed, images_in
 from fastctc.crnn.training import FIRST_UNSEEN
 
 EXAMPLES = ["demo runs/demo", "demo runs/demo --resume", "demo runs/short --minutes 2"]
@@ -20,7 +21,12 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and read five images that were never trained on."""
-    result = run_training(arguments, "quick")
+    with claimed(arguments.out):
+        return _demonstrate(arguments)
+
+
+def _demonstrate(arguments: argparse.Namespace) -> int:
+    result = run_training(arguments, None)
     folder = result.checkpoint.parent / "examples"
     (folder / "labels.tsv").unlink(missing_ok=True)
     config = result.config
@@ -31,5 +37,5 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"unseen images: {result.evaluation.summary()}")
     paths = images_in(folder)
     for path, reading in zip(paths, Recognizer.load(result.checkpoint).read(paths), strict=True):
-        print(f"{path}\t{reading.text}")
-    return 0
+        print(f"{path}\t{one_line(reading.text)}")
+    return report_unread(result)

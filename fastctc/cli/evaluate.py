@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,14 @@ from fastctc.cli.options import (
     add_workers,
     constraint_of,
     count_from_zero,
+    domain_in,
     drawing_of,
+    one_line,
     positive_int,
+    refuse_drawing,
 )
 from fastctc.crnn import Evaluation, Recognizer, evaluate, open_source, write_evaluation_report
-from fastctc.crnn.data import Drawn, NamedSource
+from fastctc.crnn.data import Drawn, NamedSource, claimed, to_json
 from fastctc.crnn.read import Share
 from fastctc.crnn.training import FIRST_UNSEEN
 from fastctc.figures import load_matplotlib
@@ -63,18 +65,24 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the images and print how right they were read."""
-    if arguments.report:  # what stops the report stops it before the reading
-        load_matplotlib()
-        arguments.report.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as claims:
+        if arguments.report:  # what stops the report stops it before the reading
+            load_matplotlib()
+            claims.enter_context(claimed(arguments.report))
+        return _evaluate(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
     recognizer = Recognizer.load(arguments.checkpoint)
     data: NamedSource
     if arguments.folder is not None:
+        refuse_drawing(arguments, f"{arguments.folder} names images to read")
         data, what = open_source(arguments.folder), str(arguments.folder)
     else:
         source = drawing_of(arguments).source(arguments.seed, color=True)
         data, what = (
             Drawn(source, arguments.count, FIRST_UNSEEN),
-            f"{arguments.count} drawn {arguments.domain}",
+            f"{arguments.count} drawn {domain_in(arguments)}",
         )
     with tqdm(total=len(data), desc="reading", unit="img", disable=None) as bar:
         result = evaluate(
@@ -82,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers, on_progress=bar.update,
         )  # fmt: skip
     for problem in result.problems:
-        print(problem, file=sys.stderr)
+        print(one_line(problem), file=sys.stderr)
     _print_evaluation(result, arguments)
     if arguments.report:
         page = write_evaluation_report(result, arguments.report, f"{arguments.checkpoint} on {what}")
@@ -100,11 +108,11 @@ def _print_evaluation(result: Evaluation, arguments: argparse.Namespace) -> None
         listed = [
             {
                 "name": one.name, "text": one.right, "read": one.read,
-                "score": one.score if math.isfinite(one.score) else None,
+                "score": one.score,
             }
             for one in mistakes
         ]  # fmt: skip
-        print(json.dumps(result.figures() | {"unreadable": len(result.problems), "mistakes": listed}))
+        print(to_json(result.figures() | {"unreadable": len(result.problems), "mistakes": listed}))
         return
     print(result.summary())
     groups: dict[str, dict[Any, Share]] = {
@@ -119,4 +127,4 @@ def _print_evaluation(result: Evaluation, arguments: argparse.Namespace) -> None
             ]
             print(f"by {name}: {', '.join(parts)}")
     for one in mistakes:
-        print(f"{one.name}\t{one.right}\tread as\t{one.read}")
+        print("\t".join(map(one_line, (one.name, one.right, "read as", one.read))))

@@ -13,9 +13,12 @@ from fastctc.cli.options import (
     add_folder,
     add_settings,
     count_from_zero,
+    domain_in,
     drawing_of,
     given,
+    one_line,
     positive_int,
+    refuse_drawing,
 )
 from fastctc.crnn import (
     AugmentConfig,
@@ -27,7 +30,7 @@ from fastctc.crnn import (
     settled,
     write_exploration_report,
 )
-from fastctc.crnn.data import Drawn, NamedSource
+from fastctc.crnn.data import Drawn, NamedSource, claimed
 from fastctc.crnn.report import PICTURES
 from fastctc.figures import load_matplotlib
 from fastctc.text import Alphabet
@@ -67,13 +70,22 @@ def run(arguments: argparse.Namespace) -> int:
     )
     data: NamedSource
     if arguments.folder is not None:
+        refuse_drawing(arguments, f"{arguments.folder} names images to read")
         data, title = open_source(arguments.folder), str(arguments.folder)
         place = arguments.folder.resolve()
         out = arguments.out or place.with_name(f"{place.name}-explore")
     else:
         data = Drawn(drawing_of(arguments).source(arguments.seed, color=True), arguments.limit)
-        title, out = f"Drawn {arguments.domain}", arguments.out or Path(f"{arguments.domain}-explore")
-    out.mkdir(parents=True, exist_ok=True)
+        domain = domain_in(arguments)
+        title, out = f"Drawn {domain}", arguments.out or Path(f"{domain}-explore")
+    with claimed(out):
+        return _look(arguments, config, data, out, title)
+
+
+def _look(
+    arguments: argparse.Namespace, config: TrainConfig, data: NamedSource, out: Path, title: str
+) -> int:
+    """Measure the samples, write the report and print the figures."""
     with tqdm(total=len(data), desc="looking", unit="img", disable=None) as bar:
         found = explore(
             data, config.preprocess, model_config(config, Alphabet("a")).frames, limit=arguments.limit,
@@ -85,8 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed, on_picture=bar.update,
         )  # fmt: skip
     for problem in [*found.unreadable, *found.too_long]:
-        print(problem, file=sys.stderr)
+        print(one_line(problem), file=sys.stderr)
     for name, words in found.summary().items():
-        print(f"{name:9} {words}")
+        print(f"{name:9} {one_line(words)}")
     print(f"{'report':9} {report}")
     return 1 if found.unreadable else 0

@@ -6,6 +6,7 @@ An option of a configuration is stored as ``group.field``, and left out of the a
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import Field, fields, replace
 from pathlib import Path
@@ -21,6 +22,14 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
+
+
+def one_line(text: object) -> str:
+    """Return a text as it stands in a line of output: line breaks, tabs and other control characters escaped."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c
+        for c in str(text)
+    )
 
 
 def count_from_zero(text: str) -> int:
@@ -113,17 +122,35 @@ def add_drawing(parser: argparse.ArgumentParser, argv: list[str], training: Draw
     domain = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     names = list(DOMAINS)
     for each in (domain, parser):
-        each.add_argument(
-            "--domain", choices=names, default=names[0], help="what is drawn (default: %(default)s)"
-        )
-    name = domain.parse_known_args(argv)[0].domain
+        each.add_argument("--domain", choices=names, help=f"what is drawn (default: {names[0]})")
+    name = domain.parse_known_args(argv)[0].domain or names[0]
     draw = training or DOMAINS[name].draw().unseen()
     add_settings(parser, "draw", draw, f"drawing {name}", without=() if training else ("images", "rounds"))
 
 
 def drawing_of(arguments: argparse.Namespace) -> DrawConfig:
     """Return how images are drawn that are looked at, kept or evaluated."""
-    return replace(DOMAINS[arguments.domain].draw().unseen(), **given(arguments, "draw"))
+    return replace(DOMAINS[domain_in(arguments)].draw().unseen(), **given(arguments, "draw"))
+
+
+def domain_in(arguments: argparse.Namespace) -> str:
+    """Return the name of the domain that is drawn."""
+    return arguments.domain or next(iter(DOMAINS))
+
+
+def refuse_drawing(arguments: argparse.Namespace, images: str) -> None:
+    """Raise ValueError if an option is about drawn images although the images are read.
+
+    Args:
+        arguments: the options.
+        images: what names the images that are read.
+    """
+    drawing = given(arguments, "draw")
+    if arguments.domain is not None:
+        drawing = {"domain": arguments.domain} | drawing
+    if drawing:
+        option = "--" + next(iter(drawing)).replace("_", "-")
+        raise ValueError(f"{option} is about drawn images, but {images}")
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
+import io
+import math
 import sys
 from pathlib import Path
 
-from fastctc.cli.options import add_decoding, constraint_of, positive_int
+from fastctc.cli.options import add_decoding, constraint_of, one_line, positive_int
 from fastctc.crnn import Reading, Recognizer, explain
-from fastctc.crnn.data import images_in, shipped_checkpoints, write_atomically
+from fastctc.crnn.data import images_in, shipped_checkpoints, to_json, write_atomically
 
 EXAMPLES = [
     "read formula.png",
@@ -33,7 +34,10 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
         help=f"model to read with: a file, or {names}, which come with the package; wide is more accurate on"
         " unseen fonts (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, with score and n-best")
+    parser.add_argument(
+        "--json", action="store_true",
+        help="one JSON object a line, with score and n-best; for an image that cannot be read, null and an error",
+    )  # fmt: skip
     add_decoding(parser)
     parser.add_argument(
         "--nbest", type=positive_int, default=1, metavar="N",
@@ -57,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.images:
         found = images_in(path) if path.is_dir() else [path]
         if not found:
-            print(f"{path}: no image in this folder", file=sys.stderr)
+            _print_error(path, "no image in this folder", arguments)
             failed += 1
         paths += found
     total = len(paths) + failed
@@ -68,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         beam_size=arguments.beam_size, nbest=arguments.nbest, constraint=constraint_of(arguments),
     )  # fmt: skip
     for path, reading in zip(paths, readings, strict=True):
-        if reading.error is not None:
-            print(f"{path}: {reading.error}", file=sys.stderr)
+        if reading.error is not None or not math.isfinite(reading.score):
+            _print_error(path, reading.error or f"its score is {reading.score}", arguments)
             failed += 1
             continue
         _print_reading(path, reading, arguments)
@@ -81,17 +85,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_reading(path: Path, reading: Reading, arguments: argparse.Namespace) -> None:
+    warning = getattr(reading, "warning", None)
     if arguments.json:
         nbest = [{"text": h.text, "log_prob": h.log_prob} for h in reading.nbest]
-        print(json.dumps({"path": str(path), "text": reading.text, "score": reading.score, "nbest": nbest}))
+        line = {"path": str(path), "text": reading.text, "score": reading.score, "nbest": nbest}
+        print(to_json(line | ({"warning": warning} if warning else {})))
     elif arguments.nbest > 1:
         for hypothesis in reading.nbest:
-            print(f"{path}\t{hypothesis.text}\t{hypothesis.log_prob:.6g}")
+            print(f"{one_line(path)}\t{one_line(hypothesis.text)}\t{hypothesis.log_prob:.6g}")
     else:
-        print(f"{path}\t{reading.text}")
+        print(f"{one_line(path)}\t{one_line(reading.text)}")
+    if warning and not arguments.json:
+        print(f"{one_line(path)}: warning: {warning}", file=sys.stderr)
+
+
+def _print_error(path: Path, error: str, arguments: argparse.Namespace) -> None:
+    """Print why there is no text; in JSON too, so that there is a line for each image."""
+    print(f"{one_line(path)}: {error}", file=sys.stderr)
+    if arguments.json:
+        print(to_json({"path": str(path), "text": None, "score": None, "nbest": [], "error": error}))
 
 
 def _explain(recognizer: Recognizer, image: Path, reading: Reading, picture: Path) -> None:
     figure = explain(recognizer, image, reading).plot()
     kind = picture.suffix or ".png"
-    write_atomically(picture.with_suffix(kind), lambda path: figure.savefig(path, dpi=200, format=kind[1:]))
+    content = io.BytesIO()
+    figure.savefig(content, dpi=200, format=kind[1:])
+    write_atomically(picture.with_suffix(kind), content.getvalue())

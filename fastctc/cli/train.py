@@ -6,15 +6,15 @@ import argparse
 import logging
 import os
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from fastctc.cli.options import add_drawing, add_settings, add_workers, given, option_of
-from fastctc.crnn import PRESETS, TrainConfig, TrainResult, overfit_one_batch, train
-from fastctc.crnn.training import GROUPS, saved_config
+from fastctc.cli.options import add_drawing, add_settings, add_workers, given, option_of, refuse_drawing
+from fastctc.crnn import PRESETS, TrainConfig, TrainResult, load_checkpoint, overfit_one_batch, train
+from fastctc.crnn.training import GROUPS, ResumeError, saved_config
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,8 @@ EXAMPLES = [
     "train --out runs/formulas",
     "train --out runs/formulas --resume",
     "train --out runs/mine --data data/mine --minutes 30",
+    "train --out runs/mine --resume --minutes 60",
+    "train --out runs/tuned --data data/mine --from shipped --max-lr 0.0005",
     "train --out runs/again --data data/mine --minutes 30 --cache data/cache",
     "train --out runs/exact --steps 2000 --images 20000 --seed 3 --threads 2",
     "train --out runs/scans --data data/scans --median 3 --rotate 3 --noise 8",
@@ -45,9 +47,9 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     presets.add_argument("--preset", choices=PRESETS, default="quick")
     preset = PRESETS[presets.parse_known_args(argv)[0].preset]
     parser.add_argument(
-        "--preset", choices=PRESETS, default="quick",
+        "--preset", choices=PRESETS,
         help="recipe the other options change: quick takes 8 minutes on 2 CPU cores; shipped and wide made the"
-        " checkpoints in the package, wide needs fastctc[fonts] (default: %(default)s)",
+        " checkpoints in the package, wide needs fastctc[fonts] (default: quick)",
     )  # fmt: skip
     parser.add_argument(
         "--overfit-one-batch", action="store_true",
@@ -77,7 +79,8 @@ def add_run_options(
     """
     parser.add_argument(
         "--resume", action="store_true",
-        help="go on with the run in DIR, exactly where it was saved",
+        help="go on with the run in DIR, exactly where it was saved. Steps or minutes may be more; threads, device,"
+        " logging and the place of the data may differ; another option that contradicts the run is refused",
     )  # fmt: skip
     parser.add_argument(
         "--cache", metavar="DIR", type=Path,
@@ -94,7 +97,11 @@ def add_run_options(
 def run(arguments: argparse.Namespace) -> int:
     """Train, or check the set-up."""
     if arguments.overfit_one_batch:
-        outcome = overfit_one_batch(_recipe(arguments, arguments.preset))
+        if arguments.resume:
+            raise ValueError(
+                "--resume goes on with a run, but --overfit-one-batch begins anew: give one of them"
+            )
+        outcome = overfit_one_batch(_recipe(arguments, arguments.preset or "quick"))
         print(outcome.summary())
         return 0 if outcome.succeeded else 1
     if arguments.out is None:
@@ -103,7 +110,14 @@ def run(arguments: argparse.Namespace) -> int:
     if _is_first():
         print(f"checkpoint {result.checkpoint}")
         print(f"unseen images: {result.evaluation.summary()}")
-    return 0
+    return report_unread(result)
+
+
+def report_unread(result: TrainResult) -> int:
+    """Return the exit status of a finished run: 1 if the model's output for an unseen image is not a number."""
+    for problem in result.evaluation.problems[:10]:
+        log.error("not read: %s", problem)
+    return 1 if result.evaluation.problems else 0
 
 
 def _is_first() -> bool:
@@ -111,15 +125,20 @@ def _is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def run_training(arguments: argparse.Namespace, preset: str) -> TrainResult:
-    """Train with a preset and the options that were given, from the start or resumed."""
+def run_training(arguments: argparse.Namespace, preset: str | None) -> TrainResult:
+    """Train with a preset and the options that were given, from the start or resumed.
+
+    Args:
+        arguments: the options.
+        preset: name of the recipe that the options change; None: quick, or the recipe of the run to resume.
+    """
     if not _is_first():
         logging.getLogger("fastctc").setLevel(logging.ERROR)
     config = saved_config(arguments.out) if arguments.resume else None
     if config is not None:
-        _refuse_contradictions(arguments, config)
+        config = _resumed(arguments, config) if preset is None else _recipe(arguments, preset)
     else:
-        config = _recipe(arguments, preset)
+        config = _recipe(arguments, preset or "quick")
         if arguments.resume:
             log.info("nothing to resume in %s: starting", arguments.out)
     try:
@@ -128,6 +147,8 @@ def run_training(arguments: argparse.Namespace, preset: str) -> TrainResult:
                 config, arguments.out, resume=arguments.resume, workers=arguments.workers,
                 cache=arguments.cache, tensorboard=arguments.tensorboard,
             )  # fmt: skip
+    except ResumeError as error:
+        raise ValueError(f"{_option(error)} {error.reason}") from error
     except KeyboardInterrupt:
         log.info("stopped; go on with the same command and --resume")
         raise
@@ -136,15 +157,26 @@ def run_training(arguments: argparse.Namespace, preset: str) -> TrainResult:
     return result
 
 
-def _refuse_contradictions(arguments: argparse.Namespace, saved: TrainConfig) -> None:
-    """Raise ValueError if an option says something else than the recipe of the run to resume."""
-    for group in ("recipe", "draw", *GROUPS):
-        part = saved if group == "recipe" else getattr(saved, group)
-        for name, value in given(arguments, group).items():
-            has = getattr(part, name, None)
-            if has != value:
-                option = option_of(type(part), name) if part is not None else f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} is {value}, but the run to resume has {has}")
+def _option(error: ResumeError) -> str:
+    """Return the option of the setting that an error names."""
+    configs = {"recipe": TrainConfig, "draw": type(PRESETS["quick"].draw), **GROUPS}
+    config = configs[error.group]
+    known = error.setting in {each.name for each in fields(config)}
+    return option_of(config, error.setting) if known else f"--{error.setting.replace('_', '-')}"
+
+
+def _resumed(arguments: argparse.Namespace, saved: TrainConfig) -> TrainConfig:
+    """Return the recipe of the run to resume, changed by the options."""
+    changes: dict[str, Any] = given(arguments, "recipe")
+    if saved.draw is None and "domain" in arguments:
+        refuse_drawing(arguments, f"the run to resume has --data {saved.data}")
+    if "data" in changes and saved.draw is not None:
+        raise ValueError(f"--data is {changes['data']}, but the run to resume draws its images")
+    if saved.draw is not None:
+        changes["draw"] = replace(saved.draw, **given(arguments, "draw"))
+    for group in GROUPS:
+        changes[group] = replace(getattr(saved, group), **given(arguments, group))
+    return replace(saved, **changes)
 
 
 def _recipe(arguments: argparse.Namespace, preset: str) -> TrainConfig:
@@ -157,15 +189,15 @@ def _recipe(arguments: argparse.Namespace, preset: str) -> TrainConfig:
     elif "minutes" in parts["schedule"]:
         parts["schedule"]["steps"] = None
     if "data" in changes:
-        if parts["draw"]:
-            option = "--" + next(iter(parts["draw"])).replace("_", "-")
-            raise ValueError(f"{option} is about drawn images, but --data names images to train on")
+        refuse_drawing(arguments, "--data names images to train on")
         changes["draw"] = None
     else:
         if parts["schedule"].get("steps", 0) is None:
             parts["draw"].setdefault("images", None)
         assert config.draw is not None, "presets draw"
         changes["draw"] = replace(config.draw, **parts["draw"])
+    if "start_from" in changes and parts["preprocess"]:  # options change what the checkpoint has
+        config = replace(config, preprocess=load_checkpoint(changes["start_from"]).preprocess)
     for group in GROUPS:
         changes[group] = replace(getattr(config, group), **parts[group])
     return replace(config, **changes)

@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRNN = REPOSITORY / "fastctc" / "crnn"
 
-# What each room may import of the others. Formulas are a domain: nothing but the face of the package knows it.
+# What each room may import of the others. Formulas are a domain: only the face of the package imports it.
 ROOMS = {
     "data": set(),
     "model": {"data"},
@@ -54,7 +54,7 @@ def room_of(module: str) -> str:
 
 
 def assert_by_the_door(path: Path, module: str, imported: str) -> None:
-    """Modules of the package are doors, and what is taken from a door is on its list."""
+    """Check that modules of the package are doors, and that a name taken from a door is on its list."""
     by = name(path)
     assert module in {"fastctc.crnn", *(f"fastctc.crnn.{room}" for room in ROOMS)}, (
         f"{by} imports from {module}"

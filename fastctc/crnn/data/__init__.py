@@ -3,6 +3,7 @@
 from fastctc.crnn.data.augment import CHANGES, AugmentConfig, Draw, augmented, draws
 from fastctc.crnn.data.batches import Batch, BatchMaker
 from fastctc.crnn.data.cache import Collected, cached
+from fastctc.crnn.data.claim import FolderInUseError, claimed
 from fastctc.crnn.data.collection import collect, collect_all, write_folder
 from fastctc.crnn.data.domain import (
     DOMAINS,
@@ -16,8 +17,9 @@ from fastctc.crnn.data.domain import (
     register,
     shipped_checkpoints,
 )
-from fastctc.crnn.data.files import write_atomically
+from fastctc.crnn.data.files import DiskFullError, explain_full_disk, no_such_file, write_atomically
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
+from fastctc.crnn.data.json_text import finite, to_json
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare, steps
 from fastctc.crnn.data.readers import open_source
 from fastctc.crnn.data.samples import (
@@ -40,6 +42,7 @@ from fastctc.crnn.data.settings import (
 )
 from fastctc.crnn.data.sources import Drawn, KeyedSource, LabeledSource, NamedSource, Source, hash_of_code
 from fastctc.crnn.data.tensors import normalize, pad_batch
+from fastctc.crnn.data.torch_state import own_torch_state, seeded
 from fastctc.crnn.data.workers import default_workers
 
 __all__ = [
@@ -50,10 +53,12 @@ __all__ = [
     "BatchMaker",
     "Collected",
     "Constraint",
+    "DiskFullError",
     "Domain",
     "Draw",
     "DrawConfig",
     "Drawn",
+    "FolderInUseError",
     "ImageError",
     "ImageLike",
     "KeyedSource",
@@ -72,6 +77,7 @@ __all__ = [
     "cached",
     "check_samples",
     "check_settings",
+    "claimed",
     "collect",
     "collect_all",
     "constraints",
@@ -80,22 +86,28 @@ __all__ = [
     "draw_from_dict",
     "draw_to_dict",
     "draws",
+    "explain_full_disk",
+    "finite",
     "frames_needed",
     "hash_of_code",
     "help_of",
     "images_in",
     "kind_of",
     "more_than",
+    "no_such_file",
     "normalize",
     "open_source",
+    "own_torch_state",
     "pad_batch",
     "prepare",
     "register",
+    "seeded",
     "setting",
     "settings_of",
     "shipped_checkpoints",
     "split_holdout",
     "steps",
+    "to_json",
     "write_atomically",
     "write_folder",
 ]

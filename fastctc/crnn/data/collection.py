@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastctc.crnn.data.files import write_atomically
+from fastctc.crnn.data.claim import claimed
+from fastctc.crnn.data.files import explain_full_disk, write_atomically
 from fastctc.crnn.data.images import ImageError
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare
 from fastctc.crnn.data.readers import LABELS_FILE
@@ -104,20 +106,22 @@ def write_folder(
         on_progress: called with the number of samples written since the last call.
 
     Raises:
+        FolderInUseError: another process writes into the folder.
         LabelError: the folder has a labels file already, or a text holds a line break.
+        DiskFullError: there is no room for the images.
         RuntimeError: worker processes cannot start, or a sample crashes them.
     """
     folder = Path(folder)
     labels = folder / LABELS_FILE
-    if labels.exists():
-        raise LabelError(f"{folder} has a {LABELS_FILE} already")
-    folder.mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
-    indices = range(first, first + count)
-    for chunk, texts in map_in_chunks(partial(_write_one, source, folder), indices, workers, _refuse_crash):
-        lines += [f"{file_name(index)}\t{text}\n" for index, text in zip(chunk, texts, strict=True)]
-        on_progress(len(chunk))
-    write_atomically(labels, lambda path: path.write_text("".join(lines), encoding="utf-8"))
+    with claimed(folder):
+        if labels.exists():
+            raise LabelError(f"{folder} has a {LABELS_FILE} already")
+        lines: list[str] = []
+        write, indices = partial(_write_one, source, folder), range(first, first + count)
+        for chunk, texts in map_in_chunks(write, indices, workers, _refuse_crash):
+            lines += [f"{file_name(index)}\t{text}\n" for index, text in zip(chunk, texts, strict=True)]
+            on_progress(len(chunk))
+        write_atomically(labels, "".join(lines).encode())
 
 
 def file_name(index: int) -> str:
@@ -144,7 +148,11 @@ def _write_one(source: Source, folder: Path, index: int) -> str:
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     assert isinstance(image, Image.Image)
-    image.save(folder / file_name(index))
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    path = folder / file_name(index)
+    with explain_full_disk(path, len(content.getvalue())):
+        path.write_bytes(content.getvalue())
     return text
 
 

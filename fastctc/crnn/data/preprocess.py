@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, decode
+from fastctc.crnn.data.ink import gray_steps
 from fastctc.crnn.data.settings import (
     at_least,
     between,
@@ -105,8 +106,9 @@ class PreprocessConfig:
     Attributes:
         height: rows of the model's input. The width follows from the aspect ratio, never stretched. None: 32,
             or in a training recipe what suits the network.
-        max_width: columns after resizing, above which an image is refused.
-        max_pixels: pixels of the original image, above which it is refused undecoded.
+        max_width: columns after resizing, above which training refuses an image, and reading reads it in tiles.
+        max_pixels: pixels of the original image, above which it is reduced by a whole factor. An image of 7 times
+            as many is refused undecoded.
         contrast_floor: gray levels added to the standard deviation an image is divided by.
         tone_floor: gray levels of difference that the tone curve takes as full at least, so that an empty image
             stays empty instead of becoming amplified noise.
@@ -162,22 +164,26 @@ class Prepared(NamedTuple):
         pixels: (H, W) uint8.
         contrast: standard deviation of the gray levels of the original image, as a share of 255: 0 to 0.5.
         size: width and height of the original image in pixels, upright.
+        warning: what of the original is not in the pixels; None if all is.
     """
 
     pixels: Pixels
     contrast: float
     size: tuple[int, int]
+    warning: str | None = None
 
 
 def prepare(image: ImageLike, config: PreprocessConfig) -> Prepared:
     """Read an image of any kind as gray levels at the model's height.
 
-    Transparent parts become white; of an animation the first frame counts; 16-bit and float images are scaled to
-    8 bits; a rotation noted by a camera is applied.
+    Ink is found as people see it: on transparency, in another color than an equally bright ground, on a dithered or
+    uneven ground, in a frame, light on dark, and beside stray pixels. Of an animation the first frame counts;
+    16-bit and float images are scaled to 8 bits; a rotation noted by a camera is applied.
 
     Args:
-        image: path of a file, its bytes, a PIL image of any mode, or a uint8 array (H, W) or (H, W, 3 or 4).
-            Files may be AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP.
+        image: path of a file, its bytes, a PIL image of any mode, or an array: (H, W) of uint8, or of other
+            integers, floats or bools, which are scaled, or (H, W, 3 or 4) of uint8. Files may be AVIF, BMP, GIF,
+            JPEG, JPEG 2000, PNG, PPM, TIFF or WebP.
         config: target height, limits and filters.
 
     Returns:
@@ -186,11 +192,12 @@ def prepare(image: ImageLike, config: PreprocessConfig) -> Prepared:
     Raises:
         ImageError: missing, unreadable, truncated, empty or too large; the message names the reason.
     """
-    contrast, size = 0.0, (0, 0)
-    for name, picture in _steps(image, config):
+    decoded = decode(image, config.max_pixels)
+    contrast = 0.0
+    for name, picture in _steps(decoded.picture, config):
         if name == "gray":
-            contrast, size = _contrast(picture.histogram()), picture.size
-    return Prepared(np.asarray(picture, dtype=np.uint8), contrast, size)
+            contrast = _contrast(picture.histogram())
+    return Prepared(np.asarray(picture, dtype=np.uint8), contrast, decoded.size, decoded.warning)
 
 
 def steps(image: ImageLike, config: PreprocessConfig) -> list[tuple[str, Pixels]]:
@@ -205,23 +212,22 @@ def steps(image: ImageLike, config: PreprocessConfig) -> list[tuple[str, Pixels]
     """
     return [
         (name, np.asarray(picture.convert("L") if picture.mode == "1" else picture, dtype=np.uint8))
-        for name, picture in _steps(image, config)
+        for name, picture in _steps(decode(image, config.max_pixels).picture, config)
     ]
 
 
-def _steps(image: ImageLike, config: PreprocessConfig) -> Iterator[tuple[str, Image.Image]]:
+def _steps(original: Image.Image, config: PreprocessConfig) -> Iterator[tuple[str, Image.Image]]:
     """Yield the pictures on the way from an image to the model's input, each made when it is asked for."""
-    original = decode(image, config.max_pixels)
     (width, height), rows = original.size, config.rows
     columns = max(1, round(width * rows / height))
     if columns > config.max_width:
         raise ImageError(
             f"image of {width}x{height} pixels would be {columns} wide at height {rows},"
-            f" the limit is {config.max_width}"
+            f" the limit is max_width, {config.max_width}"
         )
     yield "original", original
-    gray = original.convert("L")
-    yield "gray", gray
+    for name, gray in gray_steps(original):
+        yield name, gray
     for each in _APPLIED:
         value = getattr(config, each.name)
         if value:

@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fastctc.crnn.data.files import no_such_file
 from fastctc.crnn.data.samples import LabelError
 from fastctc.crnn.data.sources import LabeledSource
 
@@ -55,7 +56,10 @@ def open_source(path: str | Path) -> LabeledSource:
             raise LabelError(f"{path} has {has}, expected one of them")
         path /= found[0]
     elif not path.exists():
-        raise LabelError(f"{path} does not exist, expected a folder with one of {', '.join(DATA_FILES)}")
+        hint = no_such_file(path).removeprefix("no such file")
+        raise LabelError(
+            f"{path} does not exist{hint}, expected a folder with one of {', '.join(DATA_FILES)}"
+        )
     return LmdbSource(path) if path.suffix == ".mdb" else FolderSource(path.parent, path.name)
 
 

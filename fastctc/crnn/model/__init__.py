@@ -1,6 +1,7 @@
 """The network: its layers, the file it is kept in, its summary, and its exports."""
 
 from fastctc.crnn.model.checkpoint import (
+    DAMAGED,
     Checkpoint,
     CheckpointError,
     load_checkpoint,
@@ -16,6 +17,7 @@ from fastctc.crnn.model.summary import Summary, summarize
 
 __all__ = [
     "CRNN",
+    "DAMAGED",
     "CRNNConfig",
     "Checkpoint",
     "CheckpointError",

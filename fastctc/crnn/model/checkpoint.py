@@ -5,22 +5,31 @@ Both are written to a temporary name and moved into place, so a file that exists
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from fastctc.crnn.data import PreprocessConfig, shipped_checkpoints, write_atomically
+from fastctc.crnn.data import (
+    PreprocessConfig,
+    no_such_file,
+    own_torch_state,
+    shipped_checkpoints,
+    to_json,
+    write_atomically,
+)
 from fastctc.crnn.model.network import CRNN, CRNNConfig
 from fastctc.text import Alphabet
 
 FORMAT = "fastctc.crnn"
 VERSION = 1
+DAMAGED = "damaged"  # key of a training record that is not what it should be
 
 
 class CheckpointError(ValueError):
@@ -60,10 +69,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "training": checkpoint.training,
     }
     tensors = {name: _packed(tensor) for name, tensor in checkpoint.model.state_dict().items()}
-    content = save(tensors, metadata={"fastctc": json.dumps(description, sort_keys=True)})
-    write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
+    content = save(tensors, metadata={"fastctc": to_json(description, sort_keys=True)})
+    write_atomically(Path(path), content)
 
 
+@own_torch_state()
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint; it needs nothing but the file.
 
@@ -78,29 +88,48 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = shipped.get(str(path), Path(path))
     if not path.is_file():
         names = " or ".join(map(repr, shipped))
-        raise FileNotFoundError(f"no checkpoint at {path}, expected a file, or {names}")
+        hint = "" if path.exists() else no_such_file(path).removeprefix("no such file")
+        raise FileNotFoundError(f"no checkpoint at {path}{hint}, expected a file, or {names}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+        content = path.read_bytes()  # safe_open refuses a name that is not UTF-8
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
-    description = _description(path, metadata)
+    description = _description(path, header.get("__metadata__", {}))
     try:
         alphabet = Alphabet(description["alphabet"], description["blank"])
         preprocess = PreprocessConfig(**description["preprocess"])
-        model = CRNN(CRNNConfig(**description["architecture"]))
-        model.load_state_dict(
-            {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, strict=True
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        model = CRNN(CRNNConfig(**description["architecture"]), device="meta", dtype=torch.float32)
+        weights = {
+            name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+            for name, tensor in tensors.items()
+        }
+        model.load_state_dict(weights, strict=True, assign=True)
+        _check_fit(model.config, alphabet, preprocess)
+    except Exception as error:  # a damaged description raises almost anything
         raise CheckpointError(f"{path} does not hold what it describes: {error}") from error
-    return Checkpoint(model.eval(), alphabet, preprocess, description.get("training", {}))
+    record = description.get("training", {})
+    if not isinstance(record, dict):
+        record = {DAMAGED: f"expected an object, the file has {to_json(record)[:80]}"}
+    return Checkpoint(model.eval(), alphabet, preprocess, record)
+
+
+def _check_fit(config: CRNNConfig, alphabet: Alphabet, preprocess: PreprocessConfig) -> None:
+    """Raise ValueError if a network does not fit its alphabet or its images."""
+    if config.num_classes != alphabet.num_classes:
+        raise ValueError(
+            f"num_classes is {config.num_classes}, expected {alphabet.num_classes} of the alphabet"
+        )
+    if config.height != preprocess.rows:
+        raise ValueError(f"height is {config.height}, expected {preprocess.rows} of the preprocessing")
 
 
 def save_state(state: dict[str, Any], path: str | Path) -> None:
     """Write the state of a training run: tensors, numbers, strings, lists and dictionaries."""
-    write_atomically(Path(path), lambda temporary: torch.save(state, temporary))
+    content = io.BytesIO()  # torch.save names no reason if it fails to write a file
+    torch.save(state, content)
+    write_atomically(Path(path), content.getvalue())
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -130,7 +159,7 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         description = json.loads(metadata["fastctc"])
         kind, version = description["format"], int(description["version"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{path} is a safetensors file, but not a fastctc checkpoint") from error
     if kind != FORMAT:
         raise CheckpointError(f"{path} holds {kind!r}, expected {FORMAT!r}")

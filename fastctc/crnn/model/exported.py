@@ -223,7 +223,7 @@ def compare(checkpoint: Checkpoint, run: Run, name: str) -> float:
         log_probs, lengths = run(images, torch.tensor(widths))
         for n, width in enumerate(widths):
             alone = images[n : n + 1, :, :, :width]
-            with torch.inference_mode():
+            with torch.no_grad():
                 expected, (length,) = model(normalize(alone, torch.tensor([width]), checkpoint.preprocess))
             if int(lengths[n]) != int(length):
                 raise ExportError(

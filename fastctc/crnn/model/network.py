@@ -11,6 +11,7 @@ padding nor the company in a batch changes what is read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -121,12 +122,13 @@ class ConvStage(nn.Module):
     """Convolution, normalization, ReLU, padding zeroed, and max-pooling by whole windows."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, pool: tuple[int, int] = (1, 1), norm: bool = True, stride: int = 1
-    ) -> None:
+        self, inputs: int, outputs: int, *, pool: tuple[int, int] = (1, 1), norm: bool = True,
+        stride: int = 1, **place: Any,
+    ) -> None:  # fmt: skip
         super().__init__()
         kernel = 2 * stride + 1
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=not norm)
-        self.norm = MaskedBatchNorm(outputs) if norm else None
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=not norm, **place)
+        self.norm = MaskedBatchNorm(outputs, **place) if norm else None
         self.stride, self.pool = stride, pool
 
     def forward(self, x: Tensor, widths: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -157,13 +159,13 @@ def _inside(x: Tensor, widths: Tensor | None) -> Tensor | None:
 class ConvHead(nn.Module):
     """Residual dilated convolutions along the frames: context of 17 frames, no recurrence."""
 
-    def __init__(self, hidden: int, dilations: tuple[int, ...] = (1, 2, 1)) -> None:
+    def __init__(self, hidden: int, dilations: tuple[int, ...] = (1, 2, 1), **place: Any) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Conv2d(hidden, hidden, (1, 5), padding=(0, 2 * d), dilation=(1, d), bias=False)
+            nn.Conv2d(hidden, hidden, (1, 5), padding=(0, 2 * d), dilation=(1, d), bias=False, **place)
             for d in dilations
         )
-        self.norms = nn.ModuleList(MaskedBatchNorm(hidden) for _ in dilations)
+        self.norms = nn.ModuleList(MaskedBatchNorm(hidden, **place) for _ in dilations)
         self.features = hidden
 
     def forward(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
@@ -181,9 +183,9 @@ class ConvHead(nn.Module):
 class RecurrentHead(nn.Module):
     """Two bidirectional recurrent layers along the frames, ``nn.LSTM`` or ``nn.GRU``."""
 
-    def __init__(self, kind: type[nn.LSTM] | type[nn.GRU], inputs: int, hidden: int) -> None:
+    def __init__(self, kind: type[nn.LSTM] | type[nn.GRU], inputs: int, hidden: int, **place: Any) -> None:
         super().__init__()
-        self.rnn = kind(inputs, hidden, num_layers=2, bidirectional=True, batch_first=True)
+        self.rnn = kind(inputs, hidden, num_layers=2, bidirectional=True, batch_first=True, **place)
         self.features = 2 * hidden
 
     def forward(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
@@ -195,26 +197,26 @@ class RecurrentHead(nn.Module):
         return pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=frames.shape[1])[0]
 
 
-def _conv_stages(c: int, stem_stride: int, pooled_columns: int) -> list[ConvStage]:
+def _conv_stages(c: int, stem_stride: int, pooled_columns: int, **place: Any) -> list[ConvStage]:
     """Four convolutions; height / 8, width / pooled_columns, and both by the stem's stride."""
     wide = 4 * c if pooled_columns == 4 else 3 * c  # twice the columns want fewer channels
     return [
-        ConvStage(1, c, pool=(2, 2), stride=stem_stride),
-        ConvStage(c, 2 * c, pool=(2, pooled_columns // 2)),
-        ConvStage(2 * c, wide, pool=(2, 1)),
-        ConvStage(wide, 4 * c),
+        ConvStage(1, c, pool=(2, 2), stride=stem_stride, **place),
+        ConvStage(c, 2 * c, pool=(2, pooled_columns // 2), **place),
+        ConvStage(2 * c, wide, pool=(2, 1), **place),
+        ConvStage(wide, 4 * c, **place),
     ]
 
 
-def _vgg_stages(c: int) -> list[ConvStage]:
+def _vgg_stages(c: int, **place: Any) -> list[ConvStage]:
     """The paper's table 1 without its last 2x2 convolution; height / 16, width / 4."""
     return [
-        ConvStage(1, c, pool=(2, 2), norm=False),
-        ConvStage(c, 2 * c, pool=(2, 2), norm=False),
-        ConvStage(2 * c, 4 * c, norm=False),
-        ConvStage(4 * c, 4 * c, pool=(2, 1), norm=False),
-        ConvStage(4 * c, 8 * c),
-        ConvStage(8 * c, 8 * c, pool=(2, 1)),
+        ConvStage(1, c, pool=(2, 2), norm=False, **place),
+        ConvStage(c, 2 * c, pool=(2, 2), norm=False, **place),
+        ConvStage(2 * c, 4 * c, norm=False, **place),
+        ConvStage(4 * c, 4 * c, pool=(2, 1), norm=False, **place),
+        ConvStage(4 * c, 8 * c, **place),
+        ConvStage(8 * c, 8 * c, pool=(2, 1), **place),
     ]
 
 
@@ -225,6 +227,11 @@ class CRNN(nn.Module):
     Yao, An End-to-End Trainable Neural Network for Image-based Sequence Recognition, arXiv:1507.05717, except
     that pooling keeps the frames at ceil(W/4) and the last convolution sees one zero column on the right.
 
+    Args:
+        config: its shape.
+        device: of its parameters, as for every module of torch; None: the default device.
+        dtype: of its parameters; None: the default dtype.
+
     Example:
         >>> model = CRNN(CRNNConfig(num_classes=17)).eval()
         >>> log_probs, lengths = model(torch.zeros(2, 1, 32, 96), torch.tensor([96, 50]))
@@ -232,31 +239,37 @@ class CRNN(nn.Module):
         (torch.Size([2, 24, 17]), tensor([24, 13]))
     """
 
-    def __init__(self, config: CRNNConfig) -> None:
+    def __init__(
+        self,
+        config: CRNNConfig,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         c, hidden = config.channels, config.hidden
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
         self.head: ConvHead | RecurrentHead
         if config.architecture != "vgg-bilstm":
-            self.stages = nn.ModuleList(_conv_stages(c, config.stem_stride, config.pooled_columns))
+            self.stages = nn.ModuleList(_conv_stages(c, config.stem_stride, config.pooled_columns, **place))
             self.project = nn.Sequential(
-                nn.Linear(4 * c * (config.height // 8 // config.stem_stride), hidden),
-                nn.LayerNorm(hidden),
+                nn.Linear(4 * c * (config.height // 8 // config.stem_stride), hidden, **place),
+                nn.LayerNorm(hidden, **place),
                 nn.ReLU(inplace=True),
             )
             if config.architecture == "conv":
-                self.head = ConvHead(hidden)
+                self.head = ConvHead(hidden, **place)
             else:
-                self.head = RecurrentHead(
-                    nn.LSTM if config.architecture == "bilstm" else nn.GRU, hidden, hidden
-                )
+                kind = nn.LSTM if config.architecture == "bilstm" else nn.GRU
+                self.head = RecurrentHead(kind, hidden, hidden, **place)
         else:
-            self.stages = nn.ModuleList(_vgg_stages(c))
+            self.stages = nn.ModuleList(_vgg_stages(c, **place))
             rows = config.height // 16
-            self.project = nn.Sequential(nn.Linear(8 * c * rows * 2, 8 * c), nn.ReLU(inplace=True))
-            self.head = RecurrentHead(nn.LSTM, 8 * c, hidden)
+            self.project = nn.Sequential(nn.Linear(8 * c * rows * 2, 8 * c, **place), nn.ReLU(inplace=True))
+            self.head = RecurrentHead(nn.LSTM, 8 * c, hidden, **place)
         self.dropout = nn.Dropout(config.dropout)
-        self.classify = nn.Linear(self.head.features, config.num_classes)
+        self.classify = nn.Linear(self.head.features, config.num_classes, **place)
 
     def forward(self, images: Tensor, widths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the classes at each frame.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastctc.crnn.data import write_atomically
+from fastctc.crnn.data import claimed, own_torch_state, to_json, write_atomically
 from fastctc.crnn.model.checkpoint import Checkpoint
 from fastctc.crnn.model.exported import (
     METADATA,
@@ -29,6 +28,7 @@ INPUTS = ("images", "widths")
 OUTPUTS = ("log_probs", "lengths")
 
 
+@own_torch_state()
 def export_onnx(checkpoint: Checkpoint, path: str | Path) -> Export:
     """Write a model as an ONNX file, which onnxruntime and others run without PyTorch.
 
@@ -42,15 +42,25 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path) -> Export:
         What was written, and how well it agrees with PyTorch.
 
     Raises:
+        FolderInUseError: another process writes into the file's folder.
+        DiskFullError: there is no room for the file.
         ModuleNotFoundError: onnx or onnxscript is missing.
         ExportError: the file would compute something else; nothing is written.
     """
     try:
-        import onnx_ir
+        import onnx_ir  # noqa: F401
         import onnxscript  # noqa: F401, torch's exporter needs it
-        from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}: export to ONNX needs pip install fastctc[onnx]") from error
+    path = Path(path)
+    with claimed(path.parent):
+        return _export(checkpoint, path)
+
+
+def _export(checkpoint: Checkpoint, path: Path) -> Export:
+    import onnx_ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     graph = Exported(checkpoint, _OnnxRecurrence, spare_frames=0)
     with quiet():
         program = torch.onnx.export(
@@ -60,13 +70,13 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path) -> Export:
         assert program is not None
         model = ClearMetadataAndDocStringPass()(program.model).model  # traces of the tracing, local paths
     model.producer_name, model.producer_version = "fastctc", version()
-    model.metadata_props[METADATA] = json.dumps(describe(checkpoint), sort_keys=True)
+    model.metadata_props[METADATA] = to_json(describe(checkpoint), sort_keys=True)
     content = onnx_ir.to_proto(model).SerializeToString()
     run = _onnx_runner(content)
     difference = None if run is None else compare(checkpoint, run, "onnxruntime")
-    write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
+    write_atomically(path, content)
     checked_by = None if run is None else "onnxruntime"
-    return Export(Path(path), len(content), *signature(checkpoint, 0), difference, checked_by)
+    return Export(path, len(content), *signature(checkpoint, 0), difference, checked_by)
 
 
 def _onnx_runner(content: bytes) -> Run | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from fastctc.crnn.data import write_atomically
+from fastctc.crnn.data import claimed, own_torch_state, to_json, write_atomically
 from fastctc.crnn.model.checkpoint import Checkpoint
 from fastctc.crnn.model.exported import (
     METADATA,
@@ -27,6 +26,7 @@ from fastctc.crnn.model.exported import (
 from fastctc.crnn.model.network import CRNN, RecurrentHead
 
 
+@own_torch_state()
 def export_program(checkpoint: Checkpoint, path: str | Path) -> Export:
     """Write a model as a program that ``torch.export.load`` reads without this package.
 
@@ -45,8 +45,16 @@ def export_program(checkpoint: Checkpoint, path: str | Path) -> Export:
         What was written, and how well it agrees with the model it came from.
 
     Raises:
+        FolderInUseError: another process writes into the file's folder.
+        DiskFullError: there is no room for the file.
         ExportError: the file would compute something else; nothing is written.
     """
+    path = Path(path)
+    with claimed(path.parent):
+        return _export(checkpoint, path)
+
+
+def _export(checkpoint: Checkpoint, path: Path) -> Export:
     # torch.export takes a size that may be 1 for a fixed one, so there is always a second frame.
     graph = Exported(checkpoint, _LoopedRecurrence, spare_frames=1)
     with quiet(), _recurrence_as_loops(checkpoint.model):
@@ -55,14 +63,14 @@ def export_program(checkpoint: Checkpoint, path: str | Path) -> Export:
         for node in getattr(part, "graph", torch.fx.Graph()).nodes:
             node.meta.pop("stack_trace", None)
     buffer = io.BytesIO()
-    description = json.dumps(describe(checkpoint), sort_keys=True)
+    description = to_json(describe(checkpoint), sort_keys=True)
     with quiet():
         torch.export.save(program, buffer, extra_files={METADATA: description})
         content = buffer.getvalue()
         loaded = torch.export.load(io.BytesIO(content)).module()
         difference = compare(checkpoint, loaded, "torch.export")
-    write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
-    return Export(Path(path), len(content), *signature(checkpoint, 1), difference, "torch.export.load")
+    write_atomically(path, content)
+    return Export(path, len(content), *signature(checkpoint, 1), difference, "torch.export.load")
 
 
 class _LoopedRecurrence(nn.Module):

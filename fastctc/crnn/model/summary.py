@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fastctc.crnn.data import own_torch_state
 from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage, RecurrentHead
 
 
@@ -119,6 +120,7 @@ class Summary:
         return "\n".join(lines)
 
 
+@own_torch_state()
 def summarize(model: CRNN, width: int | None = None) -> Summary:
     """Figures of a model, its shapes for one image; the model stays as it is.
 
@@ -202,7 +204,7 @@ def _observe(
     weight = next(model.parameters())
     try:
         model.eval()
-        with torch.inference_mode():
+        with torch.no_grad():
             model(torch.zeros(1, 1, model.config.height, width, device=weight.device, dtype=weight.dtype))
     finally:
         for hook in hooks:

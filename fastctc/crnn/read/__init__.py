@@ -12,7 +12,8 @@ from fastctc.crnn.read.evaluation import (
     evaluate_samples,
 )
 from fastctc.crnn.read.explanation import Explanation, explain
-from fastctc.crnn.read.recognize import Reading, Recognizer, infer
+from fastctc.crnn.read.inference import infer
+from fastctc.crnn.read.recognize import Reading, Recognizer
 
 __all__ = [
     "CONTRAST_BINS",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fastctc.crnn.data import Constraint
@@ -60,19 +61,28 @@ class Decoder:
         self._search = None if constraint is None else ConstrainedSearch(constraint, alphabet)
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
-        """Hypotheses of each image, the best first; none where no text has a probability above 0.
+        """Return the hypotheses of each image, the best first.
+
+        An image has none if no text has a probability above 0, or if a log-probability is not a number.
 
         Args:
             log_probs: (N, T, C) natural-log probabilities.
             lengths: (N,) frames of each image.
         """
+        usable = are_numbers(log_probs, lengths)
+        if not bool(usable.all()):
+            rest = iter(
+                self(log_probs[usable], lengths[usable.to(lengths.device)]) if bool(usable.any()) else []
+            )
+            return [next(rest) if each else [] for each in usable.tolist()]
         if self.beam_size is None:
-            return greedy_hypotheses(log_probs, lengths, self.alphabet)
-        found = beam_search(
+            found = greedy_hypotheses(log_probs, lengths, self.alphabet)
+            return [[each for each in one if each.log_prob > -math.inf] for one in found]
+        result = beam_search(
             log_probs, lengths, blank=self.alphabet.blank, beam_size=self.beam_size,
             nbest=self.beam_size if self._search else self.nbest, exact_scores=self._search is None,
         )  # fmt: skip
-        texts, scores = found.to_text(self.alphabet), found.scores.tolist()
+        texts, scores = result.to_text(self.alphabet), result.scores.tolist()
         nbest = [list(zip(*pair, strict=False)) for pair in zip(texts, scores, strict=True)]
         if self._search is not None:
             nbest = self._search(log_probs, lengths, nbest)
@@ -80,6 +90,24 @@ class Decoder:
             [Hypothesis(text, score) for text, score in found[: self.nbest] if score > -math.inf]
             for found in nbest
         ]
+
+
+def are_numbers(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """Return (N,) bool, true for the images whose log-probabilities are all below infinity and not NaN.
+
+    Args:
+        log_probs: (N, T, C).
+        lengths: (N,) frames of each image; the frames behind do not count.
+    """
+    inside = torch.arange(log_probs.shape[1], device=log_probs.device) < lengths.to(log_probs.device)[:, None]
+    return ((log_probs < math.inf).all(-1) | ~inside).all(-1)
+
+
+def why_no_hypothesis(log_probs: Tensor) -> str:
+    """Return the reason why an image of these log-probabilities (T, C) has no hypothesis."""
+    if bool((log_probs < math.inf).all()):
+        return "no allowed text has a probability above 0"
+    return "the model's output is not a number (NaN): its weights may be damaged"
 
 
 def greedy_texts(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list[str]:

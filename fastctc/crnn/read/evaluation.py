@@ -21,10 +21,12 @@ from fastctc.crnn.data import (
     collect_all,
     domain_of,
     open_source,
+    own_torch_state,
 )
 from fastctc.crnn.model import CRNN
-from fastctc.crnn.read.decoding import Decoder
-from fastctc.crnn.read.recognize import Recognizer, infer
+from fastctc.crnn.read.decoding import Decoder, are_numbers, why_no_hypothesis
+from fastctc.crnn.read.inference import infer, reading_config
+from fastctc.crnn.read.recognize import Recognizer
 from fastctc.text import Alphabet
 
 CONTRAST_BINS = 20
@@ -228,7 +230,7 @@ def evaluate(
     """
     source = open_source(data) if isinstance(data, str | Path) else data
     checkpoint = recognizer.checkpoint
-    samples, problems = collect_all(source, checkpoint.preprocess, workers=workers)
+    samples, problems = collect_all(source, reading_config(checkpoint.preprocess), workers=workers)
     return evaluate_samples(
         recognizer.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=batch_size,
         device=recognizer.device, beam_size=beam_size, constraint=constraint, problems=problems,
@@ -236,6 +238,7 @@ def evaluate(
     )  # fmt: skip
 
 
+@own_torch_state()
 def evaluate_samples(
     model: CRNN,
     samples: Samples,
@@ -250,6 +253,8 @@ def evaluate_samples(
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Evaluation:
     """Read samples in memory; the model is left in the mode it was in.
+
+    A sample for which the model's output is not a number becomes a problem.
 
     Args:
         model: on ``device``.
@@ -268,21 +273,31 @@ def evaluate_samples(
     result = Evaluation(samples=samples, problems=list(problems))
     was_training = model.training
     model.eval()
+    counted: list[int] = []
     for start in range(0, len(samples), batch_size):
         part = slice(start, start + batch_size)
         log_probs, lengths = infer(model, samples.images[part], preprocess, device)
-        for hypotheses, name, right, contrast in zip(
-            decoder(log_probs, lengths),
-            samples.names[part],
-            samples.texts[part],
-            contrasts[part],
-            strict=True,
+        usable = are_numbers(log_probs, lengths).tolist()
+        for n, (hypotheses, name, right, contrast) in enumerate(
+            zip(
+                decoder(log_probs, lengths),
+                samples.names[part],
+                samples.texts[part],
+                contrasts[part],
+                strict=True,
+            )
         ):
+            if not usable[n]:
+                result.problems.append(Problem(name, why_no_hypothesis(log_probs[n])))
+                continue
+            counted.append(start + n)
             read, score = (hypotheses[0].text, hypotheses[0].log_prob) if hypotheses else ("", -math.inf)
             edits = edit_distance(right, read)
             result.outcomes.append(Outcome(name, right, read, score, edits, contrast))
         on_progress(len(samples.images[part]))
     model.train(was_training)
+    if len(counted) < len(samples):
+        result.samples = samples.subset(counted)
     return result
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fastctc.alignment import ctc_posteriors
-from fastctc.crnn.data import ImageError, ImageLike, Pixels, prepare
+from fastctc.crnn.data import ImageError, ImageLike, Pixels, own_torch_state, prepare
+from fastctc.crnn.read.inference import reading_config
 from fastctc.crnn.read.recognize import Reading, Recognizer
 from fastctc.text import TextSpan, character_spans
 
@@ -53,6 +54,7 @@ class Explanation:
         )
 
 
+@own_torch_state()
 def explain(recognizer: Recognizer, image: ImageLike, reading: Reading | None = None) -> Explanation:
     """Read one image and align what was read with it.
 
@@ -67,7 +69,7 @@ def explain(recognizer: Recognizer, image: ImageLike, reading: Reading | None = 
     Raises:
         ImageError: the image cannot be read.
     """
-    pixels = prepare(image, recognizer.checkpoint.preprocess).pixels
+    pixels = prepare(image, reading_config(recognizer.checkpoint.preprocess)).pixels
     reading = recognizer.read(image) if reading is None else reading
     evidence, alphabet = reading.evidence, recognizer.alphabet
     if evidence is None:

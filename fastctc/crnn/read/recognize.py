@@ -20,15 +20,14 @@ from fastctc.crnn.data import (
     Constraint,
     ImageError,
     ImageLike,
-    Pixels,
     Prepared,
-    PreprocessConfig,
-    normalize,
-    pad_batch,
+    own_torch_state,
     prepare,
 )
 from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint
-from fastctc.crnn.read.decoding import Decoder, Hypothesis
+from fastctc.crnn.read.decoding import Decoder, Hypothesis, why_no_hypothesis
+from fastctc.crnn.read.inference import infer, reading_config
+from fastctc.crnn.read.nothing import why_nothing
 from fastctc.text import Alphabet, TextSpan, character_spans
 
 
@@ -48,6 +47,7 @@ class Evidence:
     columns_per_frame: float
     width: int
 
+    @own_torch_state()
     def align(self, text: str) -> list[TokenSpan]:
         """Return the frames of each character of a text, by :func:`fastctc.forced_align`."""
         tokens = torch.tensor([self.alphabet.encode(text)], dtype=torch.int64)
@@ -71,6 +71,8 @@ class Reading:
         score: natural-log probability of ``text`` given the image; -inf if the image could not be read.
         nbest: hypotheses, the best first.
         error: why the image could not be read; None if it could.
+        warning: why the text may not be what the image shows, such as an empty text of an image that has ink;
+            None without a reason.
         evidence: what the model says of the image; None if the image could not be read.
     """
 
@@ -78,6 +80,7 @@ class Reading:
     score: float
     nbest: list[Hypothesis] = field(default_factory=list)
     error: str | None = None
+    warning: str | None = None
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -105,6 +108,7 @@ class Recognizer:
         self.checkpoint = checkpoint
         self.alphabet = checkpoint.alphabet
         self.device = torch.device(device)
+        self._preprocess = reading_config(checkpoint.preprocess)
         self.model: CRNN = checkpoint.model.to(self.device).eval()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -160,10 +164,13 @@ class Recognizer:
             ``error`` set.
 
         Raises:
+            TypeError: ``images`` is neither an image nor an iterable.
             ValueError: ``batch_size``, ``beam_size`` or ``nbest`` out of range, or a constraint with no text made
                 of the model's characters.
         """
         single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
+        if not single and not isinstance(images, Iterable):
+            raise TypeError(f"images is {images!r}, expected an image, or an iterable of images")
         several: Iterable[ImageLike] = [images] if single else images  # type: ignore[list-item, assignment]
         readings = list(
             self.read_stream(several, batch_size, beam_size=beam_size, nbest=nbest, constraint=constraint)
@@ -195,13 +202,14 @@ class Recognizer:
         prepared = []
         for image in images:
             try:
-                prepared.append(prepare(image, self.checkpoint.preprocess))
+                prepared.append(prepare(image, self._preprocess))
                 readings.append(None)
             except ImageError as error:
                 readings.append(Reading("", -math.inf, error=str(error)))
         read = iter(self._read_prepared(prepared, decoder))
         return [next(read) if reading is None else reading for reading in readings]
 
+    @own_torch_state()
     def _read_prepared(self, prepared: list[Prepared], decoder: Decoder) -> list[Reading]:
         """Return the readings of prepared images."""
         if not prepared:
@@ -213,31 +221,23 @@ class Recognizer:
         return [
             _reading(
                 hypotheses,
+                image,
                 Evidence(
-                    frames[n, : int(lengths[n])], self.alphabet, columns * size[0] / image.shape[1], size[0]
+                    frames[n, : int(lengths[n])],
+                    self.alphabet,
+                    columns * image.size[0] / image.pixels.shape[1],
+                    image.size[0],
                 ),
             )
-            for n, (hypotheses, (image, _, size)) in enumerate(zip(found, prepared, strict=True))
+            for n, (hypotheses, image) in enumerate(zip(found, prepared, strict=True))
         ]
 
 
-def _reading(hypotheses: list[Hypothesis], evidence: Evidence) -> Reading:
+def _reading(hypotheses: list[Hypothesis], image: Prepared, evidence: Evidence) -> Reading:
     if not hypotheses:
-        return Reading("", -math.inf, error="no allowed text has a probability above 0")
-    return Reading(hypotheses[0].text, hypotheses[0].log_prob, hypotheses, evidence=evidence)
-
-
-def infer(
-    model: CRNN,
-    images: list[Pixels],
-    preprocess: PreprocessConfig,
-    device: torch.device | str = "cpu",
-) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities (N, T, C) and lengths (N,) of preprocessed images, (H, W_n) uint8 each."""
-    pixels, widths = pad_batch(images)
-    with torch.inference_mode():
-        normalized = normalize(pixels.to(device), widths.to(device), preprocess)
-        log_probs, lengths = model(
-            normalized.contiguous(memory_format=torch.channels_last), widths.to(device)
-        )
-    return log_probs, lengths
+        error = why_no_hypothesis(evidence.log_probs)
+        return Reading("", -math.inf, error=error, warning=image.warning)
+    text, score = hypotheses[0].text, hypotheses[0].log_prob
+    warnings = [image.warning, None if text else why_nothing(image.pixels)]
+    warning = "; ".join(filter(None, warnings)) or None
+    return Reading(text, score, hypotheses, warning=warning, evidence=evidence)

@@ -157,7 +157,7 @@ def _measured(
     preprocess: PreprocessConfig,
     frames: Callable[[int], int],
 ) -> Measured:
-    pixels, contrast, (width, height) = prepare(image, preprocess)
+    pixels, contrast, (width, height), _ = prepare(image, preprocess)
     needed = frames_needed([ord(character) for character in text])
     return Measured(index, name, text, width, height, contrast, frames(pixels.shape[1]), needed)
 

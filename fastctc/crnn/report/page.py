@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastctc.crnn.data import Problem, write_atomically
+from fastctc.crnn.data import Problem, claimed, write_atomically
 from fastctc.crnn.report.visible import visible
 from fastctc.figures import write_png
 
@@ -74,19 +74,21 @@ def write_page(
         The path of the page.
 
     Raises:
+        FolderInUseError: another process writes into the folder.
         ModuleNotFoundError: matplotlib is not installed.
     """
     parts = [_facts(facts), *map(_table, tables)]
     parts += [_problems(heading, listed) for heading, listed in (problems or {}).items() if listed]
-    for section in sections:
-        figure = section.draw()
-        path = folder / f"{section.name}.png"
-        write_atomically(path, partial(write_png, figure))
-        parts.append(_section(section, path.read_bytes(), figure.get_figwidth()))
-        on_picture(1)
-    page = _PAGE.format(title=_escaped(title), style=_STYLE, body="".join(parts))
-    path = folder / PAGE_FILE
-    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    with claimed(folder):
+        for section in sections:
+            figure = section.draw()
+            path = folder / f"{section.name}.png"
+            write_atomically(path, partial(write_png, figure))
+            parts.append(_section(section, path.read_bytes(), figure.get_figwidth()))
+            on_picture(1)
+        page = _PAGE.format(title=_escaped(title), style=_STYLE, body="".join(parts))
+        path = folder / PAGE_FILE
+        write_atomically(path, page.encode())
     return path
 
 

@@ -13,19 +13,22 @@ from fastctc.crnn.training.config import (
 )
 from fastctc.crnn.training.curve import plot_curve
 from fastctc.crnn.training.data import FIRST_UNSEEN
+from fastctc.crnn.training.errors import TrainError
 from fastctc.crnn.training.journal import read_log
-from fastctc.crnn.training.loop import TrainError
 from fastctc.crnn.training.optimizers import MuonAdamW
 from fastctc.crnn.training.overfit import Overfit, overfit_one_batch
-from fastctc.crnn.training.run import TrainResult, saved_config, train
+from fastctc.crnn.training.resume import MAY_CHANGE, ResumeError, saved_config
+from fastctc.crnn.training.run import TrainResult, train
 
 __all__ = [
     "FIRST_UNSEEN",
     "GROUPS",
+    "MAY_CHANGE",
     "ModelConfig",
     "MuonAdamW",
     "OptimizerConfig",
     "Overfit",
+    "ResumeError",
     "ScheduleConfig",
     "TrainConfig",
     "TrainError",

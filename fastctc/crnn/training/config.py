@@ -29,6 +29,7 @@ class ModelConfig:
 
     Attributes:
         architecture: head of the small network: convolutional, BiLSTM or BiGRU; or the CRNN paper's network.
+            None: conv.
         channels: channels of the first convolution. None: 32, or 64 for ``"vgg-bilstm"``.
         hidden: features of a frame in the head. None: 128, or 256 for ``"vgg-bilstm"``.
         stem_stride: 2 halves the image in the first convolution. None: 2 from height 64 on, else 1; for
@@ -37,7 +38,7 @@ class ModelConfig:
             ``stem_stride`` of 2, else 4.
     """
 
-    architecture: Literal["conv", "bilstm", "bigru", "vgg-bilstm"] = setting("conv")
+    architecture: Literal["conv", "bilstm", "bigru", "vgg-bilstm"] | None = setting(None)
     channels: int | None = setting(None, metavar="N", **at_least(1))
     hidden: int | None = setting(None, metavar="N", **at_least(1))
     stem_stride: int | None = setting(None, metavar="N")
@@ -130,6 +131,9 @@ class TrainConfig:
         threads: threads of torch in each process; sums depend on it. None: torch's choice.
         precision: bf16 (autocast), fp32, or auto: bf16 where the processor multiplies it.
         device: cpu or cuda.
+        start_from: checkpoint whose weights the run starts from, for fine-tuning: a file, or a name such as
+            ``"shipped"``. Its network is used, and its preprocessing if ``preprocess`` is left at the default.
+            The alphabet is the checkpoint's, followed by the characters it lacks. None: random weights.
     """
 
     data: str | None = setting(None, metavar="DIR")
@@ -144,6 +148,7 @@ class TrainConfig:
     threads: int | None = setting(None, metavar="N", **at_least(1))
     precision: Literal["auto", "bf16", "fp32"] = setting("auto")
     device: str = setting("cpu")
+    start_from: str | None = setting(None, metavar="CHECKPOINT", option="from")
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -221,6 +226,7 @@ def settled(config: TrainConfig, processes: int = 1) -> TrainConfig:
         preprocess=replace(config.preprocess, height=height),
         model=replace(
             model,
+            architecture=model.architecture or "conv",
             channels=model.channels or shape.channels,
             hidden=model.hidden or shape.hidden,
             stem_stride=stem_stride,

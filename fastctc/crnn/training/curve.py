@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,9 @@ def save_curve(lines: Lines, path: Path, title: str = "") -> None:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    figure = plot_curve(lines, title)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
+    figure, content = plot_curve(lines, title), io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write_atomically(path, content.getvalue())
 
 
 def plot_curve(lines: Lines, title: str = "") -> Figure:
@@ -90,5 +92,5 @@ def _shares(axes: Axes, lines: Lines) -> None:
 
 def _series(lines: Lines, name: str) -> tuple[list[int], list[float]]:
     """Steps and values of the lines that have a value of this name."""
-    points = [(line["step"], line[name]) for line in lines if name in line]
+    points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
     return [step for step, _ in points], [value for _, value in points]

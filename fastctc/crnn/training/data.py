@@ -42,15 +42,24 @@ class TrainingData(NamedTuple):
     problems: list[Problem]
 
 
-def usable_samples(config: TrainConfig, samples: Samples) -> tuple[Alphabet, Samples, list[Problem]]:
-    """Return the alphabet of a recipe's model, the samples it can learn from, and what is wrong with the others.
+def usable_samples(
+    config: TrainConfig, samples: Samples, start: Alphabet | None = None
+) -> tuple[Alphabet, Samples, list[Problem]]:
+    """Return the alphabet of a recipe's model, the samples it can learn from, and the problems of the others.
+
+    Args:
+        config: the recipe.
+        samples: images and texts.
+        start: alphabet of the checkpoint that the run starts from; None: there is none.
 
     Raises:
         LabelError: no sample is usable.
     """
     drawn = "" if config.draw is None else config.draw.characters
-    characters = config.characters or drawn or "".join(sorted(set("".join(samples.texts))))
-    alphabet = Alphabet(characters or "?")
+    wanted = config.characters or drawn or "".join(sorted(set("".join(samples.texts))))
+    if start is not None and not config.characters:
+        wanted = start.characters + "".join(c for c in wanted if c not in start.characters)
+    alphabet = Alphabet(wanted or "?")
     return alphabet, *check_samples(samples, alphabet, model_config(config, alphabet).frames)
 
 
@@ -68,11 +77,18 @@ class Loader:
     show_progress: bool = False
     cache: Path | None = None
 
-    def load(self, config: TrainConfig, number: int) -> tuple[TrainingData, TrainConfig]:
+    def load(
+        self, config: TrainConfig, number: int, start: Alphabet | None = None
+    ) -> tuple[TrainingData, TrainConfig]:
         """Draw or read the samples of a round and check them.
 
+        Args:
+            config: the recipe.
+            number: the round.
+            start: alphabet of the checkpoint that the run starts from; None: there is none.
+
         Returns:
-            The data, and the recipe with the number of images that were drawn.
+            The data, and the recipe with the alphabet and the number of images that were drawn.
 
         Raises:
             LabelError: the data cannot be used.
@@ -80,14 +96,15 @@ class Loader:
         preprocess = config.preprocess
         if config.data is not None:
             samples, problems = self._read(config.data, preprocess)
-            alphabet, usable, unusable = usable_samples(config, samples)
+            alphabet, usable, unusable = usable_samples(config, samples, start)
             training, unseen = split_holdout(usable, config.seed, config.schedule.eval_images)
         else:
             assert config.draw is not None, "a recipe has data or draw"
             samples, problems = self._draw_round(config, number)
             unseen = self._draw_unseen(config)
-            alphabet, training, unusable = usable_samples(config, samples)
+            alphabet, training, unusable = usable_samples(config, samples, start)
             config = replace(config, draw=replace(config.draw, images=len(samples) + len(problems)))
+        config = replace(config, characters=alphabet.characters)
         return TrainingData(training, unseen, alphabet, preprocess, problems + unusable), config
 
     def draw(self, config: TrainConfig, number: int) -> Samples:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastctc.crnn.data import write_atomically
+from fastctc.crnn.data import explain_full_disk, to_json, write_atomically
 from fastctc.crnn.training.step import StepReport
 
 LOG_FILE = "log.jsonl"
@@ -17,14 +17,17 @@ class Tally:
     """Sums over the steps since the last line of the log: losses, and where the time went."""
 
     def __init__(self) -> None:
-        self.steps = self.images = 0
+        self.steps = self.skipped = self.images = 0
         self.loss = self.blank_rate = self.data = self.compute = 0.0
 
     def add(self, report: StepReport, images: int, data: float, compute: float) -> None:
         """Counts a step: its report, its images, and its seconds in making the batch and in training on it."""
         self.steps += 1
         self.images += images
-        self.loss += report.loss
+        if report.skipped:
+            self.skipped += 1
+        else:
+            self.loss += report.loss
         self.blank_rate += report.blank_rate
         self.data += data
         self.compute += compute
@@ -37,10 +40,16 @@ class Tally:
         """Share of the time that went into making batches."""
         return self.data / max(1e-9, self.data + self.compute)
 
-    def figures(self) -> dict[str, float]:
-        """Means over the steps, and sums of seconds, as they go into the log."""
-        return {
-            "loss": round(self.loss / max(1, self.steps), 7),
+    def figures(self) -> dict[str, float | None]:
+        """Return means over the steps, and sums of seconds, as they go into the log.
+
+        The loss is the mean over the steps that were not skipped; None if there is none. ``skipped`` counts the
+        steps whose loss or gradient was not finite, and is there only if there are such steps.
+        """
+        done = self.steps - self.skipped
+        skipped = {"skipped": self.skipped} if self.skipped else {}
+        return skipped | {
+            "loss": round(self.loss / done, 7) if done else None,
             "blank_rate": round(self.blank_rate / max(1, self.steps), 4),
             "images_per_second": round(self.images_per_second(), 1),
             "data_seconds": round(self.data, 3),
@@ -66,9 +75,9 @@ class Journal:
 
     def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
         self._path = folder / LOG_FILE
-        lines = [json.dumps(line) + "\n" for line in read_log(self._path) if 0 < line["step"] <= step]
+        lines = [to_json(line) + "\n" for line in read_log(self._path) if 0 < line["step"] <= step]
         if lines:
-            write_atomically(self._path, lambda temporary: temporary.write_text("".join(lines)))
+            write_atomically(self._path, "".join(lines).encode())
         else:
             self._path.unlink(missing_ok=True)
         self._writer: Any = None
@@ -78,11 +87,12 @@ class Journal:
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends a line; it has a ``step``, a ``loss`` and the rest of what :class:`Tally` gives."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        text = to_json(line) + "\n"
+        with explain_full_disk(self._path, len(text)), self._path.open("a", encoding="utf-8") as file:
+            file.write(text)
         if self._writer is None:
             return
-        figures = {name: line[name] for name in _SHOWN if name in line}
+        figures = {name: line[name] for name in _SHOWN if line.get(name) is not None}
         seconds = line["data_seconds"] + line["compute_seconds"]
         figures["data_share"] = line["data_seconds"] / max(1e-9, seconds)
         for name, value in figures.items():

@@ -7,7 +7,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,26 +16,24 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from fastctc.crnn.data import Batch, BatchMaker, Samples
+from fastctc.crnn.data import Batch, BatchMaker, DiskFullError, Samples
 from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint, save_checkpoint, save_state, summarize
 from fastctc.crnn.read import Evaluation, evaluate_samples
 from fastctc.crnn.training import distributed
-from fastctc.crnn.training.config import TrainConfig, config_to_dict, model_config
+from fastctc.crnn.training.config import TrainConfig, config_to_dict
 from fastctc.crnn.training.data import Loader, TrainingData
+from fastctc.crnn.training.errors import TrainError, explain_out_of_memory
+from fastctc.crnn.training.fine_tune import digest_of, new_model
 from fastctc.crnn.training.pace import REPLAN_EVERY, Budget, Pace
 from fastctc.crnn.training.recorder import Recorder
+from fastctc.crnn.training.resume import STATE_FILE
 from fastctc.crnn.training.step import Learner, Rate, StepReport, one_cycle
 
-STATE_FILE = "state.pt"
 MODEL_FILE = "model.safetensors"
 SAMPLES_FOLDER = "samples"  # what processes share, while a run lasts
 MAX_BAD_STEPS = 20
 
 log = logging.getLogger(__name__)
-
-
-class TrainError(RuntimeError):
-    """Training cannot go on: it diverged, a process was lost, or its state does not fit what was asked."""
 
 
 class TrainingLoop:
@@ -49,12 +48,14 @@ class TrainingLoop:
         device: of this process.
         tensorboard: write event files for TensorBoard.
         state: saved by an earlier process, to go on from; None to begin.
+        start: the checkpoint whose weights the run begins with; None: random weights.
         started: ``time.monotonic()`` at the start of this process's part of the run.
     """
 
     def __init__(
         self, config: TrainConfig, data: TrainingData, pace: Pace, out: Path, loader: Loader,
-        *, device: torch.device, tensorboard: bool, state: dict[str, Any] | None, started: float,
+        *, device: torch.device, tensorboard: bool, state: dict[str, Any] | None,
+        start: Checkpoint | None, started: float,
     ) -> None:  # fmt: skip
         self.config, self.pace, self.out, self.loader, self.device = config, pace, out, loader, device
         self.data = data._replace(train=Samples())  # the batches hold the images, and let go of them
@@ -62,8 +63,9 @@ class TrainingLoop:
         self.step = self.bad_steps = 0
         self._started = started
         self._rate = Rate(0.0, 0.0)
-        torch.manual_seed(config.seed)
-        model: CRNN = CRNN(model_config(config, data.alphabet)).to(device)
+        self._start = digest_of(config.start_from) if state is None else state.get("start")
+        self._saved: int | None = None if state is None else state["step"]
+        model = new_model(config, data.alphabet, start).to(device)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learner = Learner(model, config, data.alphabet)
         self._begin_round(self._round(), data.train)
@@ -85,6 +87,10 @@ class TrainingLoop:
         Returns:
             The evaluation of the weights as they are stored.
         """
+        with self._explained():
+            return self._run(should_stop)
+
+    def _run(self, should_stop: Callable[[int], bool]) -> Evaluation:
         schedule = self.config.schedule
         quiet = None if self.loader.show_progress else True
         total = self.step + self.pace.left
@@ -114,8 +120,9 @@ class TrainingLoop:
         """Write the final checkpoint with its record, and the picture of the run; return the checkpoint's path."""
         path = self.out / MODEL_FILE
         if self._writes:
-            save_checkpoint(self._checkpoint(evaluation), path)
-            self.recorder.close(evaluation)
+            with self._explained():
+                save_checkpoint(self._checkpoint(evaluation), path)
+                self.recorder.close(evaluation)
             shutil.rmtree(self.out / SAMPLES_FOLDER, ignore_errors=True)
         return path
 
@@ -130,8 +137,36 @@ class TrainingLoop:
                 "seconds": self.seconds(),
                 "round": self.round,
                 "data": self.fingerprint,
+                "start": self._start,
             }
             save_state(state | self.learner.state(), self.out / STATE_FILE)
+            self._saved = self.step
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Add to errors of memory and disk what to change and how to go on."""
+        try:
+            with explain_out_of_memory(self._advice_on_memory):
+                yield
+        except DiskFullError as error:
+            if self._saved is None:
+                raise
+            on = f"--resume (resume=True): the run goes on from step {self._saved}"
+            raise DiskFullError(error.errno, f"{error} with {on}") from error
+
+    def _advice_on_memory(self) -> str:
+        schedule = self.config.schedule
+        parts = schedule.parts or 1
+        text = (
+            f"in step {self.step + 1}: batch_size is {schedule.batch_size}, of which {schedule.batch_size // parts}"
+            f" images are computed at once (parts is {parts}). Begin a new run with a smaller batch_size, with more"
+            " parts, a smaller max_width or a smaller network"
+        )
+        if self._saved is not None:
+            text += (
+                f"; or free memory and resume this one with --resume (resume=True) from step {self._saved}"
+            )
+        return text
 
     def seconds(self) -> float:
         """Return the wall time of this run, drawing included, over all processes it was resumed in."""
@@ -140,7 +175,10 @@ class TrainingLoop:
     def _restore(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
         if state["round"] == self.round and state["data"] != self.fingerprint:
-            raise TrainError("the training data is not what the run began with: it cannot be resumed")
+            raise TrainError(
+                f"the training data is not what the run began with: its fingerprint is {self.fingerprint},"
+                f" expected {state['data']}; the run cannot be resumed"
+            )
         self.learner.restore(state)
         self.step, self.bad_steps = state["step"], state["bad_steps"]
         self._started -= state["seconds"]

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from tqdm import tqdm
 
-from fastctc.crnn.data import Batch, BatchMaker, Samples, collect, open_source
-from fastctc.crnn.model import CRNN
+from fastctc.crnn.data import Batch, BatchMaker, Samples, collect, open_source, own_torch_state
+from fastctc.crnn.model import Checkpoint
 from fastctc.crnn.read import evaluate_samples
-from fastctc.crnn.training.config import TrainConfig, model_config, settled
+from fastctc.crnn.training.config import TrainConfig, settled
 from fastctc.crnn.training.data import usable_samples
+from fastctc.crnn.training.fine_tune import load_start, new_model, with_start
 from fastctc.crnn.training.step import Learner, one_cycle
 from fastctc.text import Alphabet
 
@@ -72,6 +73,7 @@ class Overfit:
         return f"one batch was NOT learned by heart: {figures}; {reason}"
 
 
+@own_torch_state(grad=True)
 def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Overfit:
     """Train on one fixed batch until it is read without a mistake; write nothing.
 
@@ -88,18 +90,19 @@ def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Ove
     Raises:
         fastctc.crnn.LabelError: no image can be used.
     """
-    config = settled(config)
+    start = load_start(config)
+    config = settled(with_start(config, start))
     config = replace(config, optimizer=replace(config.optimizer, weight_decay=0.0, ema=0.0))
-    samples, alphabet = _few_samples(config)
+    samples, alphabet = _few_samples(config, start)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads or threads_before)
     try:
-        return _learn(config, samples, alphabet, show_progress)
+        return _learn(config, samples, alphabet, start, show_progress)
     finally:
         torch.set_num_threads(threads_before)
 
 
-def _few_samples(config: TrainConfig) -> tuple[Samples, Alphabet]:
+def _few_samples(config: TrainConfig, start: Checkpoint | None) -> tuple[Samples, Alphabet]:
     """Return the first usable images, a batch of them at most."""
     count = min(IMAGES, config.schedule.batch_size)
     if config.draw is not None:
@@ -108,14 +111,15 @@ def _few_samples(config: TrainConfig) -> tuple[Samples, Alphabet]:
         source = open_source(config.data or "")
         few = range(min(4 * count, len(source)))  # some may be unusable
         samples, _ = collect(source, few, config.preprocess, name=source.name)
-    alphabet, usable, _ = usable_samples(config, samples)
+    alphabet, usable, _ = usable_samples(config, samples, None if start is None else start.alphabet)
     return usable.subset(list(range(min(count, len(usable))))), alphabet
 
 
-def _learn(config: TrainConfig, samples: Samples, alphabet: Alphabet, show_progress: bool) -> Overfit:
+def _learn(
+    config: TrainConfig, samples: Samples, alphabet: Alphabet, start: Checkpoint | None, show_progress: bool
+) -> Overfit:
     preprocess, optimizer = config.preprocess, config.optimizer
-    torch.manual_seed(config.seed)
-    model: CRNN = CRNN(replace(model_config(config, alphabet), dropout=0.0)).to(config.device)
+    model = new_model(config, alphabet, start, dropout=0.0).to(config.device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learner = Learner(model, config, alphabet)
     batch: Batch = BatchMaker(samples, alphabet, len(samples), seed=config.seed).batch(0)

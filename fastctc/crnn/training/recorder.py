@@ -45,15 +45,20 @@ class Recorder:
         tally, self.tally = self.tally, Tally()
         if self._journal is None:
             return
-        line = {"step": step, "seconds": round(seconds, 1), "learning_rate": round(rate.lr, 9)}
+        line: dict[str, float | None] = {
+            "step": step,
+            "seconds": round(seconds, 1),
+            "learning_rate": round(rate.lr, 9),
+        }
         line |= tally.figures()
         if evaluation is not None:
             self._exact = evaluation.exact_match
             line["exact_match"] = round(self._exact, 5)
+            loss = "none" if line["loss"] is None else f"{line['loss']:.4f}"
             log.info(
-                "step %d of %d, %.1f min: loss %.4f, exact match %.2f%% of %d unseen, blank rate %.0f%%, %s",
-                step, step + left, seconds / 60, line["loss"], 100 * self._exact,
-                evaluation.count, 100 * line["blank_rate"], tally.rate(),
+                "step %d of %d, %.1f min: loss %s, exact match %.2f%% of %d unseen, blank rate %.0f%%, %s",
+                step, step + left, seconds / 60, loss, 100 * self._exact,
+                evaluation.count, 100 * (line["blank_rate"] or 0), tally.rate(),
             )  # fmt: skip
         self._journal.write(line)
 
@@ -69,7 +74,10 @@ class Recorder:
         if self._journal is None or self._folder is None:
             return
         self._journal.close()
-        title = f"{self._folder.name}: {evaluation.summary()}"
+        name = self._folder.name.encode(
+            "utf-8", "backslashreplace"
+        ).decode()  # bytes that are no UTF-8 escaped
+        title = f"{name}: {evaluation.summary()}"
         try:
             save_curve(read_log(self._folder / LOG_FILE), self._folder / CURVE_FILE, title)
         except ModuleNotFoundError as error:

@@ -10,21 +10,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastctc.crnn.data import Problem
-from fastctc.crnn.model import CheckpointError, load_state
+from fastctc.crnn.data import LabelError, Problem, claimed, own_torch_state
+from fastctc.crnn.model import Checkpoint, CheckpointError, load_state
 from fastctc.crnn.read import Evaluation
 from fastctc.crnn.training import distributed
-from fastctc.crnn.training.config import TrainConfig, config_from_dict, settled
-from fastctc.crnn.training.data import Loader
+from fastctc.crnn.training.config import TrainConfig, settled
+from fastctc.crnn.training.data import Loader, TrainingData
+from fastctc.crnn.training.errors import TrainError, explain_out_of_memory
+from fastctc.crnn.training.fine_tune import load_start, with_start
 from fastctc.crnn.training.journal import tensorboard_writer
-from fastctc.crnn.training.loop import SAMPLES_FOLDER, STATE_FILE, TrainError, TrainingLoop
+from fastctc.crnn.training.loop import SAMPLES_FOLDER, TrainingLoop
 from fastctc.crnn.training.pace import Pace
+from fastctc.crnn.training.resume import STATE_FILE, pace_of, resumed, saved_state
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class TrainResult:
     bad_steps: int
 
 
+@own_torch_state(grad=True)
 def train(
     config: TrainConfig,
     out: str | Path,
@@ -66,7 +71,10 @@ def train(
     Started by ``torchrun``, the processes share every batch. The first writes, and all return the result.
 
     Args:
-        config: the recipe. On a resumed run the recipe in the state counts.
+        config: the recipe. With ``start_from`` it fine-tunes a checkpoint. A resumed run takes the saved recipe:
+            this one may leave settings open, name moved data, and change the number of threads, the device, how
+            often the run evaluates, saves and logs; and it may have more steps or minutes. The recipe that
+            :func:`fastctc.crnn.training.saved_config` returns fits always.
         out: the folder; made if missing.
         resume: go on from ``state.pt`` if it is there. A run of a given number of steps then has the result of an
             uninterrupted run, to the bit.
@@ -82,9 +90,12 @@ def train(
         The checkpoint's path and its accuracy on images that were not trained on.
 
     Raises:
+        FolderInUseError: another process writes into ``out``.
         TrainError: the loss stayed NaN or infinite, ``out`` holds a run and ``resume`` is false, or another
             process ended.
+        ValueError: the recipe contradicts the run to resume, or the checkpoint to start from.
         fastctc.crnn.LabelError: the data cannot be used.
+        fastctc.crnn.data.DiskFullError: there is no room for a file; the earlier ones stay.
         ModuleNotFoundError: ``tensorboard`` is asked for and not installed.
     """
     started = time.monotonic()
@@ -92,19 +103,20 @@ def train(
     threads_before = torch.get_num_threads()
     if tensorboard:
         tensorboard_writer()
-    with distributed.processes(config.device) as device:
+    with distributed.processes(config.device) as device, ExitStack() as claims:
         try:
-            config, state = distributed.from_first(lambda: _beginning(config, out, resume))
+            distributed.from_first(lambda: claims.enter_context(claimed(out)))
+            config, state, pace = distributed.from_first(lambda: _beginning(config, out, resume))
+            start = load_start(config) if state is None else None
             torch.set_num_threads(config.threads or threads_before)
             loader = _loader(out, workers, cache, show_progress)
-            pace = _pace_in(config, state)
             number = pace.round_of(1 if config.draw is None else config.draw.rounds)
-            data, config = distributed.first_before_others(lambda: loader.load(config, number))
+            data, config = distributed.first_before_others(lambda: _load(loader, config, number, start))
             for problem in data.problems if distributed.number() == 0 else ():
                 log.warning("left out: %s", problem)
             loop = TrainingLoop(
                 config, data, pace, out, loader,
-                device=device, tensorboard=tensorboard, state=state, started=started,
+                device=device, tensorboard=tensorboard, state=state, start=start, started=started,
             )  # fmt: skip
             evaluation = loop.run(should_stop)
             path = loop.finish(evaluation)
@@ -118,49 +130,38 @@ def train(
             torch.set_num_threads(threads_before)
 
 
-def _beginning(config: TrainConfig, out: Path, resume: bool) -> tuple[TrainConfig, dict[str, Any] | None]:
-    """Return the settled recipe, and the state to go on from; None to begin."""
-    out.mkdir(parents=True, exist_ok=True)
-    state = _find_state(out, resume)
-    processes = distributed.count()
-    config = settled(config if state is None else _recipe_in(state), processes)
+def _beginning(
+    config: TrainConfig, out: Path, resume: bool
+) -> tuple[TrainConfig, dict[str, Any] | None, Pace]:
+    """Return the settled recipe, the state to go on from, and the pace; the state is None at the beginning."""
+    state, processes = saved_state(out), distributed.count()
+    if state is not None and not resume:
+        raise TrainError(f"{out} holds a training run already: resume it, or choose another folder")
+    config = with_start(config, load_start(config)) if state is None else resumed(config, state)
+    config = settled(config, processes)
     parts = config.schedule.parts or 1
     if parts % processes:
         raise ValueError(f"parts is {parts}, but {processes} processes share them: expected a multiple")
-    return config, state
+    return config, state, pace_of(config, state)
 
 
-def _find_state(out: Path, resume: bool) -> dict[str, Any] | None:
-    """Return the saved state to go on from; None to begin."""
-    path = out / STATE_FILE
-    if not path.exists():
-        return None
-    if not resume:
-        raise TrainError(f"{out} holds a training run already: resume it, or choose another folder")
-    return load_state(path)
-
-
-def _recipe_in(state: dict[str, Any]) -> TrainConfig:
+def _load(
+    loader: Loader, config: TrainConfig, number: int, start: Checkpoint | None
+) -> tuple[TrainingData, TrainConfig]:
+    """Return the images of a round, and the recipe with what follows from them."""
     try:
-        return config_from_dict(state["config"])
-    except ValueError as error:
-        raise TrainError(str(error)) from error
+        with explain_out_of_memory(lambda: _ADVICE):
+            return loader.load(config, number, None if start is None else start.alphabet)
+    except LabelError as error:
+        if config.data is None or Path(config.data).exists():
+            raise
+        raise LabelError(f"{error}. If the images were moved, give their new folder as data") from error
 
 
-def _pace_in(config: TrainConfig, state: dict[str, Any] | None) -> Pace:
-    """Return the pace of a saved state; None: that of a beginning."""
-    if state is not None and "pace" in state:
-        return Pace(**state["pace"])
-    pace = Pace.of(config.schedule.steps)
-    if state is not None:  # fastctc 0.1 counted steps alone
-        pace.position = float(state["step"])
-    return pace
-
-
-def saved_config(out: str | Path) -> TrainConfig | None:
-    """Return the recipe of the run in a folder, to go on with; None if it holds none."""
-    state = _find_state(Path(out), resume=True)
-    return None if state is None else _recipe_in(state)
+_ADVICE = (
+    "while the images are loaded, all of which are kept in memory: use a cache folder, which maps them from a file;"
+    " lower the number of images, or their height"
+)
 
 
 def _loader(out: Path, workers: int | None, cache: str | Path | None, show_progress: bool) -> Loader:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fastctc.crnn.data import Batch, normalize
+from fastctc.crnn.data import Batch, normalize, own_torch_state, seeded
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.training import distributed
 from fastctc.crnn.training.config import TrainConfig
@@ -90,6 +90,7 @@ class Learner:
             return self.model
         return cast(CRNN, self.average.module)
 
+    @own_torch_state(grad=True)
     def step(self, parts: Sequence[Batch], number: int, rate: Rate) -> StepReport:
         """Update the weights once; a batch whose loss or gradient is not finite changes nothing.
 
@@ -107,11 +108,9 @@ class Learner:
         sums = torch.zeros_like(_flat(statistics))
         figures = torch.zeros(3, dtype=torch.float64, device=sums.device)
         for i, part in enumerate(parts):
-            torch.manual_seed(
-                config.seed * 1_000_003 + number + _PART * (distributed.number() * len(parts) + i)
-            )
+            seed = config.seed * 1_000_003 + number + _PART * (distributed.number() * len(parts) + i)
             torch._foreach_copy_(buffers, before)
-            figures += self._backward(part, len(parts), last=i == len(parts) - 1)
+            figures += self._backward(part, len(parts), seed, last=i == len(parts) - 1)
             sums += _flat(statistics)
         count = len(parts) * distributed.count()
         means = torch.split(distributed.total(sums) / count, [each.numel() for each in statistics])
@@ -127,10 +126,10 @@ class Learner:
             torch._foreach_copy_(buffers, before)
         return StepReport(loss / count, blanks / frames, not finite)
 
-    def _backward(self, part: Batch, count: int, last: bool) -> Tensor:
+    def _backward(self, part: Batch, count: int, seed: int, last: bool) -> Tensor:
         """Add the gradients of one of ``count`` parts; return its loss, its blank frames and all its frames.
 
-        With the last one, processes exchange their gradients.
+        The seed decides what is dropped out. With the last part, processes exchange their gradients.
         """
         device = next(self.model.parameters()).device
         pixels, widths, targets, target_lengths = (tensor.to(device) for tensor in part)
@@ -139,7 +138,8 @@ class Learner:
         )
         shared = self._shared
         with nullcontext() if shared is None or last else shared.no_sync():
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            bf16 = torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+            with seeded(seed, device), bf16:
                 logits, lengths = (shared or self.model.logits)(images, widths)
             loss = ctc_loss(
                 logits.transpose(0, 1), targets, lengths, target_lengths,

@@ -16,7 +16,7 @@ BAD = {
     "truncated.jpg": NOT_READABLE,
     "folder.png": NOT_READABLE,
     "missing.png": "no such file",
-    "wide.png": "image of 20000x40 pixels would be",
+    "wide.png": "image of 200000x40 pixels would be",
 }
 GOOD = ("animated.gif", "cmyk.jpg", "deep.png", "rgba.png")
 COUNT = 1000
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     picture.save(path / "animated.gif", save_all=True, append_images=[picture.rotate(180)], duration=100)
     Image.fromarray(np.asarray(picture).astype(np.uint16) * 257).save(path / "deep.png")
     assert Image.open(path / "animated.gif").n_frames == 2 and Image.open(path / "deep.png").mode == "I;16"
-    Image.new("L", (20_000, 40)).save(path / "wide.png")
+    Image.new("L", (200_000, 40)).save(path / "wide.png")
     picture.save(path / "truncated.jpg")
     picture.save(path / "truncated.png")
     for name in ("truncated.jpg", "truncated.png"):

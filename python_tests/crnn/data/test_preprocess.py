@@ -286,9 +286,11 @@ def test_what_is_no_image_is_named(tmp_path):
     with pytest.raises(ImageError, match="not a readable image"):
         load_gray(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 180 60\n", CONFIG)
     for shape in ((60,), (60, 180, 2), (60, 180, 1), (1, 60, 180, 3)):
-        with pytest.raises(ImageError, match=r"array of uint8 and shape .*, expected uint8 \(H, W\)"):
+        with pytest.raises(
+            ImageError, match=r"array of uint8 and shape .*, expected \(H, W\) numbers or uint8 \(H, W, 3"
+        ):
             load_gray(np.zeros(shape, np.uint8), CONFIG)
-    for dtype in (bool, np.float32, np.uint16, object, "U3"):
+    for dtype in (complex, object, "U3"):
         with pytest.raises(ImageError, match=r"array of .* and shape"):
             load_gray(np.zeros((60, 180), dtype), CONFIG)
     for shape in ((0, 5), (5, 0), (0, 5, 3)):
@@ -382,15 +384,16 @@ def test_whatever_a_decoder_raises_is_an_image_error(error, monkeypatch):
 
 def test_absurd_sizes_are_refused():
     with pytest.raises(
-        ImageError, match="20000x60 pixels would be 10667 wide at height 32, the limit is 2048"
+        ImageError, match="20000x60 pixels would be 10667 wide at height 32, the limit is max_width, 2048"
     ):
         load_gray(encoded(Image.new("L", (20_000, 60)), "png"), CONFIG)
-    with pytest.raises(ImageError, match="6000x6000 pixels is over the limit of 25000000 pixels"):
-        load_gray(encoded(Image.new("1", (6000, 6000)), "png"), CONFIG)
-    with pytest.raises(ImageError, match=r"not a readable image.*decompression bomb"):
+    small = PreprocessConfig(max_pixels=1_000_000)
+    with pytest.raises(
+        ImageError, match="3000x3000 pixels is over the limit of 7000000 pixels, 7 times max_pix"
+    ):
+        load_gray(encoded(Image.new("1", (3000, 3000)), "png"), small)
+    with pytest.raises(ImageError, match=r"over the limit of Pillow, where PIL.Image.MAX_IMAGE_PIXELS is"):
         load_gray(encoded(Image.new("1", (20_000, 20_000)), "png"), CONFIG)
-    with pytest.raises(ImageError, match=r"array of float64 and shape \(60, 180\)"):
-        load_gray(np.zeros((60, 180)), CONFIG)
     with pytest.raises(ImageError, match="0x5 pixels is empty"):
         load_gray(Image.new("L", (0, 5)), CONFIG)
 

@@ -1,0 +1,93 @@
+"""From prepared images to a model's log-probabilities; an image of any width is read in tiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fastctc.crnn.data import Pixels, PreprocessConfig, normalize, own_torch_state, pad_batch
+from fastctc.crnn.model import CRNN
+
+MAX_TILES = 32
+"""Tiles of ``max_width`` columns that an image has at most."""
+
+_CONTEXT = 4  # heights that a tile sees beyond its frames on both sides
+
+
+def reading_config(preprocess: PreprocessConfig) -> PreprocessConfig:
+    """Return how images are prepared that are read, in tiles if they are wider than ``max_width``."""
+    return replace(preprocess, max_width=MAX_TILES * preprocess.max_width)
+
+
+def infer(
+    model: CRNN, images: list[Pixels], preprocess: PreprocessConfig, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities of prepared images.
+
+    Images wider than ``max_width`` go through the model in overlapping tiles, whose frames are joined.
+
+    Args:
+        model: in evaluation mode, on ``device``.
+        images: N arrays (H, W_n) uint8.
+        preprocess: the settings the images were made with.
+        device: where the model is.
+
+    Returns:
+        log_probs (N, T, C) float32 natural-log probabilities, and lengths (N,) int64, the frames of each image.
+        Frames beyond an image's length carry no meaning.
+    """
+    usual = [n for n, image in enumerate(images) if image.shape[1] <= preprocess.max_width]
+    if len(usual) == len(images):
+        return _infer_batch(model, images, preprocess, device)
+    parts = {
+        n: _infer_tiles(model, images[n], preprocess, device) for n in set(range(len(images))) - set(usual)
+    }
+    if usual:
+        log_probs, lengths = _infer_batch(model, [images[n] for n in usual], preprocess, device)
+        parts |= {n: log_probs[i, : int(lengths[i])] for i, n in enumerate(usual)}
+    frames = [parts[n] for n in range(len(images))]
+    padded = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
+    return padded, torch.tensor([len(each) for each in frames], device=padded.device)
+
+
+def _infer_batch(
+    model: CRNN, images: list[Pixels], preprocess: PreprocessConfig, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities (N, T, C) and lengths (N,) of images that go through the model together."""
+    pixels, widths = pad_batch(images)
+    with own_torch_state():
+        normalized = normalize(pixels.to(device), widths.to(device), preprocess)
+        log_probs, lengths = model(
+            normalized.contiguous(memory_format=torch.channels_last), widths.to(device)
+        )
+    return log_probs, lengths
+
+
+def _infer_tiles(
+    model: CRNN, image: Pixels, preprocess: PreprocessConfig, device: torch.device | str
+) -> Tensor:
+    """Return log-probabilities (T, C) of a wide image.
+
+    ::
+
+        columns   |<------ max_width ------>|
+        tile 0    [ frames          |context]
+        tile 1             [context| frames |context]
+        tile 2                      [context| frames ]
+    """
+    step = model.config.columns_per_frame
+    context = _CONTEXT * image.shape[0] // step * step
+    own = max(step, preprocess.max_width // step * step - 2 * context)
+    pixels, widths = pad_batch([image])
+    frames: list[Tensor] = []
+    with own_torch_state():
+        normalized = normalize(pixels.to(device), widths.to(device), preprocess)[..., : image.shape[1]]
+        for start in range(0, image.shape[1], own):
+            left = max(0, start - context)
+            tile = normalized[..., left : start + own + context]
+            log_probs, _ = model(tile.contiguous(memory_format=torch.channels_last))
+            first = (start - left) // step
+            frames.append(log_probs[0, first : first + own // step])
+    return torch.cat(frames)
