@@ -108,7 +108,7 @@ def _few_samples(config: TrainConfig, start: Checkpoint | None) -> tuple[Samples
     if config.draw is not None:
         samples, _ = collect(config.draw.source(config.seed), range(count), config.preprocess)
     else:
-        source = open_source(config.data or "")
+        source = open_source(config.data or "", config.labels)
         few = range(min(4 * count, len(source)))  # some may be unusable
         samples, _ = collect(source, few, config.preprocess, name=source.name)
     alphabet, usable, _ = usable_samples(config, samples, None if start is None else start.alphabet)
