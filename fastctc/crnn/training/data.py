@@ -97,7 +97,7 @@ class Loader:
             start: alphabet of the checkpoint that the run starts from; None: there is none.
 
         Returns:
-            The data, and the recipe with the alphabet and the number of images that were drawn.
+            The data, and the recipe with the alphabet, the direction and the number of drawn images.
 
         Raises:
             LabelError: the data cannot be used.
@@ -113,7 +113,8 @@ class Loader:
             unseen = self._draw_unseen(config)
             alphabet, training, unusable = usable_samples(config, samples, start)
             config = replace(config, draw=replace(config.draw, images=len(samples) + len(problems)))
-        config = replace(config, characters=alphabet.characters)
+        labels = replace(config.labels, direction=direction_of(alphabet) or "stored")
+        config = replace(config, characters=alphabet.characters, labels=labels)
         return TrainingData(training, unseen, alphabet, preprocess, problems + unusable), config
 
     def draw(self, config: TrainConfig, number: int) -> Samples:
