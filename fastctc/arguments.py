@@ -7,7 +7,7 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -323,7 +323,7 @@ def _class_bias(log_probs: Tensor, label_priors: Tensor | None, blank: int, blan
             raise ArgumentValueError(
                 f"label_priors must have shape (C) with C = {classes}, got {tuple(label_priors.shape)}"
             )
-        if _can_be_read(label_priors) and not label_priors.isfinite().all():
+        if can_be_read(label_priors) and not label_priors.isfinite().all():
             raise ArgumentValueError("label_priors must be finite: a class that never occurs needs a floor")
         bias = label_priors.detach().to(device=device, dtype=dtype).neg().contiguous()
     if blank_penalty != 0:
@@ -331,7 +331,7 @@ def _class_bias(log_probs: Tensor, label_priors: Tensor | None, blank: int, blan
     return bias
 
 
-def _can_be_read(tensor: Tensor) -> bool:
+def can_be_read(tensor: Tensor) -> bool:
     """Return True if the values can be read here without a device synchronization.
 
     They cannot in a torch.func transform, in a dispatch mode, as of torch.export, or in torch.jit.trace.
@@ -351,7 +351,7 @@ def _longest_of_concatenated(targets: Tensor, target_lengths: Tensor | list[int]
     if torch.compiler.is_compiling():
         return bound
     if isinstance(target_lengths, Tensor):
-        if not _can_be_read(target_lengths) or target_lengths.numel() == 0:
+        if not can_be_read(target_lengths) or target_lengths.numel() == 0:
             return bound
         longest = int(target_lengths.max())
     else:
@@ -381,15 +381,15 @@ def alignment_arguments(arguments: LossArguments) -> tuple[Any, ...]:
     return (*arguments[:4], arguments.max_length, arguments.blank, arguments.star, arguments.from_logits)
 
 
-def check_search(scores: Tensor, *arguments: Any) -> None:
-    """Raise the error of the CPU, with debugging on, if a beam search on a GPU gave NaN.
+def check_decoded(decode: Callable[..., object], scores: Tensor, *arguments: Any) -> None:
+    """Raise the error of the CPU, with debugging on, if an op that decodes gave NaN on a GPU.
 
-    `arguments` are the arguments of torch.ops.fastctc.beam_search. A NaN in the input is no error.
+    `arguments` are the arguments of the op. A NaN in the input is no error.
     """
     if not _debug or torch.compiler.is_compiling():
         return
     if scores.is_cuda and scores.isnan().any():
-        ops.beam_search(*(a.cpu() if isinstance(a, Tensor) else a for a in arguments))
+        decode(*(a.cpu() if isinstance(a, Tensor) else a for a in arguments))
 
 
 def debugging() -> bool:

@@ -1,113 +1,31 @@
 """Decoding: from log-probabilities to token sequences."""
 
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor
 
-from fastctc import ops
+from fastctc import (
+    decomposition,  # noqa: F401  registers how torch.onnx.export writes greedy decoding
+    ops,
+)
 from fastctc.arguments import (
+    ANY_LENGTH,
     Lengths,
+    can_be_read,
     check_count,
+    check_decoded,
     check_nbest,
     check_scores,
-    check_search,
     lengths_tensor,
     search_options,
 )
+from fastctc.decode_result import DecodeResult, NBestResult
+from fastctc.errors import refuse_scripting
 from fastctc.ops import LossArguments
-from fastctc.text import Alphabet
 
 __all__ = ["DecodeResult", "NBestResult", "beam_search", "greedy_decode"]
 
 
-class DecodeResult(NamedTuple):
-    """What a decoder found: one token sequence for each sample, on the device of its input.
-
-    Leading dimensions are those of the input: (N), or none for a single sample. :class:`NBestResult`, the
-    result of a beam search, has a dimension of hypotheses behind them.
-    """
-
-    tokens: Tensor  #: (..., T) int64, padded with -1
-    lengths: Tensor  #: (...) int64, the number of tokens
-    scores: Tensor  #: (...) natural-log probability
-    timesteps: Tensor  #: (..., T) int64, the first frame of each token's run on the best path, padded with -1
-    confidences: Tensor  #: (..., T) the highest probability of each token in that run, padded with 0
-
-    def to_list(self) -> list[Any]:
-        """The tokens as a list of ints for each sample, nested as the leading dimensions are.
-
-        (N) gives N lists, a single sample one. A sample without a result (its score is NaN) has an empty list. This
-        waits for the device.
-        """
-        nested: list[Any] = _cut(self.tokens.tolist(), self.lengths.tolist())
-        return nested
-
-    def to_text(self, alphabet: Alphabet | Sequence[str]) -> Any:
-        """The tokens as text, nested as in :meth:`to_list`: one str for a single sample, a list of N for (N).
-
-        Args:
-            alphabet: an :class:`fastctc.Alphabet`, or the string of each class in order, the blank's among
-                them: the pieces of a vocabulary, which are joined without a space, or a str of one character
-                per class.
-
-        Raises:
-            ValueError: a token that is no class of the alphabet.
-        """
-        return _spell(self.to_list(), self.lengths.dim(), alphabet)
-
-
-class NBestResult(DecodeResult):
-    """What a beam search found: a :class:`DecodeResult` whose last leading dimension is that of the hypotheses.
-
-    So ``tokens`` is (N, nbest, T), or (nbest, T) for a single sample, best first. Where there are fewer
-    hypotheses than ``nbest``, the others have no tokens and the score -inf.
-    """
-
-    __slots__ = ()
-
-    def to_list(self) -> list[Any]:
-        """The tokens as a list of ints for each hypothesis, nested as the leading dimensions are.
-
-        (N, nbest) gives N lists of the hypotheses there are, at most nbest, best first; a single sample gives
-        one such list. Hypotheses that do not exist (score -inf) are left out, and so are all of a sample with
-        the score NaN.
-        """
-        nested: list[Any] = _cut(self.tokens.tolist(), self.lengths.tolist(), self.scores.tolist())
-        return nested
-
-    def best(self) -> DecodeResult:
-        """The best hypothesis of each sample alone: ``tokens`` (N, T), ``lengths`` (N), and so on."""
-        hypotheses = self.lengths.dim() - 1
-        return DecodeResult(*(each.select(hypotheses, 0) for each in self))
-
-
-def _cut(tokens: Any, lengths: Any, scores: Any = None) -> Any:
-    """Nested lists of tokens without their padding; with scores, of those that are more than -inf."""
-    if isinstance(lengths, int):
-        return tokens[:lengths]
-    if scores is None:
-        return [_cut(*pair) for pair in zip(tokens, lengths)]
-    return [_cut(*each) for each in zip(tokens, lengths, scores) if not _is_missing(each[2])]
-
-
-def _is_missing(score: Any) -> bool:
-    return isinstance(score, float) and not score > -math.inf
-
-
-def _spell(tokens: list[Any], depth: int, alphabet: Alphabet | Sequence[str]) -> Any:
-    if depth > 0:
-        return [_spell(each, depth - 1, alphabet) for each in tokens]
-    if isinstance(alphabet, Alphabet):
-        return alphabet.decode(tokens)
-    for token in tokens:
-        if token >= len(alphabet):
-            raise ValueError(f"there is a token {token}, but alphabet has only {len(alphabet)} strings")
-    return "".join(alphabet[token] for token in tokens)
-
-
+@refuse_scripting
 def greedy_decode(
     log_probs: Tensor,
     input_lengths: Lengths | None = None,
@@ -146,12 +64,16 @@ def greedy_decode(
     >>> result.to_list(), result.timesteps.tolist(), result.to_text("-ab")
     ([1, 1, 2], [0, 3, 4, -1, -1], 'aab')
     """
-    check_scores(log_probs, blank)
+    blank = check_scores(log_probs, blank)
     input, lengths = _batch(log_probs, input_lengths, time_major)
-    result = DecodeResult(*ops.greedy_decode(input, lengths, blank, from_logits))
+    arguments = (input, lengths, blank, from_logits)
+    found = ops.greedy_decode(*arguments)
+    check_decoded(ops.greedy_decode, found[2], *arguments)
+    result = DecodeResult(*found, path_scores=found[2])
     return DecodeResult(*(t.squeeze(0) for t in result)) if log_probs.dim() == 2 else result
 
 
+@refuse_scripting
 def beam_search(
     log_probs: Tensor,
     input_lengths: Lengths | None = None,
@@ -235,14 +157,14 @@ def beam_search(
     >>> result.best().to_text("-a")
     'a'
     """
-    check_scores(log_probs, blank)
-    check_count(beam_size, "beam_size")
-    check_nbest(nbest, beam_size)
+    blank = check_scores(log_probs, blank)
+    beam_size = check_count(beam_size, "beam_size")
+    nbest = check_nbest(nbest, beam_size)
     options = search_options(blank, from_logits, beam_threshold, token_threshold, blank_skip)
     input, lengths = _batch(log_probs, input_lengths, time_major)
     arguments = (input, lengths, beam_size, nbest, *options)
     result = NBestResult(*ops.beam_search(*arguments))
-    check_search(result.scores, *arguments)
+    check_decoded(ops.beam_search, result.scores, *arguments)
     if exact_scores:
         result = _with_exact_scores(result, input, lengths, blank, from_logits)
     return NBestResult(*(t.squeeze(0) for t in result)) if log_probs.dim() == 2 else result
@@ -266,18 +188,18 @@ def _with_exact_scores(
     result: NBestResult, input: Tensor, input_lengths: Tensor, blank: int, from_logits: bool
 ) -> NBestResult:
     """The hypotheses scored by the loss and sorted again; rank by rank, so that the input needs no copies."""
-    longest = input.shape[1]
-    if input.device.type == "cpu" and not torch.compiler.is_compiling() and result.lengths.numel() > 0:
-        longest = int(result.lengths.max())  # known without waiting; saves memory
+    tokens = result.tokens
+    if can_be_read(result.lengths) and result.lengths.numel() > 0:
+        tokens = tokens[:, :, : int(result.lengths.max())]  # known without waiting; saves memory
     losses = []
     for rank in range(result.lengths.shape[1]):
         arguments = LossArguments(
             input=input.transpose(0, 1),
-            targets=result.tokens[:, rank, :longest].contiguous(),
+            targets=tokens[:, rank].contiguous(),
             input_lengths=input_lengths,
             target_lengths=result.lengths[:, rank].contiguous(),
             class_bias=None,
-            max_length=longest,
+            max_length=ANY_LENGTH,
             blank=blank,
             star=-1,
             delay_penalty=0.0,
@@ -286,9 +208,9 @@ def _with_exact_scores(
         loss, *_ = ops.ctc_loss(*arguments, False)
         losses.append(loss)
     found = result.scores > -torch.inf  # not NaN either
-    scores = torch.where(found, -torch.stack(losses, 1), result.scores)
+    scores = torch.where(found, torch.stack(losses, 1).neg().clamp(max=0), result.scores)
     order = torch.where(found, scores, -torch.inf).sort(dim=1, descending=True, stable=True).indices
-    result = NBestResult(result.tokens, result.lengths, scores, result.timesteps, result.confidences)
+    result = result._replace(scores=scores)
 
     def sort(each: Tensor) -> Tensor:
         index = order if each.dim() == 2 else order[:, :, None].expand(each.shape)

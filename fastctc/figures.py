@@ -27,16 +27,19 @@ STYLE: dict[str, Any] = {
     "ytick.color": INK,
     "text.color": INK,
     "text.parse_math": False,
+    "text.usetex": False,
     "savefig.facecolor": "white",
 }
-"""Settings of matplotlib. Without ``text.parse_math``, ``$`` in a user's text is an ordinary character."""
+"""Settings of matplotlib. Without math and TeX, ``$`` and ``_`` in a user's text are ordinary characters."""
 
 DPI = 130
 
 # The first of them that is installed and has a character draws it.
 _FALLBACKS = (
-    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "WenQuanYi Micro Hei",
-    "PingFang SC", "Microsoft YaHei", "Arial Unicode MS",
+    "DejaVu Sans", "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "WenQuanYi Micro Hei",
+    "PingFang SC", "Microsoft YaHei", "Noto Sans Hebrew", "Noto Sans Arabic", "Noto Sans Devanagari",
+    "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai", "Noto Sans Symbols", "Noto Sans Math", "Noto Emoji",
+    "FreeSans", "Arial Unicode MS", "Unifont",
 )  # fmt: skip
 
 _Arguments = ParamSpec("_Arguments")
@@ -66,12 +69,17 @@ def new_figure(width: float, height: float, layout: Any = "constrained") -> Figu
     return figure
 
 
+def drawing_style() -> Any:
+    """Return a context manager in which matplotlib draws in :data:`STYLE`, with fonts for texts in any script."""
+    return load_matplotlib().rc_context(STYLE | {"font.family": text_fonts(monospace=False)})
+
+
 def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
     """Return a function that draws in :data:`STYLE`."""
 
     @wraps(draw)
     def in_style(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Drawn:
-        with load_matplotlib().rc_context(STYLE):
+        with drawing_style():
             return draw(*args, **kwargs)
 
     return in_style
@@ -79,8 +87,8 @@ def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
 
 def write_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write a figure as a PNG file, without warnings about characters that no font has."""
-    style = STYLE | {"text.parse_math": True}  # for ticks made now, whose numbers may be powers of ten
-    with load_matplotlib().rc_context(style), warnings.catch_warnings():
+    numbers = {"text.parse_math": True}  # for ticks made now, whose numbers may be powers of ten
+    with drawing_style(), load_matplotlib().rc_context(numbers), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing", category=UserWarning)
         figure.savefig(path, format="png", dpi=dpi)
 

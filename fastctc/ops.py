@@ -50,7 +50,8 @@ NAMES = (
 OK, NOT_A_NUMBER, INVALID = 0, 2, 3  # of enum Status in csrc/math/lattice.h
 
 Tensors4 = tuple[Tensor, Tensor, Tensor, Tensor]
-Tensors5 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Tensors8 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Tensors9 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def _callable(name: str) -> Callable[..., Any]:
@@ -77,10 +78,10 @@ ctc_loss: Callable[..., Tensors4] = _callable("ctc_loss")
 ctc_loss_backward: Callable[..., Tensor] = _callable("ctc_loss_backward")
 ctc_loss_tangent: Callable[..., Tensor] = _callable("ctc_loss_tangent")
 forced_align: Callable[..., tuple[Tensor, Tensor, Tensor]] = _callable("forced_align")
-greedy_decode: Callable[..., Tensors5] = _callable("greedy_decode")
-beam_search: Callable[..., Tensors5] = _callable("beam_search")
+greedy_decode: Callable[..., Tensors8] = _callable("greedy_decode")
+beam_search: Callable[..., Tensors9] = _callable("beam_search")
 beam_search_advance: Callable[..., None] = _callable("beam_search_advance")
-beam_search_result: Callable[..., Tensors5] = _callable("beam_search_result")
+beam_search_result: Callable[..., Tensors9] = _callable("beam_search_result")
 
 
 #: The names of the arguments of each op, in the order of its schema.
@@ -289,23 +290,30 @@ def _(
     )
 
 
-# ---- decoders: -> tokens (..., T), lengths (...), scores (...), timesteps (..., T), confidences (..., T)
+# ---- decoders: -> the fields of fastctc.DecodeResult; greedy_decode leaves out path_scores, which are its scores
 
 
-def _decoded(place: Tensor, leading: tuple[int, ...], frames: int, scalar: torch.dtype) -> Tensors5:
+def _decoded(place: Tensor, leading: tuple[int, ...], frames: int, scalar: torch.dtype) -> Tensors9:
+    def per_token(dtype: torch.dtype) -> Tensor:
+        return place.new_empty((*leading, frames), dtype=dtype)
+
     return (
-        place.new_empty((*leading, frames), dtype=torch.int64),
-        place.new_empty(leading, dtype=torch.int64),
-        place.new_empty(leading, dtype=scalar),
-        place.new_empty((*leading, frames), dtype=torch.int64),
-        place.new_empty((*leading, frames), dtype=scalar),
+        per_token(torch.int64),  # tokens
+        place.new_empty(leading, dtype=torch.int64),  # lengths
+        place.new_empty(leading, dtype=scalar),  # scores
+        per_token(torch.int64),  # timesteps
+        per_token(scalar),  # confidences
+        per_token(torch.int64),  # ends
+        per_token(torch.int64),  # peaks
+        per_token(scalar),  # token_scores
+        place.new_empty(leading, dtype=scalar),  # path_scores
     )
 
 
 @torch.library.register_fake("fastctc::greedy_decode")
-def _(input: Tensor, input_lengths: Tensor, blank: int, from_logits: bool) -> Tensors5:
+def _(input: Tensor, input_lengths: Tensor, blank: int, from_logits: bool) -> Tensors8:
     batch, frames, _ = input.shape
-    return _decoded(input, (batch,), frames, _scalar_type(input.dtype))
+    return _decoded(input, (batch,), frames, _scalar_type(input.dtype))[:8]
 
 
 @torch.library.register_fake("fastctc::beam_search")
@@ -319,14 +327,14 @@ def _(
     beam_threshold: float,
     token_threshold: float,
     blank_skip: float,
-) -> Tensors5:
+) -> Tensors9:
     batch, frames, _ = input.shape
     return _decoded(input, (batch, nbest), frames, _scalar_type(input.dtype))
 
 
 # input (N, T, C); state (N, _C.beam_state_bytes(beam_size)) uint8, zeros before the first frame; arena (N,
-# capacity, 4) int32 with capacity at least beam_size for each frame since. Both belong to the kernels that
-# wrote them.
+# capacity, _C.BEAM_NODE_INTS) int32 with capacity at least beam_size for each frame since. Both belong to the
+# kernels that wrote them.
 @torch.library.register_fake("fastctc::beam_search_advance")
 def _(
     input: Tensor,
@@ -344,6 +352,6 @@ def _(
 
 
 @torch.library.register_fake("fastctc::beam_search_result")
-def _(state: Tensor, arena: Tensor, beam_size: int, nbest: int, max_length: int, float64: bool) -> Tensors5:
+def _(state: Tensor, arena: Tensor, beam_size: int, nbest: int, max_length: int, float64: bool) -> Tensors9:
     scalar = torch.float64 if float64 else torch.float32
     return _decoded(state, (state.shape[0], nbest), max_length, scalar)

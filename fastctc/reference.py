@@ -288,17 +288,41 @@ def _best_path(emissions: Tensor, states: list[int], blank: int) -> list[int] | 
 
 
 class DecodeReference(NamedTuple):
-    """The results of a decoder; tokens and timesteps are padded with -1, confidences with 0; natural-log scores."""
+    """The fields of `fastctc.DecodeResult`: frames padded with -1, confidences and token scores with 0."""
 
     tokens: Tensor  # (N, T), or (N, nbest, T) of the beam search
     lengths: Tensor  # (N), (N, nbest)
     scores: Tensor
     timesteps: Tensor  # like tokens
     confidences: Tensor
+    ends: Tensor
+    peaks: Tensor
+    token_scores: Tensor
+    path_scores: Tensor  # like scores
 
 
-# Tokens, score, and for each token the first frame and the highest log-probability of its run on the best path.
-Hypothesis = tuple[tuple[int, ...], float, tuple[tuple[int, float], ...]]
+class Run(NamedTuple):
+    """The frames of a token on a path, [first, end), with its log-probabilities there."""
+
+    first: int
+    end: int
+    peak_frame: int  # the first frame of the highest one
+    peak: float
+    total: float  # the sum
+
+    def extended(self, y: float) -> Run:
+        """Return the run with one more frame, where the token has the log-probability y."""
+        peak_frame, peak = (self.end, y) if y > self.peak else (self.peak_frame, self.peak)
+        return Run(self.first, self.end + 1, peak_frame, peak, self.total + y)
+
+
+def starting_run(t: int, y: float) -> Run:
+    """Return the run of a token that has frame t alone."""
+    return Run(t, t + 1, t, y, y)
+
+
+# Tokens, score, score of the best path, and the run of each token on that path.
+Hypothesis = tuple[tuple[int, ...], float, float, tuple[Run, ...]]
 
 
 def greedy_decode_reference(
@@ -320,7 +344,7 @@ def greedy_decode_reference(
     def decode(rows: list[list[float]]) -> list[Hypothesis]:
         path = [max(range(len(row)), key=lambda c: (row[c], -c)) for row in rows]
         score = sum(row[c] for row, c in zip(rows, path))
-        return [(collapse(path, blank), score, runs(path, rows, blank))]
+        return [(collapse(path, blank), score, score, runs(path, rows, blank))]
 
     result = _decode_batch(log_probs, input_lengths, 1, time_major, from_logits, decode)
     hypothesis = 0 if log_probs.dim() == 2 else 1
@@ -352,13 +376,13 @@ def beam_search_reference(
         for t, row in enumerate(rows):
             frame = _Frame(t, row, blank, row[blank] > log_skip, max(row) - token_threshold)
             beam = _next_beam(beam, frame, beam_size, beam_threshold)
-        return [(prefix, p.total, p.best[1]) for prefix, p in list(beam.items())[:nbest]]
+        return [(prefix, p.total, *p.best) for prefix, p in list(beam.items())[:nbest]]
 
     return _decode_batch(log_probs, input_lengths, nbest, time_major, from_logits, decode)
 
 
-# The score of a path, and of each of its tokens the first frame and the peak of its run.
-Path = tuple[float, tuple[tuple[int, float], ...]]
+# The score of a path, and the runs of its tokens.
+Path = tuple[float, tuple[Run, ...]]
 NO_PATH: Path = (-math.inf, ())
 
 
@@ -400,7 +424,7 @@ def _next_beam(
             if token == frame.blank or frame.is_blank or y < frame.lowest or longer in beam:
                 continue
             reach, (score, path) = _leading_to(token, prefix, p)
-            extended = _Prefix(label=reach + y, best_label=(score + y, (*path, (frame.t, y))))
+            extended = _Prefix(label=reach + y, best_label=(score + y, (*path, starting_run(frame.t, y))))
             candidates.append(((-extended.total, 1, rank, -y, token), longer, extended))
     candidates = [each for each in candidates if each[0][0] < math.inf]
     candidates.sort(key=lambda each: each[0])
@@ -431,10 +455,10 @@ def _stay(
     if parent is not None:
         reach, best_reach = _leading_to(token, parent_prefix, parent)
     if best_reach[0] > p.best_label[0]:
-        best_label = best_reach[0] + y, (*best_reach[1], (frame.t, y))
+        best_label = best_reach[0] + y, (*best_reach[1], starting_run(frame.t, y))
     else:
         score, path = p.best_label
-        best_label = score + y, (*path[:-1], *((first, max(peak, y)) for first, peak in path[-1:]))
+        best_label = score + y, (*path[:-1], *(run.extended(y) for run in path[-1:]))
     return _Prefix(blank, _log_add(p.label, reach) + y, best_blank, best_label)
 
 
@@ -461,30 +485,44 @@ def _decode_batch(
     frames = _lengths(input_lengths, num_samples, x.device).tolist()
 
     tokens = torch.full((num_samples, nbest, num_frames), -1, dtype=torch.int64)
-    timesteps, confidences = tokens.clone(), torch.zeros(tokens.shape, dtype=torch.float64)
+    timesteps, ends, peaks = tokens.clone(), tokens.clone(), tokens.clone()
+    confidences = torch.zeros(tokens.shape, dtype=torch.float64)
+    token_scores = confidences.clone()
     lengths = torch.zeros(num_samples, nbest, dtype=torch.int64)
     scores = torch.full((num_samples, nbest), -math.inf, dtype=torch.float64)
+    path_scores = scores.clone()
     for n in range(num_samples):
         rows = x[n, : frames[n]].log_softmax(dim=1) if from_logits else x[n, : frames[n]]
         if rows.isnan().any():
-            scores[n] = math.nan
+            scores[n] = path_scores[n] = math.nan
             continue
-        for k, (labels, score, runs_of_labels) in enumerate(decode(rows.tolist())):
-            scores[n, k], lengths[n, k] = score, len(labels)
-            for i, (label, (first, peak)) in enumerate(zip(labels, runs_of_labels)):
-                tokens[n, k, i], timesteps[n, k, i], confidences[n, k, i] = label, first, math.exp(peak)
-    result = [each.to(x.device) for each in (tokens, lengths, scores, timesteps, confidences)]
-    return DecodeReference(*(result if batched else [each[0] for each in result]))
+        for k, (labels, score, path_score, runs_of_labels) in enumerate(decode(rows.tolist())):
+            scores[n, k], path_scores[n, k], lengths[n, k] = (
+                min(score, 0.0),
+                min(path_score, 0.0),
+                len(labels),
+            )
+            for i, (label, run) in enumerate(zip(labels, runs_of_labels)):
+                tokens[n, k, i], timesteps[n, k, i], ends[n, k, i] = label, run.first, run.end
+                peaks[n, k, i], confidences[n, k, i] = run.peak_frame, math.exp(min(run.peak, 0.0))
+                token_scores[n, k, i] = min(run.total / (run.end - run.first), 0.0)
+    result = DecodeReference(
+        tokens, lengths, scores, timesteps, confidences, ends, peaks, token_scores, path_scores
+    )
+    return DecodeReference(*(each.to(x.device) if batched else each[0].to(x.device) for each in result))
 
 
-def runs(path: Sequence[int], rows: list[list[float]], blank: int = 0) -> tuple[tuple[int, float], ...]:
-    """Return the first frame of the run of each token of a path, and the highest log-probability there."""
-    result: list[tuple[int, float]] = []
+def runs(path: Sequence[int], rows: list[list[float]], blank: int = 0) -> tuple[Run, ...]:
+    """Return the run of each token that a path spells."""
+    result: list[Run] = []
     frame = 0
-    for label, run in itertools.groupby(path):
-        first, frame = frame, frame + len(list(run))
+    for label, group in itertools.groupby(path):
+        run = starting_run(frame, rows[frame][label])
+        for _ in list(group)[1:]:
+            run = run.extended(rows[run.end][label])
+        frame = run.end
         if label != blank:
-            result.append((first, max(rows[t][label] for t in range(first, frame))))
+            result.append(run)
     return tuple(result)
 
 

@@ -1,6 +1,7 @@
 """Decoding while the frames are still coming in."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,22 +9,27 @@ from torch import Tensor
 from fastctc import ops
 from fastctc.arguments import (
     Lengths,
-    check_blank,
     check_count,
+    check_decoded,
     check_nbest,
     check_scores,
-    check_search,
     debugging,
+    integer,
     lengths_tensor,
+    listed,
     search_options,
+    traced,
 )
-from fastctc.decode import NBestResult
+from fastctc.decode_result import NBestResult
+from fastctc.errors import ArgumentTypeError, ArgumentValueError, refuse_scripting
 
 __all__ = ["BeamSearchDecoder"]
 
 LARGEST_ARENA = ops._C.LARGEST_ARENA  # nodes
+NODE_INTS = ops._C.BEAM_NODE_INTS  # int32 of a node
 
 
+@refuse_scripting
 class BeamSearchDecoder:
     """:func:`fastctc.beam_search` of streams: frames come in chunks, and results can be had after each.
 
@@ -71,19 +77,15 @@ class BeamSearchDecoder:
         blank_skip: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        check_count(num_streams, "num_streams")
-        check_count(beam_size, "beam_size")
-        check_nbest(nbest, beam_size)
-        check_blank(blank)
-        self.num_streams = num_streams
-        self.beam_size = beam_size
-        self.nbest = nbest
+        num_streams = self.num_streams = check_count(num_streams, "num_streams")
+        beam_size = self.beam_size = check_count(beam_size, "beam_size")
+        self.nbest = check_nbest(nbest, beam_size)
         self.time_major = time_major
         self._options = search_options(blank, from_logits, beam_threshold, token_threshold, blank_skip)
         with torch.inference_mode(False):  # or they could be advanced in that mode only
             state_bytes = ops._C.beam_state_bytes(beam_size)
             self._state = torch.zeros(num_streams, state_bytes, dtype=torch.uint8, device=device)
-            self._arena = torch.empty(num_streams, 0, 4, dtype=torch.int32, device=device)
+            self._arena = torch.empty(num_streams, 0, NODE_INTS, dtype=torch.int32, device=device)
             self._frames = torch.zeros(num_streams, dtype=torch.int64, device=device)
         self._bounds = [0] * num_streams  # the most frames that each stream can have, known without looking
         self._classes: int | None = None
@@ -109,6 +111,11 @@ class BeamSearchDecoder:
             ValueError: as :func:`fastctc.beam_search`; or a chunk of another number of streams or classes than
                 before, or on another device. All streams are then as they were before.
         """
+        if traced():
+            raise NotImplementedError(
+                "fastctc.BeamSearchDecoder keeps a state, which torch.jit.trace cannot record: "
+                "trace the model alone, or fastctc.beam_search"
+            )
         check_scores(log_probs, self._options.blank)
         chunk = self._chunk(log_probs)
         batch, frames, classes = chunk.shape
@@ -126,7 +133,8 @@ class BeamSearchDecoder:
             ops.beam_search_advance(chunk, lengths, self._state, self._arena, self.beam_size, *self._options)
             if debugging():
                 arguments = (chunk, lengths, self.beam_size, 1, *self._options)
-                check_search(self._result(1, max(bounds), torch.float32).scores, *arguments)
+                scores = self._result(1, max(bounds), torch.float32).scores
+                check_decoded(ops.beam_search, scores, *arguments)
         except ValueError:
             if before is not None:  # the arena only grows, so the old state still fits it
                 self._state.copy_(before)
@@ -146,8 +154,7 @@ class BeamSearchDecoder:
             the number of frames pushed, of the stream that was given most. A stream without a frame has one
             hypothesis, of no tokens and the score 0.
         """
-        nbest = self.nbest if nbest is None else nbest
-        check_nbest(nbest, self.beam_size)
+        nbest = self.nbest if nbest is None else check_nbest(nbest, self.beam_size)
         return self._result(nbest, max(self._bounds), self._dtype)
 
     def reset(self, streams: int | Sequence[int] | Tensor | None = None) -> None:
@@ -176,28 +183,32 @@ class BeamSearchDecoder:
         else:
             chunk = log_probs.transpose(0, 1) if self.time_major else log_probs
         if chunk.shape[0] != self.num_streams:
-            raise ValueError(
+            raise ArgumentValueError(
                 f"log_probs has a batch of {chunk.shape[0]}, but there are {self.num_streams} streams"
             )
         if chunk.device != self._state.device:
-            raise ValueError(f"log_probs is on {chunk.device}, but the decoder is on {self._state.device}")
+            raise ArgumentValueError(
+                f"log_probs is on {chunk.device}, but the decoder is on {self._state.device}"
+            )
         if self._classes not in (None, chunk.shape[2]):
-            raise ValueError(f"log_probs has {chunk.shape[2]} classes, but had {self._classes} before")
+            raise ArgumentValueError(
+                f"log_probs has {chunk.shape[2]} classes, but had {self._classes} before"
+            )
         if self._dtype not in (None, chunk.dtype):
-            raise TypeError(f"log_probs is of type {chunk.dtype}, but was of {self._dtype} before")
+            raise ArgumentTypeError(f"log_probs is of type {chunk.dtype}, but was of {self._dtype} before")
         return chunk.detach()
 
     def _make_room(self, frames: int) -> None:
         """An arena for so many frames of each stream."""
         capacity, needed = self._arena.shape[1], frames * self.beam_size
         if needed > LARGEST_ARENA:
-            raise ValueError(
+            raise ArgumentValueError(
                 f"a stream has {frames} frames and beam_size is {self.beam_size}, but frames * beam_size must be "
                 "less than 2^31: reset it"
             )
         if needed > capacity:
             with torch.inference_mode(False):
-                shape = (self.num_streams, min(max(needed, 2 * capacity), LARGEST_ARENA), 4)
+                shape = (self.num_streams, min(max(needed, 2 * capacity), LARGEST_ARENA), NODE_INTS)
                 arena = torch.empty(shape, dtype=torch.int32, device=self._arena.device)
                 arena[:, :capacity] = self._arena
                 self._arena = arena
@@ -213,28 +224,34 @@ class BeamSearchDecoder:
         if isinstance(streams, Tensor):
             index = streams
         else:
-            index = torch.tensor([streams] if isinstance(streams, int) else list(streams))
-            index = index.long() if index.numel() == 0 else index
+            try:
+                values: list[Any] = list(streams)  # type: ignore[arg-type]
+            except TypeError:  # a single index
+                values = [streams]
+            flags = all(isinstance(value, bool) for value in values) and len(values) > 0
+            numbers = values if flags else [integer(value, f"streams[{i}]") for i, value in enumerate(values)]
+            index = torch.tensor(numbers, dtype=torch.bool if flags else torch.int64)
         if index.dtype == torch.bool:
             if tuple(index.shape) != (self.num_streams,):
-                raise ValueError(f"streams has shape {tuple(index.shape)}, but there are {self.num_streams}")
+                raise ArgumentValueError(
+                    f"streams has shape {tuple(index.shape)}, but there are {self.num_streams}"
+                )
             return index
         if index.is_floating_point() or index.is_complex():
-            raise TypeError(f"streams must be indices, got {index.dtype}")
+            raise ArgumentTypeError(f"streams must be indices, got {index.dtype}")
         index = index.reshape(-1)
         if index.device.type == "cpu":
             for stream in index.tolist():
                 if not 0 <= stream < self.num_streams:
-                    raise ValueError(f"streams has {stream}, but there are {self.num_streams}")
+                    raise ArgumentValueError(f"streams has {stream}, but there are {self.num_streams}")
         return (torch.arange(self.num_streams, device=index.device)[:, None] == index).any(1)
 
 
 def _known_lengths(lengths: Lengths, batch: int, frames: int) -> list[int]:
     """Bounds of the lengths of a chunk, exact where they are on the host."""
-    if isinstance(lengths, Tensor):
-        if lengths.device.type != "cpu":
+    values = listed(lengths, "input_lengths")
+    if isinstance(values, Tensor):
+        if values.device.type != "cpu":
             return [frames] * batch
-        values = lengths.reshape(-1).tolist()
-    else:
-        values = [lengths] if isinstance(lengths, int) else list(lengths)
+        values = values.reshape(-1).tolist()
     return [min(max(value, 0), frames) for value in values]

@@ -40,7 +40,7 @@ def speech_like(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) 
 
 
 def assert_equal(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """Check that all five fields have equal bits."""
+    """Check that all fields have equal bits."""
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one.cpu(), other.cpu(), rtol=0.0, atol=0.0, equal_nan=True)
 
@@ -49,10 +49,10 @@ def assert_close(
     actual: NBestResult, expected: DecodeReference | NBestResult, dtype: torch.dtype = torch.float64
 ) -> None:
     """Check that hypotheses and timesteps are equal, and numbers nearly equal."""
-    for name in ("tokens", "lengths", "timesteps"):
+    for name in ("tokens", "lengths", "timesteps", "ends", "peaks"):
         assert torch.equal(getattr(actual, name).cpu(), getattr(expected, name).cpu()), name
     tolerance = TOLERANCES[dtype].loss
-    for name in ("scores", "confidences"):
+    for name in ("scores", "path_scores", "confidences", "token_scores"):
         one, other = (getattr(each, name).double().cpu() for each in (actual, expected))
         torch.testing.assert_close(one, other, rtol=tolerance, atol=max(tolerance, 1e-6), equal_nan=True)
 
@@ -86,14 +86,20 @@ def assert_well_formed(result: NBestResult) -> None:
     frames = torch.arange(result.tokens.shape[2], device=result.tokens.device)
     padding = frames >= result.lengths.unsqueeze(2)
     assert (result.lengths[~(result.scores > -INF)] == 0).all()
-    assert (result.tokens[padding] == -1).all()
-    assert (result.timesteps[padding] == -1).all()
-    assert (result.confidences[padding] == 0).all()
+    for each in (result.tokens, result.timesteps, result.ends, result.peaks):
+        assert (each[padding] == -1).all()
+    for each in (result.confidences, result.token_scores):
+        assert (each[padding] == 0).all()
     assert (result.tokens[~padding] >= 0).all()
     assert (result.confidences[~padding] >= 0).all()
     assert (result.confidences[~padding] <= 1).all()
-    later = result.timesteps.diff(dim=2)[~padding[:, :, 1:]]
-    assert (later > 0).all(), "timesteps do not increase"
+    for each in (result.scores, result.path_scores, result.token_scores):
+        assert not (each > 0).any(), "a log-probability above 0"
+    assert not (result.path_scores > result.scores + 1e-5 * result.scores.abs()).any()
+    starts, ends, inside = result.timesteps, result.ends, ~padding
+    assert (starts <= result.peaks)[inside].all() and (result.peaks < ends)[inside].all()
+    same = result.tokens[:, :, 1:] == result.tokens[:, :, :-1]
+    assert (ends[:, :, :-1] + same <= starts[:, :, 1:])[inside[:, :, 1:]].all(), "runs overlap"
 
 
 def best_path_score(rows: Tensor, tokens: Sequence[int], blank: int = 0) -> float:

@@ -47,7 +47,7 @@ def test_by_hand(device: Device) -> None:
     p = torch.tensor([[0.6, 0.4], [0.6, 0.4]], device=device.torch)
     result = fastctc.beam_search(p.log().unsqueeze(0), nbest=3)
     assert isinstance(result, fastctc.DecodeResult)
-    tokens, lengths, scores, timesteps, confidences = result
+    tokens, lengths, scores, timesteps, confidences, *_ = result
     assert tokens.tolist() == [[[1, -1], [-1, -1], [-1, -1]]]
     assert lengths.tolist() == [[1, 0, 0]]
     assert scores.exp().tolist()[0] == pytest.approx([0.64, 0.36, 0])

@@ -13,6 +13,8 @@ from conftest import Device, require_cuda
 import fastctc
 from fastctc import BeamSearchDecoder
 
+NODE_INTS = fastctc.ops._C.BEAM_NODE_INTS
+
 OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "beam_size 0": ({"beam_size": 0}, ValueError, "beam_size is 0, but must be at least 1"),
     "beam_size float": ({"beam_size": 5.0}, TypeError, "beam_size must be an int, got float"),
@@ -276,7 +278,7 @@ def test_ops_refuse_what_does_not_belong_together(device: Device) -> None:
     ops = torch.ops.fastctc
     x, lengths = random_log_probs(2, 4, 5).to(device.torch), torch.tensor([4, 4], device=device.torch)
     state = torch.zeros(2, fastctc.ops._C.beam_state_bytes(10), dtype=torch.uint8, device=device.torch)
-    arena = torch.zeros(2, 40, 4, dtype=torch.int32, device=device.torch)
+    arena = torch.zeros(2, 40, NODE_INTS, dtype=torch.int32, device=device.torch)
     options = 10, 0, False, math.inf, math.inf, math.inf
     shifted = torch.zeros(state.numel() + 8, dtype=torch.uint8, device=device.torch)[8:].view_as(state)
     for wrong_state, wrong_arena, message in [
@@ -284,7 +286,7 @@ def test_ops_refuse_what_does_not_belong_together(device: Device) -> None:
         (state.to(torch.int8), arena, "state must be"),
         (state[:1], arena[:1], "state has 1 samples, but log_probs has a batch of 2"),
         (shifted, arena, "state must be 64-byte aligned"),
-        (state, arena[:1], r"arena must be \(N, capacity, 4\) of type int32, where state has N = 2"),
+        (state, arena[:1], r"arena must be \(N, capacity, 7\) of type int32, where state has N = 2"),
         (state, arena.float(), "arena must be"),
         (state, arena[:, ::2], "arena must be contiguous"),
     ]:
@@ -305,7 +307,7 @@ def test_ops_never_leave_an_arena_or_a_result(device: Device) -> None:
     ops = torch.ops.fastctc
     x, lengths = random_log_probs(2, 4, 5).to(device.torch), torch.tensor([4, 1], device=device.torch)
     state = torch.zeros(2, fastctc.ops._C.beam_state_bytes(10), dtype=torch.uint8, device=device.torch)
-    arena = torch.zeros(2, 39, 4, dtype=torch.int32, device=device.torch)
+    arena = torch.zeros(2, 39, NODE_INTS, dtype=torch.int32, device=device.torch)
     options = 10, 0, False, math.inf, math.inf, math.inf
     if device.runs_cuda_kernels:
         ops.beam_search_advance(x, lengths, state, arena, *options)

@@ -192,7 +192,10 @@ def test_what_cannot_be_done_says_why(run_folder, model, tmp_path, capsys):
         ),
         (["evaluate", model, str(tmp_path)], "has none of labels.tsv, labels.txt, labels.json, data.mdb"),
         (["train", "--out", run], "holds a training run already"),
-        (["train", "--out", run, "--resume", "--steps", "9"], "--steps is 9, but the run to resume has 2"),
+        (
+            ["train", "--out", run, "--resume", "--steps", "1"],
+            "--steps is 1, but the run to resume has at least 2",
+        ),
         (
             ["train", "--out", str(tmp_path / "x"), "--data", str(tmp_path)],
             "has none of labels.tsv, labels.txt, labels.json, data.mdb",

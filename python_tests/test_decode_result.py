@@ -92,15 +92,15 @@ def test_alphabets_that_do_not_fit() -> None:
         result.to_text(Alphabet("a"))
 
 
-def test_results_are_tuples_of_five() -> None:
+def test_results_are_named_tuples() -> None:
+    fields = "tokens lengths scores timesteps confidences ends peaks token_scores path_scores"
     for result in (fastctc.greedy_decode(X), fastctc.beam_search(X)):
-        tokens, lengths, scores, timesteps, confidences = result
-        assert result._fields == ("tokens", "lengths", "scores", "timesteps", "confidences")
-        assert result.tokens is tokens and result.lengths is lengths and result.scores is scores
-        assert result.timesteps is timesteps and result.confidences is confidences
+        assert result._fields == tuple(fields.split())
+        for name, each in zip(fields.split(), result, strict=True):
+            assert getattr(result, name) is each
         copy = pickle.loads(pickle.dumps(result))
         assert type(copy) is type(result)
-        assert type(result._replace(scores=-scores)) is type(result)
+        assert type(result._replace(scores=-result.scores)) is type(result)
 
 
 @pytest.mark.parametrize("mode", ["eager", "compiled", "exported"])

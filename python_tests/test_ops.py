@@ -108,7 +108,7 @@ def beam_search_samples(device: Device) -> list[Arguments]:
 
 def beam_states(device: Device, beam_size: int) -> tuple[Tensor, Tensor]:
     state = torch.zeros(2, _C.beam_state_bytes(beam_size), dtype=torch.uint8, device=device.torch)
-    return state, torch.zeros(2, 20 * beam_size, 4, dtype=torch.int32, device=device.torch)
+    return state, torch.zeros(2, 20 * beam_size, _C.BEAM_NODE_INTS, dtype=torch.int32, device=device.torch)
 
 
 def beam_search_advance_samples(device: Device) -> list[Arguments]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import warnings
 
+import matplotlib.text
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fastctc.figures import can_draw, text_fonts, write_png
+from fastctc.figures import can_draw, new_figure, styled, text_fonts, write_png
 from fastctc.plot import plot_alignment, plot_posteriors
 from fastctc.text import TextSpan
 
@@ -70,6 +71,51 @@ def test_texts_are_literal(tmp_path) -> None:
     (legend,) = figure.axes[-1].get_legend().get_texts()
     assert legend.get_text() == "blank"
     write_png(figure, tmp_path / "picture.png")
+
+
+NAMES = ["$x_1$", "a_b", "_", "\\frac{", "^{", "%&#~", "中文", "שלום", "مرحبا", "ไทย", "é", "a\nb"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"text.parse_math": True, "text.usetex": True}], ids=["", "TeX is on"]
+)
+def test_any_text_is_literal_everywhere(tmp_path, settings) -> None:
+    """Labels, title, note and unit: none is math, and each falls back to fonts of other scripts."""
+    spans = [TextSpan(name, 8 * i, 8 * i + 8, 1.0) for i, name in enumerate(NAMES)]
+    for name in NAMES:
+        with matplotlib.rc_context(settings):
+            gamma = torch.full((len(NAMES), len(NAMES)), 0.5 / len(NAMES))
+            figure = plot_alignment(spans, posteriors=gamma, scale=8, title=name, note=name, unit=name)
+        found = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text() in NAMES]
+        assert sum(text.get_text() == name for text in found) >= 4  # the span, title, note and unit
+        for text in found:
+            assert not text.get_parse_math() and not text.get_usetex()
+            assert text.get_fontfamily() in (text_fonts(), text_fonts(monospace=False))
+    write_png(figure, tmp_path / "picture.png")
+
+
+def test_every_styled_picture_has_literal_texts() -> None:
+    """Whatever draws a text: a tick, a legend, an annotation."""
+
+    @styled
+    def draw(name: str) -> object:
+        figure = new_figure(3, 3)
+        axes = figure.subplots()
+        axes.plot([0, 1], label=f"{name}!")
+        axes.set_xticks([0, 1], [name, name])
+        axes.annotate(name, (0, 0))
+        axes.legend(title=name)
+        figure.suptitle(name)
+        figure.supxlabel(name)
+        return figure
+
+    for name in NAMES:
+        figure = draw(name)
+        texts = [text for text in figure.findobj(matplotlib.text.Text) if name in text.get_text()]
+        assert len(texts) >= 6 + (name[0] != "_")  # a label with _ is in no legend
+        for text in texts:
+            assert not text.get_parse_math() and not text.get_usetex()
+            assert text.get_fontfamily() == text_fonts(monospace=False)
 
 
 def test_a_picture_is_written_without_warnings(tmp_path) -> None:

@@ -49,8 +49,13 @@ struct BeamScores {
   double *total, *blank, *nothing;           // Prefixes, and -inf
   double *best, *best_blank, *best_nothing;  // the better of best_blank and best_label; and -inf
   double *label, *best_label;
-  double *peak_blank, *peak_label;   // of the best path of each kind: the highest log-probability in its last run
-  int64_t *path_blank, *path_label;  //   and its last node
+  // Of the best path of each kind:
+  double *peak_blank, *peak_label;   // the highest log-probability in its last run
+  double *sum_blank, *sum_label;     // the sum of log-probabilities over that run
+  int64_t *path_blank, *path_label;  // its last node, and in the upper half the frame of the peak
+  int64_t* end_blank;                // the frame after its last run; with path_label the run has not ended yet
+
+  static constexpr int kArrays = 15;
 
   FASTCTC_HD BeamScores(Workspace& w, int64_t stride) {
     total = w.take<double>(stride);
@@ -63,14 +68,28 @@ struct BeamScores {
     best_label = w.take<double>(stride);
     peak_blank = w.take<double>(stride);
     peak_label = w.take<double>(stride);
+    sum_blank = w.take<double>(stride);
+    sum_label = w.take<double>(stride);
     path_blank = w.take<int64_t>(stride);
     path_label = w.take<int64_t>(stride);
+    end_blank = w.take<int64_t>(stride);
   }
+
+  static FASTCTC_HD int64_t pack(int64_t peak_frame, int64_t node) { return peak_frame << 32 | node; }
+  static FASTCTC_HD int32_t node_of(int64_t path) { return int32_t(path); }
 
   // Of the best path of the prefix in a slot.
   FASTCTC_HD bool ends_in_label(int64_t slot) const { return best_label[slot] > best_blank[slot]; }
-  FASTCTC_HD int64_t path(int64_t slot) const { return ends_in_label(slot) ? path_label[slot] : path_blank[slot]; }
-  FASTCTC_HD double peak(int64_t slot) const { return ends_in_label(slot) ? peak_label[slot] : peak_blank[slot]; }
+  FASTCTC_HD double path_score(int64_t slot) const { return ends_in_label(slot) ? best_label[slot] : best_blank[slot]; }
+  FASTCTC_HD int32_t node(int64_t slot) const {
+    return node_of(ends_in_label(slot) ? path_label[slot] : path_blank[slot]);
+  }
+  // The last run of the best path of one kind, after `frames` frames.
+  FASTCTC_HD TokenRun last_run(int64_t slot, bool in_label, int64_t frames) const {
+    const int64_t path = in_label ? path_label[slot] : path_blank[slot];
+    return {int32_t(in_label ? frames : end_blank[slot]), int32_t(path >> 32),
+            float(in_label ? peak_label[slot] : peak_blank[slot]), float(in_label ? sum_label[slot] : sum_blank[slot])};
+  }
 };
 
 // A prefix keeps its slot for as long as it is in the beam. A slot without a prefix has total -inf.
@@ -107,13 +126,18 @@ struct BeamResultParams {
   const BeamNode* arena;
   int64_t state_stride, arena_stride;
   int64_t batch, beam_size, nbest, max_length;
-  DType dtype;         // of the input; scores and confidences are double for kFloat64, else float
-  int64_t* tokens;     // (N, nbest, max_length), padded with -1
-  int64_t* lengths;    // (N, nbest); 0 where there is no such hypothesis
-  void* scores;        // (N, nbest) natural-log probability of the prefix; -inf where there is no such hypothesis;
-                       // NaN for a sample of status kNotANumber or kInvalid, or longer than max_length
-  int64_t* timesteps;  // (N, nbest, max_length) the first frame of each token's run on the best path, padded with -1
-  void* confidences;   // (N, nbest, max_length) the highest probability in that run, padded with 0
+  DType dtype;        // of the input; scores and confidences are double for kFloat64, else float
+  int64_t* tokens;    // (N, nbest, max_length), padded with -1
+  int64_t* lengths;   // (N, nbest); 0 where there is no such hypothesis
+  void* scores;       // (N, nbest) natural-log probability of the prefix; -inf where there is no such hypothesis;
+                      // NaN for a sample of status kNotANumber or kInvalid, or longer than max_length
+  void* path_scores;  // (N, nbest) like scores: natural-log probability of the best path
+  // (N, nbest, max_length), of each token's run on the best path:
+  int64_t* timesteps;  // the first frame, padded with -1
+  int64_t* ends;       // the frame after the last, padded with -1
+  int64_t* peaks;      // the first frame of the highest probability, padded with -1
+  void* confidences;   // the highest probability, padded with 0
+  void* token_scores;  // the mean of the natural-log probabilities, padded with 0
 };
 
 namespace cpu {

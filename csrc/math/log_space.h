@@ -51,10 +51,12 @@ FASTCTC_HD typename W::F log_add(typename W::F a, typename W::F b) {
   return log_of_one_plus<W>(exp_of_negative<W>(distance), larger);
 }
 
-// The softmax denominator of a row of logits, for alignment and beam search. It has the same bits on every machine. The
+// The result of a sum of log-probabilities, which rounding may leave above 0. NaN stays NaN.
+FASTCTC_HD double at_most_zero(double x) { return x > 0 ? 0 : x; }
+
+// The softmax denominator of a row of logits, for alignment and decoding. It has the same bits on every machine. The
 // other log-sum-exps round differently, so they stay separate:
 //   row_statistics()  rows.h of each machine, for the loss: powers of 2, with one exp2 per class
-//   greedy decoding   on each machine: exp and log of its mathematical library
 //   log_sum_exp()     cuda/ctc_tangent.cu: in double for every element type
 //
 // Term c goes to the sum number c modulo kSums, in the order of c. Then the upper half of the sums is added to the

@@ -14,7 +14,7 @@
 // Then the best W of all stays and extensions make the next beam. Equal scores are ordered: stays before extensions;
 // stays by rank; extensions by the rank of the prefix, then by the probability of the token, then by the token.
 //
-// Beside the sums go the maxima: the best path of each kind, whose frames and peaks are reported.
+// Beside the sums go the maxima: the best path of each kind. The runs of its tokens are reported.
 #pragma once
 
 #include <cstdint>
@@ -73,12 +73,19 @@ FASTCTC_HD uint64_t extend_hash(uint64_t prefix, int32_t token) {
   return h ^ h >> 29;
 }
 
+// The run of a token on a path: the consecutive frames of the token, from its first one on.
+struct TokenRun {
+  int32_t end;         // the frame after the last
+  int32_t peak_frame;  // the first frame of the highest log-probability
+  float peak, sum;     // the highest log-probability, and the sum over the run
+};
+
 // A token on a path, in the arena of its sample. Nodes are never changed, so paths share their beginnings.
 struct BeamNode {
   int32_t previous;  // the token before, or -1
   int32_t token;
-  int32_t frame;        // the first frame of its run
-  float previous_peak;  // the highest log-probability that the token before had in its run
+  int32_t frame;          // the first frame of its run
+  TokenRun previous_run;  // of the token before
 };
 
 // Do two paths spell the same? They do from where they are one.

@@ -31,15 +31,27 @@ struct Problem {
 
 template <class Scalar>
 struct Decoded {
-  std::vector<int64_t> tokens, lengths, timesteps;  // (N, beam, T)
-  std::vector<Scalar> scores, confidences;
+  std::vector<int64_t> tokens, timesteps, ends, peaks;  // (N, beam, T)
+  std::vector<Scalar> confidences, token_scores;
+  std::vector<int64_t> lengths;  // (N, beam)
+  std::vector<Scalar> scores, path_scores;
 
+  void set(BeamResultParams& r, int64_t hypotheses, int64_t frames) {
+    for (auto* v : {&tokens, &timesteps, &ends, &peaks}) v->assign(size_t(hypotheses * frames), 7);
+    for (auto* v : {&confidences, &token_scores}) v->assign(size_t(hypotheses * frames), 7);
+    for (auto* v : {&scores, &path_scores}) v->assign(size_t(hypotheses), 7);
+    lengths.assign(size_t(hypotheses), 7);
+    r.tokens = tokens.data(), r.timesteps = timesteps.data(), r.ends = ends.data(), r.peaks = peaks.data();
+    r.confidences = confidences.data(), r.token_scores = token_scores.data();
+    r.lengths = lengths.data(), r.scores = scores.data(), r.path_scores = path_scores.data();
+  }
   bool operator==(const Decoded& other) const {
     const auto same = [](const std::vector<Scalar>& a, const std::vector<Scalar>& b) {
       return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(Scalar)) == 0);
     };
-    return tokens == other.tokens && lengths == other.lengths && timesteps == other.timesteps &&
-           same(scores, other.scores) && same(confidences, other.confidences);
+    return tokens == other.tokens && lengths == other.lengths && timesteps == other.timesteps && ends == other.ends &&
+           peaks == other.peaks && same(scores, other.scores) && same(path_scores, other.path_scores) &&
+           same(confidences, other.confidences) && same(token_scores, other.token_scores);
   }
 };
 
@@ -81,15 +93,10 @@ Decoded<Scalar> decode(const Problem<Scalar>& q, bool on_cuda, std::vector<int> 
   }
 
   Decoded<Scalar> out;
-  const size_t hypotheses = size_t(q.N) * q.beam;
-  out.tokens.assign(hypotheses * q.T, 7), out.timesteps = out.tokens;
-  out.confidences.assign(hypotheses * q.T, 7);
-  out.lengths.assign(hypotheses, 7), out.scores.assign(hypotheses, 7);
   BeamResultParams r{};
+  out.set(r, int64_t(q.N) * q.beam, q.T);
   r.state = p.state, r.arena = p.arena, r.state_stride = p.state_stride, r.arena_stride = p.arena_stride;
   r.batch = q.N, r.beam_size = q.beam, r.nbest = q.beam, r.max_length = q.T, r.dtype = p.dtype;
-  r.tokens = out.tokens.data(), r.lengths = out.lengths.data(), r.scores = out.scores.data();
-  r.timesteps = out.timesteps.data(), r.confidences = out.confidences.data();
   if (on_cuda) CHECK(cuda::beam_search_result(r, nullptr) == 0);
   if (!on_cuda) cpu::beam_search_result(r, 0, q.N);
   return out;
@@ -97,9 +104,22 @@ Decoded<Scalar> decode(const Problem<Scalar>& q, bool on_cuda, std::vector<int> 
 
 // ---- the plain search -----------------------------------------------------------------------------------------------
 
+struct Run {
+  int start, end, peak_frame;
+  double peak, sum;
+};
+// The runs of the tokens on a path.
 struct Track {
-  std::vector<int> frames;
-  std::vector<double> peaks;
+  std::vector<Run> runs;
+
+  void enter(int t, double y) { runs.push_back({t, t + 1, t, y, y}); }
+  void go_on(int t, double y) {
+    if (runs.empty()) return;
+    Run& run = runs.back();
+    run.end = t + 1;
+    run.sum += y;
+    if (y > run.peak) run.peak = y, run.peak_frame = t;
+  }
 };
 struct Hypothesis {
   Prefixes<W> p;
@@ -132,10 +152,9 @@ inline Hypothesis stayed(const std::map<Labelling, const Hypothesis*>& beam, con
   next.blank = old.best();
   if (best_reach > old.p.best_label) {
     next.label = *from;
-    next.label.frames.push_back(t);
-    next.label.peaks.push_back(y_last);
-  } else if (!next.label.peaks.empty()) {
-    next.label.peaks.back() = std::max(next.label.peaks.back(), y_last);
+    next.label.enter(t, y_last);
+  } else {
+    next.label.go_on(t, y_last);
   }
   return next;
 }
@@ -144,8 +163,7 @@ inline Hypothesis extended(const Hypothesis& from, bool repeats, double y, int t
   const double score = (repeats ? from.p.blank : from.p.total) + y;
   const double best = (repeats ? from.p.best_blank : std::max(from.p.best_blank, from.p.best_label)) + y;
   Hypothesis next{{score, kNever, score, kNever, best}, {}, repeats ? from.blank : from.best()};
-  next.label.frames.push_back(t);
-  next.label.peaks.push_back(y);
+  next.label.enter(t, y);
   return next;
 }
 
@@ -215,12 +233,22 @@ void check_sample(const Problem<Scalar>& q, int n, const Decoded<Scalar>& got) {
     for (int i = 0; i < q.T; ++i) {
       const bool inside = i < int(prefix.size());
       CHECK(got.tokens[h * q.T + i] == (inside ? prefix[i] : -1));
-      CHECK(got.timesteps[h * q.T + i] == (inside ? expected[k].h.best().frames[i] : -1));
-      CHECK_NEAR(got.confidences[h * q.T + i], inside ? std::exp(expected[k].h.best().peaks[i]) : 0, 1e-5);
+      const Run run = inside ? expected[k].h.best().runs[i] : Run{-1, -1, -1, 0, 0};
+      CHECK(got.timesteps[h * q.T + i] == run.start);
+      CHECK(got.ends[h * q.T + i] == run.end);
+      CHECK(got.peaks[h * q.T + i] == run.peak_frame);
+      CHECK_NEAR(got.confidences[h * q.T + i], inside ? std::exp(std::min(run.peak, 0.0)) : 0, 1e-5);
+      const double mean = inside ? std::min(run.sum / (run.end - run.start), 0.0) : 0;
+      CHECK_NEAR(got.token_scores[h * q.T + i], mean, 1e-5 * (1 - mean));
     }
-    const Scalar score = Scalar(exists ? expected[k].h.p.total : kNever);
-    if (q.from_logits) CHECK_NEAR(got.scores[h], score, 1e-5 * (1 + std::fabs(double(score))));
-    if (!q.from_logits) CHECK(got.scores[h] == score);
+    const auto check_score = [&](Scalar actual, double expected_score) {
+      const Scalar score = Scalar(std::min(expected_score, 0.0));
+      if (q.from_logits) CHECK_NEAR(actual, score, 1e-5 * (1 + std::fabs(double(score))));
+      if (!q.from_logits) CHECK(actual == score);
+    };
+    const Prefixes<W> p = exists ? expected[k].h.p : Prefixes<W>{kNever, kNever, kNever, kNever, kNever};
+    check_score(got.scores[h], p.total);
+    check_score(got.path_scores[h], std::max(p.best_blank, p.best_label));
   }
 }
 

@@ -72,7 +72,7 @@ std::vector<Hypothesis> decode(const Problem& q) {
   for (int rank = 0; rank < s.header->size; ++rank) {
     const int32_t slot = s.order[rank];
     Hypothesis h{{}, s.scores.total[slot]};
-    for (int64_t node = s.scores.path(slot); node >= 0; node = arena[node].previous) {
+    for (int64_t node = s.scores.node(slot); node >= 0; node = arena[node].previous) {
       h.tokens.insert(h.tokens.begin(), arena[node].token);
     }
     CHECK(int(h.tokens.size()) == s.length[slot]);

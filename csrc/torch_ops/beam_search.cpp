@@ -7,12 +7,12 @@
 #include <tuple>
 #include <vector>
 
-#include "tensors.h"
+#include "log_probs.h"
 
 namespace fastctc {
 namespace {
 
-using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 void check_beam_size(int64_t beam_size, const Tensor& place) {
   if (beam_size < 1) value_error("beam_size is ", beam_size, ", but must be at least 1");
@@ -38,15 +38,15 @@ BeamSearchParams parameters(const Tensor& input, const Tensor& input_lengths, in
 
 // Results for `batch` samples, on the device of `place`.
 struct Outputs {
-  Tensor tokens, lengths, scores, timesteps, confidences;
+  Tensor tokens, timesteps, ends, peaks;  // (N, nbest, max_length) int64
+  Tensor confidences, token_scores;       // (N, nbest, max_length)
+  Tensor lengths, scores, path_scores;    // (N, nbest)
   BeamResultParams params{};
 
   Outputs(const Tensor& place, int64_t batch, int64_t beam_size, int64_t nbest, int64_t max_length, bool float64)
-      : tokens(empty_tensor(place, {batch, nbest, max_length}, ScalarType::Long)),
-        lengths(empty_tensor(place, {batch, nbest}, ScalarType::Long)),
-        scores(empty_tensor(place, {batch, nbest}, scalar(float64))),
-        timesteps(empty_tensor(place, {batch, nbest, max_length}, ScalarType::Long)),
-        confidences(empty_tensor(place, {batch, nbest, max_length}, scalar(float64))) {
+      : Outputs([&](ScalarType type) { return empty_tensor(place, {batch, nbest, max_length}, type); },
+                [&](ScalarType type) { return empty_tensor(place, {batch, nbest}, type); },
+                float64 ? ScalarType::Double : ScalarType::Float) {
     params.batch = batch;
     params.beam_size = beam_size;
     params.nbest = nbest;
@@ -55,11 +55,29 @@ struct Outputs {
     params.tokens = static_cast<int64_t*>(tokens.mutable_data_ptr());
     params.lengths = static_cast<int64_t*>(lengths.mutable_data_ptr());
     params.scores = scores.mutable_data_ptr();
+    params.path_scores = path_scores.mutable_data_ptr();
     params.timesteps = static_cast<int64_t*>(timesteps.mutable_data_ptr());
+    params.ends = static_cast<int64_t*>(ends.mutable_data_ptr());
+    params.peaks = static_cast<int64_t*>(peaks.mutable_data_ptr());
     params.confidences = confidences.mutable_data_ptr();
+    params.token_scores = token_scores.mutable_data_ptr();
   }
-  static ScalarType scalar(bool float64) { return float64 ? ScalarType::Double : ScalarType::Float; }
-  Result result() const { return {tokens, lengths, scores, timesteps, confidences}; }
+  Result result() const {
+    return {tokens, lengths, scores, timesteps, confidences, ends, peaks, token_scores, path_scores};
+  }
+
+ private:
+  template <class PerToken, class PerHypothesis>
+  Outputs(const PerToken& per_token, const PerHypothesis& per_hypothesis, ScalarType scalar)
+      : tokens(per_token(ScalarType::Long)),
+        timesteps(per_token(ScalarType::Long)),
+        ends(per_token(ScalarType::Long)),
+        peaks(per_token(ScalarType::Long)),
+        confidences(per_token(scalar)),
+        token_scores(per_token(scalar)),
+        lengths(per_hypothesis(ScalarType::Long)),
+        scores(per_hypothesis(scalar)),
+        path_scores(per_hypothesis(scalar)) {}
 };
 
 void check_nbest(int64_t nbest, int64_t beam_size) {
@@ -82,19 +100,7 @@ void for_each_sample(int64_t batch, const F& run) {
 
 // Raises, of a sample whose status is kInvalid though its length is right.
 [[noreturn]] void invalid_sample(const BeamSearchParams& p, int64_t n) {
-  with_element(p.dtype, [&](auto element) {
-    const auto* const x = static_cast<const decltype(element)*>(p.input) + n * p.stride_n;
-    for (int64_t t = 0; t < p.input_lengths[n] && !p.from_logits; ++t) {
-      for (int64_t c = 0; c < p.classes; ++c) {
-        const auto value = to_scalar(x[t * p.stride_t + c * p.stride_c]);
-        if (value > kLargestLogProb) {
-          value_error("log_probs[", n, ", ", t, ", ", c, "] (sample, frame, class) is ", value,
-                      ", but natural-log probabilities are at most 0 (for logits pass from_logits=True, for "
-                      "probabilities their log())");
-        }
-      }
-    }
-  });
+  check_log_probs(p, n);
   value_error("sample ", n, " cannot go on: it is invalid from before, or its arena has no room for ",
               p.input_lengths[n], " more frames");
 }
@@ -168,7 +174,8 @@ void check_state(const Tensor& state, const Tensor& arena, int64_t beam_size, co
   }
   if (arena.scalar_type() != ScalarType::Int || arena.dim() != 3 || arena.size(0) != state.size(0) ||
       arena.size(2) * int64_t(sizeof(int32_t)) != int64_t(sizeof(BeamNode))) {
-    value_error("arena must be (N, capacity, 4) of type int32, where state has N = ", state.size(0));
+    value_error("arena must be (N, capacity, ", sizeof(BeamNode) / sizeof(int32_t),
+                ") of type int32, where state has N = ", state.size(0));
   }
   if (arena.size(1) > kLargestArena) value_error("arena has ", arena.size(1), " nodes, but must have less than 2^31");
   check_place(state, "state", place);
@@ -229,7 +236,9 @@ Result beam_search_result(Tensor state, Tensor arena, int64_t beam_size, int64_t
 
 }  // namespace
 
-#define FASTCTC_BEAM_RESULT "(Tensor tokens, Tensor lengths, Tensor scores, Tensor timesteps, Tensor confidences)"
+#define FASTCTC_BEAM_RESULT                                                                                          \
+  "(Tensor tokens, Tensor lengths, Tensor scores, Tensor timesteps, Tensor confidences, Tensor ends, Tensor peaks, " \
+  "Tensor token_scores, Tensor path_scores)"
 #define FASTCTC_BEAM_OPTIONS "bool from_logits, float beam_threshold, float token_threshold, float blank_skip"
 
 FASTCTC_DEFINE(m) {

@@ -15,17 +15,19 @@ from fastctc.cli.options import (
     add_decoding,
     add_drawing,
     add_folder,
+    add_settings,
     add_workers,
     constraint_of,
     count_from_zero,
     domain_in,
     drawing_of,
+    given,
     one_line,
     positive_int,
     refuse_drawing,
 )
 from fastctc.crnn import Evaluation, Recognizer, evaluate, open_source, write_evaluation_report
-from fastctc.crnn.data import Drawn, NamedSource, claimed, to_json
+from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed, to_json
 from fastctc.crnn.read import Share
 from fastctc.crnn.training import FIRST_UNSEEN
 from fastctc.figures import load_matplotlib
@@ -43,6 +45,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Declare the options."""
     add_checkpoint(parser)
     add_folder(parser)
+    add_settings(parser, "labels", LabelConfig(), "labels", only=("label_pattern", "unicode_form"))
     parser.add_argument(
         "--count", type=positive_int, default=1000, metavar="N", help="images to draw (default: %(default)s)"
     )
@@ -77,7 +80,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     data: NamedSource
     if arguments.folder is not None:
         refuse_drawing(arguments, f"{arguments.folder} names images to read")
-        data, what = open_source(arguments.folder), str(arguments.folder)
+        labels = LabelConfig(**given(arguments, "labels"))
+        data, what = open_source(arguments.folder, labels), str(arguments.folder)
     else:
         source = drawing_of(arguments).source(arguments.seed, color=True)
         data, what = (

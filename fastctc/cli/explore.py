@@ -30,7 +30,7 @@ from fastctc.crnn import (
     settled,
     write_exploration_report,
 )
-from fastctc.crnn.data import Drawn, NamedSource, claimed
+from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed
 from fastctc.crnn.report import PICTURES
 from fastctc.figures import load_matplotlib
 from fastctc.text import Alphabet
@@ -45,6 +45,7 @@ EXAMPLES = [
 def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Declare the options."""
     add_folder(parser)
+    add_settings(parser, "labels", LabelConfig(), "labels", only=("label_pattern", "unicode_form"))
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path,
         help="where report.html and its pictures go (default: DIR-explore, or formulas-explore)",
@@ -71,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     data: NamedSource
     if arguments.folder is not None:
         refuse_drawing(arguments, f"{arguments.folder} names images to read")
-        data, title = open_source(arguments.folder), str(arguments.folder)
+        labels = LabelConfig(**given(arguments, "labels"))
+        data, title = open_source(arguments.folder, labels), str(arguments.folder)
         place = arguments.folder.resolve()
         out = arguments.out or place.with_name(f"{place.name}-explore")
     else:

@@ -31,6 +31,7 @@ EXAMPLES = [
     "train --data data/mine --overfit-one-batch",
 ]
 TITLES = {
+    "labels": "labels: how the texts of --data are read; the checkpoint keeps their direction",
     "preprocess": "preprocessing: what happens to every image, in this order; the checkpoint keeps it",
     "augment": "augmentation: random changes of training images, at most, in this order; 0: none",
     "model": "network",

@@ -27,7 +27,8 @@ class Beam {
   void advance(const Scalar* x, double denominator);
   // Leaves everything in the state.
   void finish() {
-    if (now_.total != s_.scores.total) memcpy(s_.scores.total, now_.total, sizeof(double) * 12 * size_t(s_.stride));
+    if (now_.total != s_.scores.total)
+      memcpy(s_.scores.total, now_.total, sizeof(double) * BeamScores::kArrays * size_t(s_.stride));
   }
 
  private:
@@ -35,6 +36,7 @@ class Beam {
   void start();
   void link();
   void attach(int32_t slot, int32_t parent);
+  void orphan(int32_t slot);
   bool blank_for_certain(double y_blank) const { return y_blank > p_.blank_skip; }
   void take_for_blank(double y_blank);
   void stay(const Scalar* x, double denominator, double y_blank);
@@ -56,7 +58,7 @@ class Beam {
   const BeamScratch<Scalar, Scorer>& w_;
   BeamScores now_, next_;
   BeamNode* const arena_;
-  int32_t orphans_ = 0, vacancies_ = 0;
+  int32_t vacancies_ = 0;
 };
 
 template <class Scalar, class Scorer>
@@ -78,9 +80,10 @@ void Beam<Scalar, Scorer>::start() {
   head() = {};
   head().started = head().size = head().slots = 1;
   for (double* array : {now_.total, now_.blank, now_.nothing, now_.best, now_.best_blank, now_.best_nothing, now_.label,
-                        now_.best_label, now_.peak_blank, now_.peak_label}) {
+                        now_.best_label, now_.peak_blank, now_.peak_label, now_.sum_blank, now_.sum_label}) {
     std::fill_n(array, s_.stride, kNever);
   }
+  std::fill_n(now_.end_blank, s_.stride, 0);
   std::fill_n(now_.path_blank, s_.stride, -1);
   std::fill_n(now_.path_label, s_.stride, -1);
   std::fill_n(s_.last, s_.stride, int32_t(p_.blank));
@@ -104,15 +107,15 @@ void Beam<Scalar, Scorer>::link() {
   std::fill_n(next_.best_nothing, s_.stride, kNever);
   std::fill_n(w_.reach, s_.stride, nothing);
   std::fill_n(w_.y_last, s_.stride, 0.0);
-  std::fill_n(w_.child, s_.stride, -1);
+  w_.family.clear();
   for (int32_t slot = 0; slot < head().slots; ++slot) {
     const int32_t parent = s_.parent[slot];
     if (!(now_.total[slot] > kNever)) {
       w_.vacant[vacancies_++] = slot;
     } else if (parent >= 0) {
       attach(slot, parent);
-    } else if (s_.length[slot] > 0) {
-      ++orphans_;
+    } else {
+      orphan(slot);
     }
   }
 }
@@ -122,8 +125,15 @@ template <class Scalar, class Scorer>
 void Beam<Scalar, Scorer>::attach(int32_t slot, int32_t parent) {
   s_.parent[slot] = parent;
   w_.reach[slot] = parent + (s_.last[parent] == s_.last[slot] ? int32_t(s_.stride) : 0);
-  w_.sibling[slot] = w_.child[parent];
-  w_.child[parent] = slot;
+  w_.family.add(parent, slot);
+}
+
+// No path leads to the prefix in `slot` from another one. The empty prefix is in no list.
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::orphan(int32_t slot) {
+  s_.parent[slot] = -1;
+  w_.reach[slot] = int32_t(2 * s_.stride);
+  if (s_.length[slot] > 0) w_.family.add(w_.family.orphans_of(s_.parent_hash[slot]), slot);
 }
 
 template <class Scalar, class Scorer>
@@ -159,8 +169,10 @@ void Beam<Scalar, Scorer>::take_for_blank(double y_blank) {
     next_.label[j] = next_.best_label[j] = kNever;
     next_.path_blank[j] = from_label ? now_.path_label[j] : now_.path_blank[j];
     next_.peak_blank[j] = from_label ? now_.peak_label[j] : now_.peak_blank[j];
+    next_.sum_blank[j] = from_label ? now_.sum_label[j] : now_.sum_blank[j];
+    next_.end_blank[j] = from_label ? head().frame : now_.end_blank[j];
     next_.path_label[j] = -1;
-    next_.peak_label[j] = kNever;
+    next_.peak_label[j] = next_.sum_label[j] = kNever;
     w_.restarts[j] = 0;
   }
 }
@@ -171,7 +183,12 @@ void Beam<Scalar, Scorer>::stay(const Scalar* x, double denominator, double y_bl
   const int64_t slots = head().slots;
   for (int64_t j = 0; j < slots; ++j) w_.y_last[j] = double(x[s_.last[j]]);
   const auto masked = L::set(kZeroLog), all = L::set(kNever), blank = L::set(y_blank);
-  const auto integers = [](int64_t* p) { return reinterpret_cast<double*>(p); };  // moved, never computed with
+  // Integers are moved as doubles, and never computed with.
+  const auto load = [](const int64_t* p) { return L::load(reinterpret_cast<const double*>(p)); };
+  const auto store = [](int64_t* p, typename L::F x) { L::store(reinterpret_cast<double*>(p), x); };
+  using I = typename L::I;
+  const I node_bits = I{} + int64_t(UINT32_MAX), peak_is_here = I{} + BeamScores::pack(head().frame, 0);
+  const auto ends_here = (typename L::F)(I{} + head().frame);
   for (int64_t j = 0; j < slots; j += L::N) {
     const auto score = L::load(w_.y_last + j);
     const auto y = L::select(L::less(score, masked), all, score - L::set(denominator));
@@ -193,12 +210,16 @@ void Beam<Scalar, Scorer>::stay(const Scalar* x, double denominator, double y_bl
     L::store(next_.best + j, L::max(q.best_blank, q.best_label));
 
     const auto from_label = L::less(p.best_blank, p.best_label), from_parent = L::less(p.best_label, best_reach);
-    const auto path_label = L::load(integers(now_.path_label) + j), peak_label = L::load(now_.peak_label + j);
-    const auto path_blank = L::load(integers(now_.path_blank) + j), peak_blank = L::load(now_.peak_blank + j);
-    L::store(integers(next_.path_blank) + j, L::select(from_label, path_label, path_blank));
-    L::store(next_.peak_blank + j, L::select(from_label, peak_label, peak_blank));
-    L::store(integers(next_.path_label) + j, path_label);
+    const auto path_label = load(now_.path_label + j), peak_label = L::load(now_.peak_label + j);
+    const auto sum_label = L::load(now_.sum_label + j);
+    store(next_.path_blank + j, L::select(from_label, path_label, load(now_.path_blank + j)));
+    store(next_.end_blank + j, L::select(from_label, ends_here, load(now_.end_blank + j)));
+    L::store(next_.peak_blank + j, L::select(from_label, peak_label, L::load(now_.peak_blank + j)));
+    L::store(next_.sum_blank + j, L::select(from_label, sum_label, L::load(now_.sum_blank + j)));
+    const auto new_peak = (typename L::F)(((I)path_label & node_bits) | peak_is_here);
+    store(next_.path_label + j, L::select(L::less(peak_label, y), new_peak, path_label));
     L::store(next_.peak_label + j, L::select(from_parent, y, L::max(peak_label, y)));
+    L::store(next_.sum_label + j, L::select(from_parent, y, sum_label + y));
     const uint32_t bits = L::bits(from_parent);
     for (int i = 0; i < L::N; ++i) w_.restarts[j + i] = uint8_t(bits >> i & 1);
   }
@@ -260,6 +281,7 @@ int64_t Beam<Scalar, Scorer>::find_candidates(int64_t tokens, double worst) {
     const int32_t slot = s_.order[rank];
     const double total = now_.total[slot];
     const int64_t end = Scorer::kWeighs ? tokens : std::min(tokens, extensions_of_rank(rank, p_.beam_size));
+    bool noted = w_.family.empty(slot);
     for (int64_t k = 0; k < end; ++k) {
       const int32_t token = w_.tokens.token[k];
       double score = total + w_.tokens.y[k];
@@ -269,7 +291,10 @@ int64_t Beam<Scalar, Scorer>::find_candidates(int64_t tokens, double worst) {
       }
       if (token == s_.last[slot]) score = now_.blank[slot] + w_.tokens.y[k];
       if (Scorer::kWeighs && score > worst) score += scorer_.extend(w_.scorer_state[slot], token).weight;
-      if (!(score > worst && score >= least) || has_child(slot, token)) continue;
+      if (!(score > worst && score >= least)) continue;
+      if (!noted) w_.family.for_each(slot, [&](int32_t child) { w_.family.note(s_.last[child], child); });
+      noted = true;
+      if (has_child(slot, token)) continue;
       found.score[count] = score;
       found.slot[count] = slot;
       found.token[count] = int32_t(k);
@@ -279,12 +304,11 @@ int64_t Beam<Scalar, Scorer>::find_candidates(int64_t tokens, double worst) {
   return count;
 }
 
+// The children of `slot` are noted, each for its last token. Notes of other slots may be there, too.
 template <class Scalar, class Scorer>
 bool Beam<Scalar, Scorer>::has_child(int32_t slot, int32_t token) const {
-  for (int32_t child = w_.child[slot]; child >= 0; child = w_.sibling[child]) {
-    if (s_.last[child] == token) return true;
-  }
-  return false;
+  const int32_t child = w_.family.noted(token);
+  return child >= 0 && s_.parent[child] == slot && s_.last[child] == token;
 }
 
 // The next beam: the best candidates.
@@ -320,7 +344,8 @@ void Beam<Scalar, Scorer>::select(int64_t candidates) {
 // The best path of a prefix in its last token now comes from the parent.
 template <class Scalar, class Scorer>
 void Beam<Scalar, Scorer>::restart(int32_t slot) {
-  next_.path_label[slot] = add_node(s_.parent[slot], w_.reach[slot] >= s_.stride, s_.last[slot]);
+  const int32_t node = add_node(s_.parent[slot], w_.reach[slot] >= s_.stride, s_.last[slot]);
+  next_.path_label[slot] = BeamScores::pack(head().frame, node);
 }
 
 template <class Scalar, class Scorer>
@@ -350,28 +375,18 @@ Birth<Scorer> Beam<Scalar, Scorer>::born(int32_t candidate) {
 template <class Scalar, class Scorer>
 int32_t Beam<Scalar, Scorer>::add_node(int32_t parent, bool after_blank, int32_t token) {
   const bool from_label = !after_blank && now_.ends_in_label(parent);
-  const int64_t previous = from_label ? now_.path_label[parent] : now_.path_blank[parent];
-  const double peak = from_label ? now_.peak_label[parent] : now_.peak_blank[parent];
-  arena_[head().nodes] = {int32_t(previous), token, int32_t(head().frame), float(peak)};
+  const int64_t previous = from_label ? now_.path_label[parent] : now_.path_blank[parent], frame = head().frame;
+  arena_[head().nodes] = {BeamScores::node_of(previous), token, int32_t(frame),
+                          now_.last_run(parent, from_label, frame)};
   return int32_t(head().nodes++);
 }
 
 template <class Scalar, class Scorer>
 void Beam<Scalar, Scorer>::drop(int32_t slot) {
-  for (int32_t child = w_.child[slot]; child >= 0; child = w_.sibling[child]) {
-    s_.parent[child] = -1;
-    w_.reach[child] = int32_t(2 * s_.stride);
-    ++orphans_;
-  }
-  w_.child[slot] = -1;
-  const int32_t parent = s_.parent[slot];
-  if (parent >= 0) {
-    int32_t* link = &w_.child[parent];
-    while (*link != slot) link = &w_.sibling[*link];
-    *link = w_.sibling[slot];
-  } else if (s_.length[slot] > 0) {
-    --orphans_;
-  }
+  w_.family.for_each(slot, [&](int32_t child) { orphan(child); });
+  w_.family.clear(slot);
+  const int32_t parent = s_.parent[slot], list = parent >= 0 ? parent : w_.family.orphans_of(s_.parent_hash[slot]);
+  if (s_.length[slot] > 0) w_.family.remove(list, slot);
   for (double* array : {next_.total, next_.blank, next_.label, next_.best, next_.best_blank, next_.best_label}) {
     array[slot] = kNever;
   }
@@ -386,26 +401,24 @@ int32_t Beam<Scalar, Scorer>::settle(const Birth<Scorer>& birth) {
   const int32_t slot = vacancies_ > 0 ? w_.vacant[--vacancies_] : head().slots++;
   next_.total[slot] = next_.label[slot] = birth.score;
   next_.best[slot] = next_.best_label[slot] = birth.best;
-  next_.blank[slot] = next_.best_blank[slot] = next_.peak_blank[slot] = kNever;
-  next_.peak_label[slot] = birth.y;
-  next_.path_label[slot] = birth.node;
+  next_.blank[slot] = next_.best_blank[slot] = next_.peak_blank[slot] = next_.sum_blank[slot] = kNever;
+  next_.peak_label[slot] = next_.sum_label[slot] = birth.y;
+  next_.path_label[slot] = BeamScores::pack(head().frame, birth.node);
   next_.path_blank[slot] = -1;
+  next_.end_blank[slot] = 0;
   s_.last[slot] = birth.token;
   s_.length[slot] = birth.length;
   s_.hash[slot] = birth.hash;
   s_.parent_hash[slot] = birth.parent_hash;
-  s_.parent[slot] = birth.parent;
   if constexpr (Scorer::kWeighs) {
     w_.scorer_state[slot] = birth.extension.state;
     w_.weight[slot] = birth.extension.weight;
   }
-  w_.child[slot] = -1;
-  if (orphans_ > 0) adopt_orphans(slot, birth);
+  adopt_orphans(slot, birth);
   if (birth.parent >= 0) {
     attach(slot, birth.parent);
   } else {
-    w_.reach[slot] = int32_t(2 * s_.stride);
-    ++orphans_;
+    orphan(slot);
   }
   return slot;
 }
@@ -413,19 +426,15 @@ int32_t Beam<Scalar, Scorer>::settle(const Birth<Scorer>& birth) {
 // Longer prefixes may have outlived this one.
 template <class Scalar, class Scorer>
 void Beam<Scalar, Scorer>::adopt_orphans(int32_t slot, const Birth<Scorer>& birth) {
-  const int32_t slots = head().slots;
-  const uint64_t* const parent_hash = s_.parent_hash;
-  int64_t candidates = 0;
-  for (int32_t j = 0; j < slots; ++j) candidates += parent_hash[j] == birth.hash;
-  for (int32_t j = 0; candidates > 0 && j < slots; ++j) {
-    if (s_.parent[j] >= 0 || s_.parent_hash[j] != birth.hash || s_.length[j] != birth.length + 1) continue;
-    if (!(next_.total[j] > kNever) || j == slot) continue;
-    const int32_t before = arena_[next_.path(j)].previous;
-    if (arena_[before].token != birth.token) continue;
-    if (!spell_the_same(arena_, arena_[before].previous, arena_[birth.node].previous)) continue;
-    attach(j, slot);
-    --orphans_;
-  }
+  const int32_t list = w_.family.orphans_of(birth.hash);
+  w_.family.for_each(list, [&](int32_t child) {
+    if (s_.parent_hash[child] != birth.hash || s_.length[child] != birth.length + 1) return;
+    const int32_t before = arena_[next_.node(child)].previous;
+    if (arena_[before].token != birth.token) return;
+    if (!spell_the_same(arena_, arena_[before].previous, arena_[birth.node].previous)) return;
+    w_.family.remove(list, child);
+    attach(child, slot);
+  });
 }
 
 }  // namespace FASTCTC_ISA

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "../beam_search.h"
+#include "beam_family.h"
 #include "rank.h"
 #include "top_tokens.h"
 
@@ -45,7 +46,7 @@ struct BeamScratch {
   FrameTokens<Scalar> tokens;
   double* y_last;  // of each slot: the log-probability of its last token
   int32_t* reach;  // of each slot: where from total[0] (and best[0]) on stands what leads there from its parent
-  int32_t *child, *sibling;              // of each slot: its first child; the next child of its parent; -1: none
+  BeamFamily family;
   int32_t* vacant;                       // slots
   uint8_t* restarts;                     // of each slot: does its best path now come from the parent?
   uint8_t* dropped;                      // of each slot
@@ -56,7 +57,10 @@ struct BeamScratch {
   Birth<Scorer>* births;
 
   BeamScratch(void* base, const BeamSearchParams& p)
-      : memory(base), next(memory, BeamState::stride_for(p.beam_size)), row(memory.take<Scalar>(p.classes)) {
+      : memory(base),
+        next(memory, BeamState::stride_for(p.beam_size)),
+        row(memory.take<Scalar>(p.classes)),
+        family(memory, BeamState::stride_for(p.beam_size), p.classes) {
     const int64_t slots = BeamState::stride_for(p.beam_size);
     tokens.maxima = memory.take<Scalar>(p.classes);
     tokens.found = memory.take<Token<Scalar>>(p.classes);
@@ -64,8 +68,6 @@ struct BeamScratch {
     tokens.y = memory.take<double>(p.classes + kRankedTogether);
     y_last = memory.take<double>(slots);
     reach = memory.take<int32_t>(slots);
-    child = memory.take<int32_t>(slots);
-    sibling = memory.take<int32_t>(slots);
     vacant = memory.take<int32_t>(slots);
     scorer_state = memory.take<typename Scorer::State>(Scorer::kWeighs ? slots : 0);
     weight = memory.take<double>(Scorer::kWeighs ? slots : 0);

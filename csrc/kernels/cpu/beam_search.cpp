@@ -20,7 +20,7 @@ void search(const BeamSearchParams& p, int64_t n, const BeamScratch<typename Sca
   for (int64_t t = 0; t < frames && beam.alive(); ++t) {
     const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + t * p.stride_t;
     const Scalar* const row = contiguous_row(x, p.stride_c, p.classes, scratch.row);
-    const double denominator = p.from_logits ? log_denominator(row, p.classes) : 0.0;
+    const double denominator = p.from_logits ? log_denominator(row, p.classes, row_max(row, p.classes)) : 0.0;
     if (denominator != denominator) {
       beam.fail(kNotANumber);
     } else {

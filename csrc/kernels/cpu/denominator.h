@@ -23,11 +23,10 @@ struct SoftmaxSum {
   Scalar max, sum;
 };
 template <class Scalar>
-inline SoftmaxSum<Scalar> softmax_sum(const Scalar* x, int64_t classes) {
+inline SoftmaxSum<Scalar> softmax_sum(const Scalar* x, int64_t classes, Scalar max) {
   using L = Lanes<Scalar>;
   using F = typename L::F;
   constexpr int kRegisters = kSums / L::N;
-  const Scalar max = row_max(x, classes);
   const F shift = L::set(max == Scalar(-INFINITY) ? Scalar(0) : max);
   F sums[kRegisters] = {};
   int64_t c = 0;
@@ -43,12 +42,16 @@ inline SoftmaxSum<Scalar> softmax_sum(const Scalar* x, int64_t classes) {
   }
   return {max, L::reduce_add(sums[0])[0]};  // by halves too
 }
+template <class Scalar>
+inline SoftmaxSum<Scalar> softmax_sum(const Scalar* x, int64_t classes) {
+  return softmax_sum(x, classes, row_max(x, classes));
+}
 
 // log(sum of exp(x)), with the same bits on every machine. 0 where the classes are all at -inf.
 template <class Scalar>
-inline double log_denominator(const Scalar* x, int64_t classes) {
+inline double log_denominator(const Scalar* x, int64_t classes, Scalar max) {
   using Double = Lanes<double>;
-  const SoftmaxSum<Scalar> row = softmax_sum(x, classes);
+  const SoftmaxSum<Scalar> row = softmax_sum(x, classes, max);
   return row.sum == 0 ? 0.0 : double(row.max) + log_of<Double>(Double::set(double(row.sum)))[0];
 }
 

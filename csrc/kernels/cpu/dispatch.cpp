@@ -15,6 +15,7 @@ namespace cpu {
   X(size_t, ctc_loss_backward_workspace, (const CtcLossParams& p), (p))                                   \
   X(size_t, ctc_tangent_workspace, (const CtcTangentParams& p), (p))                                      \
   X(size_t, forced_align_workspace, (const ForcedAlignParams& p), (p))                                    \
+  X(size_t, greedy_decode_workspace, (const GreedyDecodeParams& p), (p))                                  \
   X(size_t, beam_search_workspace, (const BeamSearchParams& p), (p))                                      \
   X(void, ctc_loss_scores, (const CtcLossParams& p, int64_t begin, int64_t end, void* workspace),         \
     (p, begin, end, workspace))                                                                           \
@@ -26,7 +27,8 @@ namespace cpu {
     (p, begin, end, workspace))                                                                           \
   X(void, forced_align, (const ForcedAlignParams& p, int64_t begin, int64_t end, void* workspace),        \
     (p, begin, end, workspace))                                                                           \
-  X(void, greedy_decode, (const GreedyDecodeParams& p, int64_t begin, int64_t end), (p, begin, end))      \
+  X(void, greedy_decode, (const GreedyDecodeParams& p, int64_t begin, int64_t end, void* workspace),      \
+    (p, begin, end, workspace))                                                                           \
   X(void, beam_search, (const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace),          \
     (p, begin, end, workspace))                                                                           \
   X(void, beam_search_result, (const BeamResultParams& p, int64_t begin, int64_t end), (p, begin, end))

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -312,10 +313,16 @@ struct Lanes {
     p = p * q + S(1.44269589);
     return p * q + e;
   }
+  // Lane i of the result is lane (factor * i + offset) ^ flip of the pair a, b.
+  template <int factor, int offset, int flip = 0, int... i>
+  FASTCTC_LANE F shuffle(F a, F b, std::integer_sequence<int, i...>) {
+    return __builtin_shufflevector(a, b, ((factor * i + offset) ^ flip)...);
+  }
+  using Each = std::make_integer_sequence<int, N>;
   // Every lane gets the sum (or what else `op` makes) of all.
   template <class Op, int distance = N / 2>
   FASTCTC_LANE F reduce(F x, Op op) {
-    x = op(x, __builtin_shuffle(x, index<1, 0, distance>()));
+    x = op(x, shuffle<1, 0, distance>(x, x, Each()));
     if constexpr (distance > 1) return reduce<Op, distance / 2>(x, op);
     return x;
   }
@@ -333,7 +340,7 @@ struct Lanes {
     F y[count > 1 ? count / 2 : 1];
     FASTCTC_UNROLL for (int i = 0; i < count / 2; ++i) {
       const F a = x[2 * i], b = x[2 * i + 1];
-      y[i] = op(__builtin_shuffle(a, b, index<2, 0>()), __builtin_shuffle(a, b, index<2, 1>()));
+      y[i] = op(shuffle<2, 0>(a, b, Each()), shuffle<2, 1>(a, b, Each()));
     }
     return reduce_each<(count > 1 ? count / 2 : 1)>(y, op);
   }
@@ -343,21 +350,20 @@ struct Lanes {
   FASTCTC_LANE void transpose(F* x) {
     F y[N];
     FASTCTC_UNROLL for (int i = 0; i < N / 2; ++i) {
-      y[2 * i] = __builtin_shuffle(x[i], x[i + N / 2], zip(0));
-      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + N / 2], zip(N / 2));
+      y[2 * i] = zip<0>(x[i], x[i + N / 2], Each());
+      y[2 * i + 1] = zip<N / 2>(x[i], x[i + N / 2], Each());
     }
     FASTCTC_UNROLL for (int i = 0; i < N; ++i) x[i] = y[i];
     if constexpr (count > 2) transpose<count / 2>(x);
   }
-  FASTCTC_LANE I zip(Int first) {
-    I i;
-    for (int lane = 0; lane < N; ++lane) i[lane] = first + lane / 2 + (lane % 2) * N;
-    return i;
+  template <int first, int... i>
+  FASTCTC_LANE F zip(F a, F b, std::integer_sequence<int, i...>) {
+    return __builtin_shufflevector(a, b, (first + i / 2 + (i % 2) * N)...);
   }
 
   // The register whose lanes are the slots before (after) those of x; `edge` is the register before (after) it.
   FASTCTC_LANE F shift(F x, F edge, bool forward) {
-    return forward ? __builtin_shuffle(edge, x, index<1, N - 1>()) : __builtin_shuffle(x, edge, index<1, 1>());
+    return forward ? shuffle<1, N - 1>(edge, x, Each()) : shuffle<1, 1>(x, edge, Each());
   }
 
   // the block interface of math/scaled_float.h

@@ -49,7 +49,8 @@ class Beam {
   __device__ __forceinline__ void receive(int64_t first, int t);
   __device__ __forceinline__ void advance(int t);
   __device__ __forceinline__ Source source(int parent, int32_t token) const;
-  __device__ __forceinline__ Stay stay(double y) const;
+  __device__ __forceinline__ void add_node(int parent, int32_t token, int slot, int t) const;
+  __device__ __forceinline__ Stay stay(double y, int t) const;
   __device__ __forceinline__ Stay stay_by_blank() const;
   __device__ __forceinline__ int count_extensions(double worst) const;
   __device__ __forceinline__ int rank_of_extension(int e) const;
@@ -58,7 +59,7 @@ class Beam {
   __device__ __forceinline__ void rank_candidates(int count, double* scores, int32_t* candidate) const;
   __device__ __forceinline__ void select(int extensions, double worst, const Stay& stay, int t);
   __device__ __forceinline__ void next_beam(const Stay& stay, int t);
-  __device__ __forceinline__ Birth birth(int e) const;
+  __device__ __forceinline__ Birth birth(int e, int slot, int t) const;
   __device__ __forceinline__ void commit(const Stay& stay, int t) const;
   __device__ __forceinline__ void drop() const;
   __device__ __forceinline__ void settle(const Birth& b, int slot, int t) const;
@@ -69,6 +70,9 @@ class Beam {
     return to_scalar(x[blockIdx.x * p_.stride_n + t * p_.stride_t + c * p_.stride_c]);
   }
   __device__ __forceinline__ BeamNode* arena() const { return p_.arena + blockIdx.x * p_.arena_stride; }
+  __device__ __forceinline__ int64_t frame(int t) const { return s_.header->frame + t; }
+  // A slot makes one node at most in each frame.
+  __device__ __forceinline__ int64_t node_of(int slot, int t) const { return frame(t) * beam_size_ + slot; }
   __device__ __forceinline__ const FrameScores& now() const { return c_.frame[buffer_]; }
   __device__ __forceinline__ Scalar x(int k) const { return c_.x[buffer_ * tokens_ + k]; }
   __device__ __forceinline__ int32_t token(int k) const { return c_.token[buffer_ * tokens_ + k]; }
@@ -97,8 +101,9 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::start() {
   const BeamScores& b = s_.scores;
   for (int64_t j = me_; j < s_.stride; j += Team::size()) {
     b.total[j] = b.blank[j] = b.best_blank[j] = j == 0 ? 0 : kNever;
-    b.label[j] = b.best_label[j] = b.peak_blank[j] = b.peak_label[j] = kNever;
+    b.label[j] = b.best_label[j] = b.peak_blank[j] = b.peak_label[j] = b.sum_blank[j] = b.sum_label[j] = kNever;
     b.path_blank[j] = b.path_label[j] = -1;
+    b.end_blank[j] = 0;
     s_.last[j] = int32_t(p_.blank);
     s_.parent[j] = -1;
     s_.length[j] = 0;
@@ -163,7 +168,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::advance(int t) {
   Stay mine{};
   const bool stays = alive();
   if (stays) {
-    mine = certain ? stay_by_blank() : stay(log_prob(double(score_), now().log_denominator));
+    mine = certain ? stay_by_blank() : stay(log_prob(double(score_), now().log_denominator), t);
     c_.scores[c_.rank[me_]] = mine.next.total;
   }
   Team::sync();
@@ -183,24 +188,31 @@ template <class Element, bool kOneWarp>
 __device__ __forceinline__ Source Beam<Element, kOneWarp>::source(int parent, int32_t token) const {
   const BeamScores& b = s_.scores;
   const bool after_blank = s_.last[parent] == token, from_label = !after_blank && b.ends_in_label(parent);
-  return {after_blank ? b.blank[parent] : b.total[parent], from_label ? b.best_label[parent] : b.best_blank[parent],
-          from_label ? b.peak_label[parent] : b.peak_blank[parent],
-          from_label ? b.path_label[parent] : b.path_blank[parent]};
+  return {after_blank ? b.blank[parent] : b.total[parent], from_label ? b.best_label[parent] : b.best_blank[parent]};
+}
+
+// A token after the best path of a prefix in the old beam, or the best one that ends in the blank.
+template <class Element, bool kOneWarp>
+__device__ __forceinline__ void Beam<Element, kOneWarp>::add_node(int parent, int32_t token, int slot, int t) const {
+  const BeamScores& b = s_.scores;
+  const bool from_label = s_.last[parent] != token && b.ends_in_label(parent);
+  const int64_t previous = from_label ? b.path_label[parent] : b.path_blank[parent];
+  arena()[node_of(slot, t)] = {BeamScores::node_of(previous), token, int32_t(frame(t)),
+                               b.last_run(parent, from_label, frame(t))};
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ Stay Beam<Element, kOneWarp>::stay(double y) const {
+__device__ __forceinline__ Stay Beam<Element, kOneWarp>::stay(double y, int t) const {
   const BeamScores& b = s_.scores;
   const Prefixes<W> old = {b.total[me_], b.blank[me_], b.label[me_], b.best_blank[me_], b.best_label[me_]};
   const int parent = s_.parent[me_];
-  Source from = {kNever, kNever, kNever, -1};
+  Source from = {kNever, kNever};
   if (parent >= 0) from = source(parent, s_.last[me_]);
   Stay s;
   s.next = fastctc::stay<W>(old, from.total, from.best, y, now().blank);
   s.y = y;
   s.restarts = from.best > old.best_label;
-  s.previous = int32_t(from.path);
-  s.previous_peak = float(from.peak);
+  if (s.restarts) add_node(parent, s_.last[me_], me_, t);  // nothing refers to it where the prefix is dropped
   return s;
 }
 
@@ -341,8 +353,8 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::next_beam(const Stay& s
   Team::sync();
   Birth mine{};
   if (born) {
-    mine = birth(winner - size_);
     slot = c_.vacant[number];
+    mine = birth(winner - size_, slot, t);
   }
   const bool orphaned = stays && s_.parent[me_] >= 0 && !c_.stayed[s_.parent[me_]];
   Team::sync();  // the old beam has been read
@@ -360,18 +372,16 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::next_beam(const Stay& s
 }
 
 template <class Element, bool kOneWarp>
-__device__ __forceinline__ Birth Beam<Element, kOneWarp>::birth(int e) const {
-  const int rank = rank_of_extension(e), k = e - c_.first[rank], slot = s_.order[rank];
-  const Source from = source(slot, token(k));
+__device__ __forceinline__ Birth Beam<Element, kOneWarp>::birth(int e, int slot, int t) const {
+  const int rank = rank_of_extension(e), k = e - c_.first[rank], parent = s_.order[rank];
   Birth b;
   b.y = y(k);
-  b.best = from.best + b.y;
+  b.best = source(parent, token(k)).best + b.y;
   b.token = token(k);
-  b.parent = c_.stayed[slot] ? slot : -1;
-  b.length = s_.length[slot] + 1;
-  b.previous = int32_t(from.path);
-  b.previous_peak = float(from.peak);
-  b.parent_hash = s_.hash[slot];
+  b.parent = c_.stayed[parent] ? parent : -1;
+  b.length = s_.length[parent] + 1;
+  b.parent_hash = s_.hash[parent];
+  add_node(parent, b.token, slot, t);
   return b;
 }
 
@@ -381,15 +391,18 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::commit(const Stay& stay
   if (b.ends_in_label(me_)) {
     b.path_blank[me_] = b.path_label[me_];
     b.peak_blank[me_] = b.peak_label[me_];
+    b.sum_blank[me_] = b.sum_label[me_];
+    b.end_blank[me_] = frame(t);
   }
   if (stay.restarts) {
-    const int64_t frame = s_.header->frame + t,
-                  node = frame * beam_size_ + me_;  // a slot makes one at most in each frame
-    arena()[node] = {stay.previous, s_.last[me_], int32_t(frame), stay.previous_peak};
-    b.path_label[me_] = node;
-    b.peak_label[me_] = stay.y;
+    b.path_label[me_] = BeamScores::pack(frame(t), node_of(me_, t));
+    b.peak_label[me_] = b.sum_label[me_] = stay.y;
   } else {
-    b.peak_label[me_] = W::max(b.peak_label[me_], stay.y);
+    if (stay.y > b.peak_label[me_]) {
+      b.path_label[me_] = BeamScores::pack(frame(t), b.path_label[me_] & int64_t(UINT32_MAX));
+      b.peak_label[me_] = stay.y;
+    }
+    b.sum_label[me_] += stay.y;
   }
   b.total[me_] = stay.next.total;
   b.blank[me_] = stay.next.blank;
@@ -408,14 +421,13 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::drop() const {
 template <class Element, bool kOneWarp>
 __device__ __forceinline__ void Beam<Element, kOneWarp>::settle(const Birth& birth, int slot, int t) const {
   const BeamScores& b = s_.scores;
-  const int64_t frame = s_.header->frame + t, node = frame * beam_size_ + slot;
-  arena()[node] = {birth.previous, birth.token, int32_t(frame), birth.previous_peak};
   b.total[slot] = b.label[slot] = c_.winner_score[me_];
   b.best_label[slot] = birth.best;
-  b.blank[slot] = b.best_blank[slot] = b.peak_blank[slot] = kNever;
-  b.peak_label[slot] = birth.y;
-  b.path_label[slot] = node;
+  b.blank[slot] = b.best_blank[slot] = b.peak_blank[slot] = b.sum_blank[slot] = kNever;
+  b.peak_label[slot] = b.sum_label[slot] = birth.y;
+  b.path_label[slot] = BeamScores::pack(frame(t), node_of(slot, t));
   b.path_blank[slot] = -1;
+  b.end_blank[slot] = 0;
   s_.last[slot] = birth.token;
   s_.parent[slot] = birth.parent;
   s_.length[slot] = birth.length;
@@ -429,8 +441,8 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::adopt(int births) const
   for (int i = 0; i < births; ++i) {
     const int slot = c_.vacant[i];
     if (s_.hash[slot] != s_.parent_hash[me_] || s_.length[slot] + 1 != s_.length[me_]) continue;
-    const int64_t before = arena()[s_.scores.path(me_)].previous;
-    if (spell_the_same(arena(), before, s_.scores.path_label[slot])) s_.parent[me_] = slot;
+    const int64_t before = arena()[s_.scores.node(me_)].previous;
+    if (spell_the_same(arena(), before, BeamScores::node_of(s_.scores.path_label[slot]))) s_.parent[me_] = slot;
   }
 }
 

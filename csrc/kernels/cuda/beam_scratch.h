@@ -60,25 +60,20 @@ struct BeamScratch {
 
 // Where a prefix one token longer comes from: all paths that it may continue, and the best of them.
 struct Source {
-  double total, best, peak;
-  int64_t path;
+  double total, best;
 };
 
 // What becomes of the prefix in a slot; kept in registers until all threads have read the old beam.
 struct Stay {
   Prefixes<Lanes<double>> next;
-  double y;  // of its last token
-  // Where its best path in that token now comes from the parent:
-  bool restarts;
-  int32_t previous;
-  float previous_peak;
+  double y;       // of its last token
+  bool restarts;  // does its best path in that token now come from the parent?
 };
 
 // A new prefix.
 struct Birth {
   double best, y;
-  int32_t token, parent, length, previous;
-  float previous_peak;
+  int32_t token, parent, length;
   uint64_t parent_hash;
 };
 

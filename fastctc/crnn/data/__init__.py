@@ -21,7 +21,7 @@ from fastctc.crnn.data.files import DiskFullError, explain_full_disk, no_such_fi
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
 from fastctc.crnn.data.json_text import finite, to_json
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare, steps
-from fastctc.crnn.data.readers import open_source
+from fastctc.crnn.data.readers import LabelConfig, open_source
 from fastctc.crnn.data.samples import (
     LabelError,
     Problem,
@@ -43,6 +43,13 @@ from fastctc.crnn.data.settings import (
 from fastctc.crnn.data.sources import Drawn, KeyedSource, LabeledSource, NamedSource, Source, hash_of_code
 from fastctc.crnn.data.tensors import normalize, pad_batch
 from fastctc.crnn.data.torch_state import own_torch_state, seeded
+from fastctc.crnn.data.visual_order import (
+    VisualAlphabet,
+    direction_for,
+    direction_of,
+    make_alphabet,
+    with_mirrored,
+)
 from fastctc.crnn.data.workers import default_workers
 
 __all__ = [
@@ -62,6 +69,7 @@ __all__ = [
     "ImageError",
     "ImageLike",
     "KeyedSource",
+    "LabelConfig",
     "LabelError",
     "LabeledSource",
     "NamedSource",
@@ -71,6 +79,7 @@ __all__ = [
     "Problem",
     "Samples",
     "Source",
+    "VisualAlphabet",
     "at_least",
     "augmented",
     "between",
@@ -82,6 +91,8 @@ __all__ = [
     "collect_all",
     "constraints",
     "default_workers",
+    "direction_for",
+    "direction_of",
     "domain_of",
     "draw_from_dict",
     "draw_to_dict",
@@ -93,6 +104,7 @@ __all__ = [
     "help_of",
     "images_in",
     "kind_of",
+    "make_alphabet",
     "more_than",
     "no_such_file",
     "normalize",
@@ -108,6 +120,7 @@ __all__ = [
     "split_holdout",
     "steps",
     "to_json",
+    "with_mirrored",
     "write_atomically",
     "write_folder",
 ]

@@ -32,6 +32,7 @@ def collect(
     workers: int | None = 0,
     seconds: float | None = None,
     name: Callable[[int], str] = "sample {}".format,
+    place: Callable[[int], str] | None = None,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> tuple[Samples, list[Problem]]:
     """Draw or read samples and preprocess them, in the order of their indices.
@@ -45,7 +46,8 @@ def collect(
         preprocess: height and limits.
         workers: processes that draw; 0 draws in this one; None: one for each CPU if they are worth it.
         seconds: stop after this time, keeping what was drawn so far; None: draw all.
-        name: what to call a sample in reports.
+        name: returns what a sample is called in reports.
+        place: returns where a sample's label is, for the problems; None: its name is enough.
         on_progress: called with the number of samples done since the last call.
 
     Returns:
@@ -61,7 +63,8 @@ def collect(
     for chunk, items in map_in_chunks(read, indices, workers, lambda index: (CRASHED, "")):
         for index, (image, text) in zip(chunk, items, strict=True):
             if isinstance(image, str):
-                problems.append(Problem(name(index), image))
+                where = "" if place is None else f" ({place(index)})"
+                problems.append(Problem(name(index), image + where))
                 continue
             samples.images.append(image.pixels)
             samples.contrasts.append(image.contrast)
@@ -82,8 +85,9 @@ def collect_all(
 ) -> tuple[Samples, list[Problem]]:
     """Read all samples of a data set: :func:`collect`, with the data set's own names."""
     return collect(
-        source, range(len(source)), preprocess, workers=workers, name=source.name, on_progress=on_progress
-    )
+        source, range(len(source)), preprocess, workers=workers, name=source.name,
+        place=getattr(source, "place", None), on_progress=on_progress,
+    )  # fmt: skip
 
 
 def write_folder(
@@ -107,7 +111,7 @@ def write_folder(
 
     Raises:
         FolderInUseError: another process writes into the folder.
-        LabelError: the folder has a labels file already, or a text holds a line break.
+        LabelError: the folder has a labels file already, or a text holds a line break or a tab.
         DiskFullError: there is no room for the images.
         RuntimeError: worker processes cannot start, or a sample crashes them.
     """
@@ -143,8 +147,8 @@ def _read_one(source: Source, preprocess: PreprocessConfig, index: int) -> _Coll
 
 def _write_one(source: Source, folder: Path, index: int) -> str:
     image, text = source(index)
-    if "\n" in text or "\r" in text:
-        raise LabelError(f"sample {index}: {LABELS_FILE} cannot hold the line break in {text!r}")
+    if any(character in text for character in "\n\r\t"):
+        raise LabelError(f"sample {index}: {LABELS_FILE} cannot hold the line break or the tab in {text!r}")
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     assert isinstance(image, Image.Image)

@@ -2,18 +2,16 @@
 
 A data set is a folder with one of
 
-``labels.tsv``
-    a line a sample: file name, tab, text.
-``labels.txt``
-    a line a sample, as scene-text sets come: file name and text, parted by a tab; in a line without a tab, by
-    a comma or by spaces. Such a line's text has no spaces around it, and behind a comma no double quotes.
-``labels.json``
-    ``{"a.png": "1+2"}`` or ``[{"image": "a.png", "text": "1+2"}]``; ``"file"`` and ``"filename"`` may stand
-    for ``"image"``, ``"label"`` for ``"text"``.
+``labels.tsv``, ``labels.csv``, ``labels.txt``, ``labels.json``, ``labels.jsonl``
+    a labels file, see :mod:`fastctc.crnn.data.labels`.
+``a.gt.txt`` beside ``a.png``
+    a file of one line for each image.
 ``data.mdb``
     an LMDB of encoded images, keys ``num-samples``, ``image-%09d`` and ``label-%09d``, counted from 1.
+images whose file names hold their texts
+    with :attr:`LabelConfig.label_pattern`.
 
-Text files are UTF-8 with one file name a sample, relative to the folder or absolute.
+Texts are UTF-8, and brought to the Unicode form NFC, see :class:`LabelConfig`.
 """
 
 from __future__ import annotations
@@ -22,45 +20,92 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastctc.crnn.data.files import no_such_file
+from fastctc.crnn.data.images import images_in
+from fastctc.crnn.data.labels import PARSERS, decoded, read_labels
 from fastctc.crnn.data.samples import LabelError
+from fastctc.crnn.data.settings import check_settings, setting
 from fastctc.crnn.data.sources import LabeledSource
 
 LABELS_FILE = "labels.tsv"
-DATA_FILES = (LABELS_FILE, "labels.txt", "labels.json", "data.mdb")
-JSON_NAMES = ("image", "file", "filename")
-JSON_TEXTS = ("text", "label")
+DATA_FILES = (LABELS_FILE, *(f"labels{suffix}" for suffix in PARSERS if suffix != ".tsv"), "data.mdb")
+TEXT_SUFFIX = ".gt.txt"
 
 
-def open_source(path: str | Path) -> LabeledSource:
-    """The data set in a folder, by the labels file or LMDB that is there; or in such a file itself.
+def _is_pattern(pattern: str) -> bool:
+    try:
+        found = re.compile(pattern)
+    except re.error:
+        return False
+    return found.groups == 1 or "label" in found.groupindex
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """How the texts of images are read.
+
+    Attributes:
+        label_pattern: regular expression that finds the text in a file name without its ending, by its group, or by
+            its group named ``label``: ``([^_]+)_`` reads ``2a3f_1.png`` as 2a3f. None: texts are in a file.
+        unicode_form: Unicode normal form of all texts, in which equal characters have equal code points.
+        direction: order of the characters for the network. rtl and ltr: the order that a line of that direction
+            shows, from left to right; auto: rtl or ltr where labels have right-to-left characters, by the more
+            frequent ones; stored: as the labels have it.
+    """
+
+    label_pattern: str | None = setting(
+        None, _is_pattern, "a regular expression with one group", metavar="REGEX"
+    )
+    unicode_form: Literal["NFC", "NFD", "NFKC", "NFKD", "none"] = setting("NFC")
+    direction: Literal["auto", "rtl", "ltr", "stored"] = setting("auto")
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def normalized(self, text: str) -> str:
+        """Return a text in the Unicode form."""
+        return text if self.unicode_form == "none" else unicodedata.normalize(self.unicode_form, text)
+
+
+def open_source(path: str | Path, labels: LabelConfig | None = None) -> LabeledSource:
+    """Return the data set in a folder, by the labels file or LMDB that is there; or in such a file itself.
 
     Args:
-        path: a folder with ``labels.tsv``, ``labels.txt``, ``labels.json`` or ``data.mdb``, or one file
-            ending in ``.tsv``, ``.txt``, ``.json`` or ``.mdb``.
+        path: a folder, see :mod:`fastctc.crnn.data.readers`, or one labels file or ``.mdb`` file.
+        labels: how texts are read; None: the defaults of :class:`LabelConfig`.
 
     Raises:
-        LabelError: nothing of that is there, or several labels files are, or the one there cannot be read.
+        LabelError: nothing of that is there, or several labels files are, or the one there cannot be read. The
+            message names the line.
         ModuleNotFoundError: it is an LMDB, but the package ``lmdb`` is missing.
     """
-    path = Path(path)
+    path, config = Path(path), labels or LabelConfig()
+    if config.label_pattern is not None and path.is_dir():
+        return NamesSource(path, config)
     if path.is_dir():
         found = [name for name in DATA_FILES if (path / name).exists()]
+        if not found and any(path.glob(f"*{TEXT_SUFFIX}")):
+            return BesideSource(path, config)
         if len(found) != 1:
-            has = " and ".join(found) or "none of " + ", ".join(DATA_FILES)
-            raise LabelError(f"{path} has {has}, expected one of them")
+            has = " and ".join(found) or f"none of {', '.join(DATA_FILES)}, and no *{TEXT_SUFFIX}"
+            hint = "" if found else ", or a label_pattern for file names that hold the texts"
+            raise LabelError(f"{path} has {has}, expected one of them{hint}")
         path /= found[0]
     elif not path.exists():
         hint = no_such_file(path).removeprefix("no such file")
         raise LabelError(
             f"{path} does not exist{hint}, expected a folder with one of {', '.join(DATA_FILES)}"
         )
-    return LmdbSource(path) if path.suffix == ".mdb" else FolderSource(path.parent, path.name)
+    if path.suffix == ".mdb":
+        return LmdbSource(path, config)
+    return FolderSource(path.parent, path.name, config)
 
 
 class FolderSource:
@@ -68,27 +113,44 @@ class FolderSource:
 
     Args:
         folder: what file names are relative to; holds the labels file.
-        labels: the labels file's name; its ending says how it is read.
+        labels: the labels file's name; its ending decides how it is read.
+        config: how texts are read; None: the defaults.
 
     Raises:
         LabelError: the labels file is missing, cannot be understood, or names no image.
     """
 
-    def __init__(self, folder: str | Path, labels: str = LABELS_FILE) -> None:
-        self.folder = Path(folder)
-        self.entries = read_labels(self.folder / labels)
+    def __init__(
+        self, folder: str | Path, labels: str = LABELS_FILE, config: LabelConfig | None = None
+    ) -> None:
+        self.folder, self.config = Path(folder), config or LabelConfig()
+        self._labels_file = labels
+        self._labels = read_labels(self.folder / labels)
+
+    @property
+    def entries(self) -> list[tuple[str, str]]:
+        """The file names and the texts."""
+        return [(label.name, self.config.normalized(label.text)) for label in self._labels]
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self._labels)
 
     def __call__(self, index: int) -> tuple[Path, str]:
-        """The path of a sample's image and its text."""
-        name, text = self.entries[index]
-        return self.folder / name, text
+        """Return the path of a sample's image and its text."""
+        return self.folder / self._labels[index].name, self.config.normalized(self._labels[index].text)
 
     def name(self, index: int) -> str:
-        """The file name of a sample, as it stands in the labels file."""
-        return self.entries[index][0]
+        """Return the file name of a sample, as it stands in the labels file."""
+        return self._labels[index].name
+
+    def place(self, index: int) -> str:
+        """Return the labels file and the line of a sample."""
+        what = "entry" if self._labels_file.endswith(".json") else "line"
+        return f"{self._labels_file}, {what} {self._labels[index].number}"
+
+    def stored_text(self, index: int) -> str:
+        """Return the text of a sample as the file has it."""
+        return self._labels[index].text
 
     def key(self) -> dict[str, Any]:
         """See :class:`LabeledSource`."""
@@ -96,6 +158,98 @@ class FolderSource:
         for name, text in self.entries:
             content.update(json.dumps([name, text, _stamp(self.folder / name)]).encode())
         return {"folder": str(self.folder.resolve()), "content": content.hexdigest()}
+
+
+class _ImagesSource:
+    """Images of a folder, whose texts are found by their file names.
+
+    Args:
+        folder: of the images.
+        config: how texts are read.
+
+    Raises:
+        LabelError: the folder has no image.
+    """
+
+    def __init__(self, folder: str | Path, config: LabelConfig | None = None) -> None:
+        self.folder, self.config = Path(folder), config or LabelConfig()
+        self.paths = self._paths()
+        if not self.paths:
+            raise LabelError(f"{self.folder} has no image")
+
+    def _paths(self) -> list[Path]:
+        return images_in(self.folder)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __call__(self, index: int) -> tuple[Path, str]:
+        """Return the path of a sample's image and its text; LabelError if it has none."""
+        return self.paths[index], self.config.normalized(self.stored_text(index))
+
+    def name(self, index: int) -> str:
+        """Return the file name of a sample."""
+        return self.paths[index].name
+
+    def stored_text(self, index: int) -> str:
+        """Return the text of a sample before it is normalized; LabelError if it has none."""
+        raise NotImplementedError
+
+    def key(self) -> dict[str, Any]:
+        """See :class:`LabeledSource`."""
+        content = hashlib.sha256()
+        for index, path in enumerate(self.paths):
+            try:
+                text: str | None = self(index)[1]
+            except LabelError:
+                text = None
+            content.update(json.dumps([path.name, text, _stamp(path)]).encode())
+        return {"folder": str(self.folder.resolve()), "content": content.hexdigest()}
+
+
+class NamesSource(_ImagesSource):
+    """Images whose file names hold their texts, found by :attr:`LabelConfig.label_pattern`."""
+
+    def stored_text(self, index: int) -> str:
+        """Return the text in the file name of a sample; LabelError if the pattern does not find it."""
+        pattern, stem = re.compile(self.config.label_pattern or ""), self.paths[index].stem
+        match = pattern.search(stem)
+        text = None if match is None else match["label" if "label" in pattern.groupindex else 1]
+        if text is None:
+            raise LabelError(f"label_pattern {pattern.pattern!r} does not find a text in {stem!r}")
+        return text
+
+
+class BesideSource(_ImagesSource):
+    """Images beside files of one line: ``a.png`` and ``a.gt.txt``."""
+
+    def _paths(self) -> list[Path]:
+        """Return the images, and the text files that have no image."""
+        images = images_in(self.folder)
+        with_text = {_text_file(image) for image in images}
+        alone = [path for path in self.folder.glob(f"*{TEXT_SUFFIX}") if path not in with_text]
+        return sorted([*images, *alone])
+
+    def stored_text(self, index: int) -> str:
+        """Return the text beside an image; LabelError if there is none, or more than one line."""
+        path = self.paths[index]
+        if path.name.endswith(TEXT_SUFFIX):
+            raise LabelError(f"no image beside {path.name}")
+        beside = _text_file(path)
+        try:
+            text = decoded(beside, beside.read_bytes()).removesuffix("\n")
+        except OSError as error:
+            raise LabelError(f"no {beside.name} beside it") from error
+        if "\n" in text:
+            raise LabelError(f"{beside.name}, line 2: expected one line")
+        return text
+
+
+def _text_file(image: Path) -> Path:
+    """Return the path of the text beside an image: ``a.gt.txt`` of ``a.png``, and of ``a.bin.png``."""
+    beside = image.with_name(image.stem + TEXT_SUFFIX)
+    short = image.with_name(image.name.partition(".")[0] + TEXT_SUFFIX)
+    return short if not beside.exists() and short.exists() else beside
 
 
 class LmdbSource:
@@ -106,14 +260,15 @@ class LmdbSource:
 
     Args:
         path: the ``.mdb`` file.
+        config: how texts are read; None: the defaults.
 
     Raises:
         LabelError: not a whole LMDB, or without a usable ``num-samples``.
         ModuleNotFoundError: the package ``lmdb`` is missing.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, config: LabelConfig | None = None) -> None:
+        self.path, self.config = Path(path), config or LabelConfig()
         with _opened(self.path) as environment, environment.begin() as transaction:
             pages, page_size = environment.info()["last_pgno"] + 1, environment.stat()["psize"]
             size = self.path.stat().st_size
@@ -132,7 +287,15 @@ class LmdbSource:
         return self._count
 
     def __call__(self, index: int) -> tuple[bytes, str]:
-        """A sample's encoded image and its text; LabelError if one of them is missing or not UTF-8."""
+        """Return a sample's encoded image and its text; LabelError if one of them is missing or not UTF-8."""
+        image, text = self._stored(index)
+        return image, self.config.normalized(text)
+
+    def stored_text(self, index: int) -> str:
+        """Return the text of a sample as the file has it."""
+        return self._stored(index)[1]
+
+    def _stored(self, index: int) -> tuple[bytes, str]:
         if not 0 <= index < self._count:
             raise IndexError(f"sample {index} of {self._count}")
         with _opened(self.path) as environment, environment.begin() as transaction:
@@ -149,103 +312,16 @@ class LmdbSource:
             raise LabelError(f"label-{index + 1:09d} is not UTF-8: {reason}") from error
 
     def name(self, index: int) -> str:
-        """The key of a sample's image."""
+        """Return the key of a sample's image."""
         return f"image-{index + 1:09d}"
 
     def key(self) -> dict[str, Any]:
         """See :class:`LabeledSource`."""
-        return {"lmdb": str(self.path.resolve()), "content": _stamp(self.path)}
-
-
-def read_labels(path: Path) -> list[tuple[str, str]]:
-    """The (file name, text) pairs of a labels file, by its ending; empty lines do not count."""
-    parse = _PARSERS.get(path.suffix)
-    if parse is None:
-        raise LabelError(f"{path} ends in {path.suffix!r}, expected {', '.join(_PARSERS)} or .mdb")
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LabelError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
-    pairs = list(parse(path, content))
-    if not pairs:
-        raise LabelError(f"{path} names no image")
-    return pairs
-
-
-def _lines(
-    path: Path, content: str, split: Callable[[str], tuple[str, str] | None]
-) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
-            pair = split(line)
-            if pair is None or not pair[0]:
-                expected = "a tab" if path.suffix == ".tsv" else "a tab, a comma or a space"
-                raise LabelError(
-                    f"{path}, line {number}: expected a file name, {expected} and a text, got {line!r}"
-                )
-            yield pair
-
-
-def _split_at_tab(line: str) -> tuple[str, str] | None:
-    name, tab, text = line.partition("\t")
-    return (name, text) if tab else None
-
-
-def _split_anywhere(line: str) -> tuple[str, str] | None:
-    """A line of ``labels.txt``, as the module says."""
-    if "\t" in line:
-        return _split_at_tab(line)
-    match = re.fullmatch(r" *([^ ,]+)(?: *(,) *| +)(.*?) *", line)
-    if match is None:
-        return None
-    name, comma, text = match.groups()
-    if comma and len(text) > 1 and text[0] == text[-1] == '"':
-        text = re.sub(r'\\(["\\])', r"\1", text[1:-1])  # as ICDAR's sets have it
-    return name, text
-
-
-def _json_entries(path: Path, content: str) -> Iterator[tuple[str, str]]:
-    try:
-        found = json.loads(
-            content, object_pairs_hook=tuple
-        )  # an object is a tuple of pairs, names may repeat
-    except (ValueError, RecursionError) as error:
-        raise LabelError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, (tuple, list)):
-        raise LabelError(f"{path}: expected an object or a list, got {json.dumps(found)[:80]}")
-    for number, entry in enumerate(found, start=1):
-        pair = entry if isinstance(found, tuple) else _named_pair(entry)
-        if (
-            pair is None
-            or not all(isinstance(each, str) and _is_unicode(each) for each in pair)
-            or not pair[0]
-        ):
-            expected = f"a file name ({', '.join(JSON_NAMES)}) and a text ({', '.join(JSON_TEXTS)})"
-            raise LabelError(f"{path}, entry {number}: expected {expected}, got {str(entry)[:80]}")
-        yield pair
-
-
-def _named_pair(entry: Any) -> tuple[Any, Any] | None:
-    """The file name and the text of a JSON object, if it has exactly one of each."""
-    if not isinstance(entry, tuple):
-        return None
-    names = [value for key, value in entry if key in JSON_NAMES]
-    texts = [value for key, value in entry if key in JSON_TEXTS]
-    return (names[0], texts[0]) if len(names) == len(texts) == 1 else None
-
-
-def _is_unicode(text: str) -> bool:
-    """False for half a surrogate pair, which JSON can spell."""
-    return not re.search("[\ud800-\udfff]", text)
-
-
-_PARSERS: dict[str, Callable[[Path, str], Iterator[tuple[str, str]]]] = {
-    ".tsv": lambda path, content: _lines(path, content, _split_at_tab),
-    ".txt": lambda path, content: _lines(path, content, _split_anywhere),
-    ".json": _json_entries,
-}
+        return {
+            "lmdb": str(self.path.resolve()),
+            "content": _stamp(self.path),
+            "form": self.config.unicode_form,
+        }
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

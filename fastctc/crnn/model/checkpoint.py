@@ -18,6 +18,8 @@ from torch import Tensor
 
 from fastctc.crnn.data import (
     PreprocessConfig,
+    direction_of,
+    make_alphabet,
     no_such_file,
     own_torch_state,
     shipped_checkpoints,
@@ -63,6 +65,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "version": VERSION,
         "alphabet": checkpoint.alphabet.characters,
         "blank": checkpoint.alphabet.blank,
+        "direction": direction_of(checkpoint.alphabet),
         "preprocess": asdict(checkpoint.preprocess),
         "architecture": asdict(checkpoint.model.config),
         "training": checkpoint.training,
@@ -97,7 +100,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
     description = _description(path, header.get("__metadata__", {}))
     try:
-        alphabet = Alphabet(description["alphabet"], description["blank"])
+        alphabet = make_alphabet(description["alphabet"], description["blank"], description.get("direction"))
         preprocess = PreprocessConfig(**description["preprocess"])
         model = CRNN(CRNNConfig(**description["architecture"]), device="meta", dtype=torch.float32)
         weights = {

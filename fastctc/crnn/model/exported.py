@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastctc.crnn.data import PreprocessConfig, normalize
+from fastctc.crnn.data import PreprocessConfig, direction_of, normalize
 from fastctc.crnn.model.checkpoint import Checkpoint
 from fastctc.crnn.model.network import CRNN, RecurrentHead
 
@@ -77,10 +77,11 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the description that prepares an image for an exported model and decodes its output.
 
     Returns:
-        JSON data: ``alphabet``, ``blank``, ``classes`` (the text of each class, the blank's
-        empty), ``preprocess`` (the fields of :class:`fastctc.crnn.data.preprocess.PreprocessConfig`),
-        ``columns_per_frame``, ``steps`` (in words, from an image to its text), ``architecture``, ``training``
-        and the versions of ``fastctc`` and ``torch``.
+        JSON data: ``alphabet``, ``blank``, ``direction`` (``"rtl"`` or ``"ltr"`` where the
+        classes are in visual order), ``classes`` (the text of each class, the blank's empty), ``preprocess`` (the
+        fields of :class:`fastctc.crnn.data.preprocess.PreprocessConfig`), ``columns_per_frame``, ``steps`` (in
+        words, from an image to its text), ``architecture``, ``training`` and the versions of ``fastctc`` and
+        ``torch``.
     """
     alphabet, config = checkpoint.alphabet, checkpoint.model.config
     classes = list(alphabet.characters)
@@ -90,6 +91,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "version": VERSION,
         "alphabet": alphabet.characters,
         "blank": alphabet.blank,
+        "direction": direction_of(alphabet),
         "classes": classes,
         "preprocess": asdict(checkpoint.preprocess) | {"height": checkpoint.preprocess.rows},
         "columns_per_frame": config.columns_per_frame,

@@ -19,6 +19,7 @@ from fastctc.crnn.data import (
     frames_needed,
     prepare,
 )
+from fastctc.crnn.report.look_alikes import look_alikes, named
 from fastctc.crnn.report.visible import visible_character
 
 
@@ -58,6 +59,7 @@ class Exploration:
         measured: the images that were looked at and could be read, in the order of the data set.
         unreadable: the samples that could not be read.
         too_long: the samples whose label needs more frames than the model makes of the image.
+        changed: the samples whose label another Unicode form changed.
     """
 
     count: int = 0
@@ -67,6 +69,18 @@ class Exploration:
     measured: list[Measured] = field(default_factory=list)
     unreadable: list[Problem] = field(default_factory=list)
     too_long: list[Problem] = field(default_factory=list)
+    changed: list[Problem] = field(default_factory=list)
+
+    @property
+    def look_alikes(self) -> list[Problem]:
+        """The groups of characters that look alike, see :func:`fastctc.crnn.report.look_alikes`."""
+        return [
+            Problem(
+                "look alike" if len(group) > 1 else "invisible",
+                ", ".join(named(character, self.characters[character]) for character in group),
+            )
+            for group in look_alikes(self.characters)
+        ]
 
     @property
     def alphabet(self) -> str:
@@ -86,6 +100,10 @@ class Exploration:
         alphabet = f"{len(self.characters):,} characters: {''.join(map(visible_character, self.alphabet))}"
         if rarest:
             alphabet += "; the rarest: " + ", ".join(f"{visible_character(c)} ({n:,})" for c, n in rarest)
+        if alike := len(self.look_alikes):
+            alphabet += f"; groups that look alike: {alike:,}"
+        if self.changed:
+            lengths += f"; changed by the Unicode form: {len(self.changed):,}"
         words = {"labels": f"{self.count:,}: {lengths}", "alphabet": alphabet}
         seen, unread = len(self.measured), len(self.unreadable)
         words["images"] = f"{seen:,} of {seen + unread:,} that were looked at could be read"
@@ -132,13 +150,15 @@ def explore(
         name = data.name(index)
         try:
             image, text = data(index)
+            _note_change(found.changed, data, index, name, text)
             texts.add(text)
             found.lengths[len(text)] += 1
             found.characters.update(text)
             if index in chosen:
                 found.measured.append(_measured(index, name, image, text, preprocess, frames))
         except (ImageError, LabelError) as error:
-            found.unreadable.append(Problem(name, str(error)))
+            where = f" ({data.place(index)})" if hasattr(data, "place") else ""
+            found.unreadable.append(Problem(name, f"{error}{where}"))
         on_progress(1)
     found.different = len(texts)
     found.too_long = [
@@ -147,6 +167,17 @@ def explore(
         if m.frames_needed > m.frames
     ]
     return found
+
+
+def _note_change(changed: list[Problem], data: NamedSource, index: int, name: str, text: str) -> None:
+    """Add a sample to the changed ones if its stored text is another than its text."""
+    stored = data.stored_text(index) if hasattr(data, "stored_text") else text
+    if stored != text:
+        before, after = (
+            " ".join(f"U+{ord(character):04X}" for character in each if not character.isascii())
+            for each in (stored, text)
+        )
+        changed.append(Problem(name, f"{text!r}: {before} became {after}"))
 
 
 def _measured(

@@ -70,6 +70,8 @@ def write_exploration_report(
     problems = {
         "Samples that cannot be read": found.unreadable,
         "Labels that are too long for their image": found.too_long,
+        "Labels that the Unicode form changed": found.changed,
+        "Characters that look alike": found.look_alikes,
     }
     return write_page(
         Path(folder), title, found.summary(), sections, problems=problems, on_picture=on_picture

@@ -11,6 +11,7 @@ import torch
 from fastctc.crnn.data import (
     AugmentConfig,
     DrawConfig,
+    LabelConfig,
     PreprocessConfig,
     at_least,
     check_settings,
@@ -122,6 +123,7 @@ class TrainConfig:
         data: folder of labeled images to train on, see :func:`fastctc.crnn.open_source`. None: images are drawn.
         draw: how images are drawn, without ``data``.
         characters: the alphabet (default: all characters that are drawn, or of all labels).
+        labels: how the texts of ``data`` are read.
         preprocess: what happens to every image, in training and in reading.
         augment: how training images are changed at random.
         model: the network.
@@ -139,6 +141,7 @@ class TrainConfig:
     data: str | None = setting(None, metavar="DIR")
     draw: DrawConfig | None = None
     characters: str | None = setting(None)
+    labels: LabelConfig = field(default_factory=LabelConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -162,6 +165,7 @@ class TrainConfig:
 
 
 GROUPS: dict[str, type] = {
+    "labels": LabelConfig,
     "preprocess": PreprocessConfig,
     "augment": AugmentConfig,
     "model": ModelConfig,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastctc.crnn.data import write_atomically
-from fastctc.figures import COLORS, FAINT, INK, STYLE, load_matplotlib, new_figure
+from fastctc.figures import COLORS, FAINT, INK, drawing_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def plot_curve(lines: Lines, title: str = "") -> Figure:
         A figure of three rows over the steps: loss, on a logarithmic axis; exact match and blank rate; learning
         rate.
     """
-    with load_matplotlib().rc_context(STYLE):
+    with drawing_style():
         figure = new_figure(7.0, 5.6)
         loss, share, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 2.2, 1])
         figure.suptitle(title, fontsize=10)

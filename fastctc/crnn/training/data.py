@@ -20,8 +20,12 @@ from fastctc.crnn.data import (
     check_samples,
     collect,
     collect_all,
+    direction_for,
+    direction_of,
+    make_alphabet,
     open_source,
     split_holdout,
+    with_mirrored,
 )
 from fastctc.crnn.training.config import TrainConfig, model_config
 from fastctc.text import Alphabet
@@ -59,7 +63,12 @@ def usable_samples(
     wanted = config.characters or drawn or "".join(sorted(set("".join(samples.texts))))
     if start is not None and not config.characters:
         wanted = start.characters + "".join(c for c in wanted if c not in start.characters)
-    alphabet = Alphabet(wanted or "?")
+    direction = direction_for(samples.texts, config.labels.direction)
+    if start is not None and config.labels.direction == "auto":
+        direction = direction_of(start) or direction
+    if direction is not None:
+        wanted = with_mirrored(wanted)
+    alphabet = make_alphabet(wanted or "?", direction=direction)
     return alphabet, *check_samples(samples, alphabet, model_config(config, alphabet).frames)
 
 
@@ -95,7 +104,7 @@ class Loader:
         """
         preprocess = config.preprocess
         if config.data is not None:
-            samples, problems = self._read(config.data, preprocess)
+            samples, problems = self._read(config, preprocess)
             alphabet, usable, unusable = usable_samples(config, samples, start)
             training, unseen = split_holdout(usable, config.seed, config.schedule.eval_images)
         else:
@@ -143,8 +152,8 @@ class Loader:
         key = source.key() | {"first": indices[0], "count": len(indices), "seconds": seconds}
         return self._kept(key, preprocess, make)
 
-    def _read(self, data: str, preprocess: PreprocessConfig) -> Collected:
-        source = open_source(data)
+    def _read(self, config: TrainConfig, preprocess: PreprocessConfig) -> Collected:
+        source = open_source(config.data or "", config.labels)
 
         def make() -> Collected:
             with self._bar(len(source), "reading") as bar:

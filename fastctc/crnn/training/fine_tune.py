@@ -78,8 +78,10 @@ def new_model(config: TrainConfig, alphabet: Alphabet, start: Checkpoint | None,
 def _copy_weights(start: Checkpoint, model: CRNN, alphabet: Alphabet) -> None:
     """Copy all weights of a checkpoint; of the output layer, the rows of the shared characters and the blank."""
     shared = [c for c in alphabet.characters if c in start.alphabet.characters]
-    rows = [alphabet.blank, *alphabet.encode("".join(shared))]
-    before = [start.alphabet.blank, *start.alphabet.encode("".join(shared))]
+    rows, before = (
+        [each.blank, *Alphabet(each.characters, each.blank).encode("".join(shared))]
+        for each in (alphabet, start.alphabet)
+    )
     weights = start.model.state_dict()
     for name, tensor in model.state_dict().items():
         if name.startswith("classify."):

@@ -60,11 +60,14 @@ class Overfit:
         if not self.finite:
             reason = "loss or gradient is not finite: lower --max-lr, or use --precision fp32"
         elif self.blank_rate > ALL_BLANK:
-            reason = "every frame is read as blank, the plateau on which training with CTC begins: try another --max-lr"
+            reason = (
+                "every frame is read as blank, the plateau on which training with CTC begins:"
+                " try another --max-lr"
+            )
         elif self.steps < STEPS:
             reason = "the time ran out: a smaller --batch-size, more --threads or a smaller network may do"
         elif self.loss < SMALL_LOSS:
-            reason = "the loss is small, but not every image is read: labels may be wrong, or images equal"
+            reason = "the loss is small, yet not all is read: labels may be wrong, or images the same"
         else:
             reason = "the loss is still falling or stuck: try another --max-lr, and look at images and labels"
         return f"one batch was NOT learned by heart: {figures}; {reason}"
@@ -105,7 +108,7 @@ def _few_samples(config: TrainConfig, start: Checkpoint | None) -> tuple[Samples
     if config.draw is not None:
         samples, _ = collect(config.draw.source(config.seed), range(count), config.preprocess)
     else:
-        source = open_source(config.data or "")
+        source = open_source(config.data or "", config.labels)
         few = range(min(4 * count, len(source)))  # some may be unusable
         samples, _ = collect(source, few, config.preprocess, name=source.name)
     alphabet, usable, _ = usable_samples(config, samples, None if start is None else start.alphabet)

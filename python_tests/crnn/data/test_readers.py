@@ -11,8 +11,12 @@ import lmdb
 import pytest
 from PIL import Image
 
-from fastctc.crnn.data import LabelError, open_source
-from fastctc.crnn.data.readers import FolderSource, LmdbSource, read_labels
+from fastctc.crnn.data import LabelError, labels, open_source
+from fastctc.crnn.data.readers import FolderSource, LmdbSource
+
+
+def read_labels(path: Path) -> list[tuple[str, str]]:
+    return [(label.name, label.text) for label in labels.read_labels(path)]
 
 
 def write_lmdb(path: Path, pairs: dict[str, bytes]) -> None:
@@ -30,8 +34,8 @@ def scene_text(count: int) -> dict[str, bytes]:
 
 def test_labels_files(tmp_path):
     path = tmp_path / "labels.tsv"
-    path.write_text("\ufeffa.png\tx=1\n\nb c.png\t\nd.png\tä\tb\n", encoding="utf-8")
-    assert read_labels(path) == [("a.png", "x=1"), ("b c.png", ""), ("d.png", "ä\tb")]
+    path.write_text("\ufeffa.png\tx=1\n\nb c.png\t\nd.png\tä b\n", encoding="utf-8")
+    assert read_labels(path) == [("a.png", "x=1"), ("b c.png", ""), ("d.png", "ä b")]
     path.write_bytes(
         b"a.png\tx\x0cy\xe2\x80\xa8z\r\nb.png\ty"
     )  # line breaks of str.splitlines, none of files
@@ -42,7 +46,7 @@ def test_labels_files(tmp_path):
     ):
         read_labels(path)
     path.write_bytes(b"a.png\t\xff\n")
-    with pytest.raises(LabelError, match=r"is not UTF-8: .* at byte 6"):
+    with pytest.raises(LabelError, match=r"line 1, is not UTF-8: .* at byte 6"):
         read_labels(path)
     path.write_text("\n")
     with pytest.raises(LabelError, match="names no image"):
@@ -122,7 +126,7 @@ def test_what_is_there_decides(tmp_path):
     with pytest.raises(LabelError, match=r"none does not exist, expected a folder with one of labels.tsv"):
         open_source(tmp_path / "none")
     with pytest.raises(
-        LabelError, match=r"has none of labels.tsv, labels.txt, labels.json, data.mdb, expected"
+        LabelError, match=r"has none of labels.tsv, labels.txt, .*, data.mdb, and no \*.gt.txt, expected"
     ):
         open_source(tmp_path)
     (tmp_path / "labels.txt").write_text("a.png 1\n")
@@ -138,7 +142,9 @@ def test_what_is_there_decides(tmp_path):
     ]
     assert [source.name(i) for i in range(3)] == ["/data/b.png", "../c.png", f"{tmp_path}/d.png"]
     (tmp_path / "a.png").write_text("")
-    with pytest.raises(LabelError, match=r"a.png ends in '.png', expected .tsv, .txt, .json or .mdb"):
+    with pytest.raises(
+        LabelError, match=r"a.png ends in '.png', expected .tsv, .txt, .csv, .json, .jsonl or .mdb"
+    ):
         open_source(tmp_path / "a.png")
 
 
