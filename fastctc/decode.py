@@ -34,10 +34,10 @@ def greedy_decode(
     time_major: bool = False,
     from_logits: bool = False,
 ) -> DecodeResult:
-    """Greedy (best path) decoding: the best class of each frame, repeats merged, blanks dropped.
+    """Decode the best path: take the best class of each frame, merge repeats, and drop blanks.
 
-    Nothing waits for the device, so this can be captured in a CUDA graph. (Graves et al., ICML 2006, section
-    3.2.)
+    Nothing waits for the device, so this can be captured in a CUDA graph. ``torch.onnx.export(..., dynamo=True)``
+    writes it in ONNX operators. (Graves et al., ICML 2006, section 3.2.)
 
     Args:
         log_probs: (N, T, C), or (T, N, C) if ``time_major``, or (T, C) for a single sample; float16, bfloat16,
@@ -48,15 +48,16 @@ def greedy_decode(
         from_logits: score under the log-softmax of ``log_probs``.
 
     Returns:
-        ``tokens`` (N, T) and ``timesteps`` (N, T), int64 and padded with -1, ``lengths`` (N) int64; ``scores``
-        (N), the natural-log probability of the best path (a lower bound of that of the tokens), and
-        ``confidences`` (N, T), the highest probability of each token in its run, padded with 0, in float64 for
-        float64 input, else float32. Without the N dimension for a single sample. Ties go to the lowest class. A
-        sample with a NaN in a frame that is used has no tokens and the score NaN.
+        A :class:`DecodeResult` on the device of ``log_probs``, without the N dimension for a single sample. Its
+        ``scores`` are the natural-log probability of the best path, a lower bound on the probability of the
+        tokens. Ties go to the lowest class. A sample has no tokens and the score NaN if a frame in use has a NaN
+        or a logit of +inf.
 
     Raises:
         TypeError: log_probs is not floating-point, or input_lengths are not integers.
-        ValueError: wrong dimensions; ``blank`` or (on the CPU) a length out of range.
+        ValueError: wrong dimensions; ``blank`` or (on the CPU) a length out of range; (on the CPU) a best
+            log-probability above 0.01, so logits without ``from_logits`` or probabilities. On CUDA such samples
+            get the score NaN: see :func:`fastctc.debug`.
 
     >>> import torch, fastctc
     >>> log_probs = torch.eye(3)[[1, 1, 0, 1, 2]].log_softmax(-1)
@@ -88,64 +89,60 @@ def beam_search(
     token_threshold: float | None = None,
     blank_skip: float | None = None,
 ) -> NBestResult:
-    """CTC prefix beam search: the most probable token sequences, summed over the paths that spell them.
+    """Find the most probable token sequences, each summed over the paths that spell it: a CTC prefix beam search.
 
-    After each frame the beam holds the ``beam_size`` most probable prefixes, each with the probability of all
-    paths through the beam that spell it: first the paths are merged, then the beam is cut. With ``beam_size``
-    no less than the number of possible sequences it is exact, and a larger one finds no worse in general.
-    (Graves, "Supervised Sequence Labeling with Recurrent Neural Networks", 2012, section 7.5.3; Hannun et al.,
-    "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014,
-    arXiv:1408.2873.)
+    After each frame the beam holds the ``beam_size`` most probable prefixes. Each has the probability of all paths
+    through the beam that spell it: paths are merged before the beam is cut. The search is exact if the beam has
+    room for every possible sequence. A frame takes O(W log W) for W prefixes. (Graves, "Supervised
+    Sequence Labeling with Recurrent Neural Networks", 2012, section 7.5.3; Hannun et al., "First-Pass Large
+    Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014, arXiv:1408.2873.)
 
-    The result of a sample is the same, to the bit, whatever surrounds it: its batch, padding, memory layout,
-    the number of threads. On CUDA nothing waits for the device, so this can be captured in a CUDA graph.
+    The result of a sample has the same bits in every batch, padding and memory layout, and for every number of
+    threads. On CUDA nothing waits for the device, so this can be captured in a CUDA graph.
 
-    Prefixes of equal score are ordered: those that were in the beam before come before new ones; the former
-    among themselves as before; the latter by the rank of the prefix they extend, then by the probability of
-    their last token in the frame, then by that token.
+    Prefixes of equal score have this order:
+
+    - Prefixes that were in the beam before come first, in their old order.
+    - New prefixes follow, by the rank of the prefix that they extend, then by the probability of their last token
+      in the frame, then by that token.
 
     Args:
         log_probs: (N, T, C), or (T, N, C) if ``time_major``, or (T, C) for a single sample; float16, bfloat16,
-            float32 or float64; natural-log probabilities, or logits if ``from_logits``. Any strides, no copy is
-            made. ``-inf`` is a probability of zero. Frames from ``input_lengths[n]`` on are never read.
+            float32 or float64; natural-log probabilities, or logits if ``from_logits``. Any strides, without a
+            copy. ``-inf`` is a probability of zero. Frames from ``input_lengths[n]`` on are never read.
         input_lengths: (N) frames of each sample; all T if None. A tensor on any device, a sequence or an int.
         beam_size: prefixes in the beam, at most 1024 on CUDA.
         nbest: hypotheses to return, at most ``beam_size``.
         blank: the index of the blank class.
         time_major: the first dimension is time.
         from_logits: search under the log-softmax of ``log_probs``.
-        exact_scores: replace the score of each hypothesis by its natural-log probability
-            over all of its paths, those outside of the beam too, and sort by that. It is minus
-            :func:`fastctc.ctc_loss`, which is called once for each of the nbest.
-        beam_threshold: prefixes whose score is more than this below the best are dropped from the beam.
-        token_threshold: classes whose log-probability is more than this below that of the best class of their
-            frame extend no prefix in that frame.
-        blank_skip: a probability above 0, at most 1. Where the blank has more, the frame counts as blank for
-            certain: no path emits a token in it. The frame is not dropped, so it separates repeated tokens
-            like any blank.
+        exact_scores: replace the score of each hypothesis by its natural-log probability over all of its paths,
+            also outside of the beam, and sort by that. It is minus :func:`fastctc.ctc_loss`, which is called once
+            for each of the nbest.
+        beam_threshold: distance of natural logarithms. A prefix this far below the best one leaves the beam.
+        token_threshold: distance of natural logarithms. A class this far below the best class of its frame extends
+            no prefix in that frame.
+        blank_skip: a probability above 0, at most 1. If the blank has more, no path emits a token in the frame.
+            The frame still separates repeated tokens.
 
-    The last three save time and can lose hypotheses; None is no cut. The first two are distances of natural
-    logarithms.
+    The last three save time and can lose hypotheses; None is no cut.
 
     Returns:
-        ``tokens`` and ``timesteps`` (N, nbest, T), int64 and padded with -1; ``lengths`` (N, nbest) int64;
-        ``scores`` (N, nbest), the natural-log probability of the tokens, in float64 for float64 input, else
-        float32, best first; ``confidences`` (N, nbest, T) of the same type, padded with 0. All on the device of
-        ``log_probs``, and without the N dimension for a single sample.
+        An :class:`NBestResult` on the device of ``log_probs``, best hypothesis first, without the N dimension for
+        a single sample.
 
-        A score without ``exact_scores`` leaves out paths that the beam has dropped: it is a lower bound.
-        ``timesteps`` are the first frames of the tokens' runs on the best path that spells the hypothesis
-        (within the beam), so they increase strictly; ``confidences`` are the highest probabilities of the
-        tokens in these runs. Where there are fewer than nbest hypotheses, the others have length 0 and the
-        score -inf. A sample with a NaN in a frame that is used has no hypotheses and the scores NaN; the others
-        are not affected.
+        - A score without ``exact_scores`` is a lower bound: it leaves out paths that the beam has dropped.
+        - The best path, and with it the run of each token, is the best one within the beam. If two paths have
+          the same score, the token ends in the earlier frame and begins in the earlier frame.
+        - If there are fewer than nbest hypotheses, the others have length 0 and the score -inf.
+        - A sample with a NaN in a frame in use has no hypotheses and the scores NaN. It does not affect others.
 
     Raises:
         TypeError: log_probs is not floating-point, input_lengths are not integers, or an option is of another
             type.
         ValueError: wrong dimensions; an option or (on the CPU) a length out of range; T * beam_size is 2^31 or
-            more; (on the CPU) log-probabilities above 0.01, that is, logits without ``from_logits`` or
-            probabilities. On CUDA such samples get the scores NaN: see :func:`fastctc.debug`.
+            more; (on the CPU) log-probabilities above 0.01, so logits without ``from_logits`` or probabilities.
+            On CUDA such samples get the scores NaN: see :func:`fastctc.debug`.
 
     >>> import torch, fastctc
     >>> log_probs = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).log()  # of the blank and "a"
@@ -171,7 +168,7 @@ def beam_search(
 
 
 def _batch(log_probs: Tensor, input_lengths: Lengths | None, time_major: bool) -> tuple[Tensor, Tensor]:
-    """The input as (N, T, C), and its lengths (N)."""
+    """Return the input as (N, T, C), and its lengths (N)."""
     if log_probs.dim() == 2:
         log_probs = log_probs.unsqueeze(0)
     elif time_major:
@@ -187,7 +184,7 @@ def _batch(log_probs: Tensor, input_lengths: Lengths | None, time_major: bool) -
 def _with_exact_scores(
     result: NBestResult, input: Tensor, input_lengths: Tensor, blank: int, from_logits: bool
 ) -> NBestResult:
-    """The hypotheses scored by the loss and sorted again; rank by rank, so that the input needs no copies."""
+    """Score the hypotheses by the loss and sort them again. Going rank by rank needs no copies of the input."""
     tokens = result.tokens
     if can_be_read(result.lengths) and result.lengths.numel() > 0:
         tokens = tokens[:, :, : int(result.lengths.max())]  # known without waiting; saves memory

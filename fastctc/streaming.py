@@ -1,4 +1,4 @@
-"""Decoding while the frames are still coming in."""
+"""Beam search while frames are still arriving."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,24 +31,25 @@ NODE_INTS = ops._C.BEAM_NODE_INTS  # int32 of a node
 
 @refuse_scripting
 class BeamSearchDecoder:
-    """:func:`fastctc.beam_search` of streams: frames come in chunks, and results can be had after each.
+    """A beam search of streams: frames come in chunks, and a result is available after each chunk.
 
-    However the frames of a stream are cut into chunks, the result is that of :func:`fastctc.beam_search` on all
-    of them at once, to the bit. Streams go side by side in one batch and can be out of step: each may get any
-    number of frames of a chunk, and be reset on its own. The state lies in tensors on ``device``, and nothing
-    waits for the device. ``copy.deepcopy`` makes a decoder that goes on from the same point.
+    The result has the bits of :func:`fastctc.beam_search` on all frames at once, for chunks of any size.
+
+    Streams are the samples of one batch. Each may get its own number of frames of a chunk, and each can be reset
+    alone. The state is in tensors on ``device``, and nothing waits for the device. ``copy.deepcopy`` makes a
+    decoder that continues from the same point.
 
     Args:
-        num_streams: streams, N.
+        num_streams: number of streams, N.
         beam_size: prefixes in the beam of each stream, at most 1024 on CUDA.
-        nbest: hypotheses that :meth:`result` returns unless told otherwise, at most ``beam_size``.
+        nbest: hypotheses that :meth:`result` returns by default, at most ``beam_size``.
         blank: the index of the blank class.
         time_major: chunks are (T, N, C).
         from_logits: search under the log-softmax of the chunks.
-        beam_threshold: as for :func:`fastctc.beam_search`, like the next two.
-        token_threshold: see there.
-        blank_skip: see there.
-        device: where the chunks are and the results will be.
+        beam_threshold: see :func:`fastctc.beam_search`.
+        token_threshold: see :func:`fastctc.beam_search`.
+        blank_skip: see :func:`fastctc.beam_search`.
+        device: device of the chunks and the results.
 
     Raises:
         TypeError: an option of another type.
@@ -82,34 +83,36 @@ class BeamSearchDecoder:
         self.nbest = check_nbest(nbest, beam_size)
         self.time_major = time_major
         self._options = search_options(blank, from_logits, beam_threshold, token_threshold, blank_skip)
-        with torch.inference_mode(False):  # or they could be advanced in that mode only
+        with torch.inference_mode(False):  # a tensor made in that mode could be changed in that mode only
             state_bytes = ops._C.beam_state_bytes(beam_size)
             self._state = torch.zeros(num_streams, state_bytes, dtype=torch.uint8, device=device)
             self._arena = torch.empty(num_streams, 0, NODE_INTS, dtype=torch.int32, device=device)
             self._frames = torch.zeros(num_streams, dtype=torch.int64, device=device)
-        self._bounds = [0] * num_streams  # the most frames that each stream can have, known without looking
+        self._bounds = [
+            0
+        ] * num_streams  # a bound on the frames of each stream, known without a synchronization
         self._classes: int | None = None
         self._dtype: torch.dtype | None = None
 
     @property
     def frames(self) -> Tensor:
-        """(num_streams) int64: the frames that each stream has been given since it was reset."""
+        """Return (num_streams) int64, the frames that each stream got since it was reset."""
         return self._frames.clone()
 
     def push(self, log_probs: Tensor, input_lengths: Lengths | None = None) -> None:
-        """The next frames of every stream.
+        """Search the next frames of every stream.
 
         Args:
-            log_probs: (N, T, C) with any T, or (T, N, C) if ``time_major``, or (T, C) if there is one stream
-                only; natural-log probabilities, or logits if ``from_logits``. C and dtype are the same in every
-                chunk.
-            input_lengths: (N) how many of the T frames each stream gets, from 0 on; all T if None.
+            log_probs: (N, T, C) with any T, or (T, N, C) if ``time_major``, or (T, C) for a single stream;
+                natural-log probabilities, or logits if ``from_logits``. C and dtype are the same in every chunk.
+            input_lengths: (N) number of frames that each stream gets, the first of the T; all T if None.
 
         Raises:
             TypeError: log_probs is not floating-point or of another dtype than before, or input_lengths are not
                 integers.
-            ValueError: as :func:`fastctc.beam_search`; or a chunk of another number of streams or classes than
-                before, or on another device. All streams are then as they were before.
+            ValueError: see :func:`fastctc.beam_search`; or a chunk of another number of streams or classes than
+                before, or on another device. No stream has changed then.
+            NotImplementedError: inside torch.jit.trace.
         """
         if traced():
             raise NotImplementedError(
@@ -144,25 +147,29 @@ class BeamSearchDecoder:
         self._classes, self._dtype = classes, chunk.dtype
 
     def result(self, nbest: int | None = None) -> NBestResult:
-        """The hypotheses so far; the streams can go on afterwards.
+        """Return the hypotheses so far. The streams can continue afterwards.
 
         Args:
-            nbest: how many of each stream, at most ``beam_size``; as told at the start if None.
+            nbest: hypotheses of each stream, at most ``beam_size``; None: the number given at the start.
 
         Returns:
-            What :func:`fastctc.beam_search` returns for the frames so far, with the N dimension always: T is
-            the number of frames pushed, of the stream that was given most. A stream without a frame has one
-            hypothesis, of no tokens and the score 0.
+            The result of :func:`fastctc.beam_search` for the frames so far, always with the N dimension. T is the
+            largest number of frames that a stream got. A stream without a frame has one hypothesis with no tokens
+            and the score 0.
         """
         nbest = self.nbest if nbest is None else check_nbest(nbest, self.beam_size)
         return self._result(nbest, max(self._bounds), self._dtype)
 
     def reset(self, streams: int | Sequence[int] | Tensor | None = None) -> None:
-        """Forgets all frames of some streams: the utterance is over, the next one begins.
+        """Forget all frames of some streams, so that their next utterance can begin.
 
         Args:
-            streams: all if None, which also lets the next chunk have another dtype and number of classes; or an
-                index, several, or a tensor of them; or a bool tensor (N) that tells which.
+            streams: an index, several, or a tensor of them; or a bool tensor (N); None: all streams. After None the
+                next chunk may have another dtype and number of classes.
+
+        Raises:
+            TypeError: streams are not integers.
+            ValueError: an index is out of range, or a bool tensor does not have shape (N).
         """
         if streams is None:
             self._state.zero_()
@@ -173,11 +180,11 @@ class BeamSearchDecoder:
         chosen = self._mask(streams)
         self._state.masked_fill_(chosen.to(self._state.device)[:, None], 0)
         self._frames.masked_fill_(chosen.to(self._state.device), 0)
-        if chosen.device.type == "cpu":  # otherwise the bounds are larger than they need to be
+        if chosen.device.type == "cpu":  # else the bounds stay too large
             self._bounds = [0 if gone else bound for gone, bound in zip(chosen.tolist(), self._bounds)]
 
     def _chunk(self, log_probs: Tensor) -> Tensor:
-        """As (N, T, C)."""
+        """Return a chunk as (N, T, C), checked against the chunks before."""
         if log_probs.dim() == 2:
             chunk = log_probs.unsqueeze(0)
         else:
@@ -199,7 +206,7 @@ class BeamSearchDecoder:
         return chunk.detach()
 
     def _make_room(self, frames: int) -> None:
-        """An arena for so many frames of each stream."""
+        """Enlarge the arena to so many frames of each stream."""
         capacity, needed = self._arena.shape[1], frames * self.beam_size
         if needed > LARGEST_ARENA:
             raise ArgumentValueError(
@@ -220,7 +227,7 @@ class BeamSearchDecoder:
         )
 
     def _mask(self, streams: int | Sequence[int] | Tensor) -> Tensor:
-        """(N) bool, on the device of `streams`."""
+        """Return (N) bool, on the device of `streams`."""
         if isinstance(streams, Tensor):
             index = streams
         else:
@@ -248,7 +255,7 @@ class BeamSearchDecoder:
 
 
 def _known_lengths(lengths: Lengths, batch: int, frames: int) -> list[int]:
-    """Bounds of the lengths of a chunk, exact where they are on the host."""
+    """Return bounds on the lengths of a chunk, exact if they are on the host."""
     values = listed(lengths, "input_lengths")
     if isinstance(values, Tensor):
         if values.device.type != "cpu":

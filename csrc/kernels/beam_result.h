@@ -6,7 +6,7 @@
 
 namespace fastctc {
 
-// Writes hypothesis `rank` of sample n. One lane walks its path backwards, then all of them do the rest.
+// Writes hypothesis `rank` of sample n. One lane follows its path backwards, then all lanes do the rest.
 template <class W, class Scalar>
 FASTCTC_HD void write_hypothesis(const BeamResultParams& p, int64_t n, int64_t rank) {
   const BeamState s(const_cast<char*>(p.state) + n * p.state_stride, p.beam_size);

@@ -1,8 +1,8 @@
 // CTC prefix beam search: math/prefix.h over all frames of a batch.
 //
-// The beam of a sample lives between calls in its BeamState, so that an utterance may come in chunks of any size; a
-// state of zero bytes has heard nothing yet. Paths are kept as tokens with frames in the sample's arena, where nodes
-// are added and never changed. Both are a machine's own: a state made by cpu:: is not for cuda::.
+// Between calls the beam of a sample is in its BeamState, so an utterance may come in chunks of any size. A state of
+// zero bytes is the state before the first frame. Paths are tokens with frames in the arena of the sample. Nodes are
+// added to it and never changed. A state and an arena that cpu:: wrote are not valid for cuda::, nor the reverse.
 #pragma once
 
 #include <cstddef>
@@ -24,11 +24,11 @@ struct BeamSearchParams {
   int64_t batch, frames, classes;
   const int64_t* input_lengths;  // (N) frames in use
   int64_t beam_size, blank;
-  bool from_logits;  // scores are then those of the log-softmax
-  // Natural logarithms; infinite: no cut, and the search is exact.
-  double beam_threshold;               // prefixes so far below the best are dropped
-  double token_threshold;              // tokens so far below the best class of their frame are not tried
-  double blank_skip;                   // frames where the blank has more than this count as blank for certain
+  bool from_logits;  // search under the log-softmax
+  // Natural logarithms. With infinity there is no cut, and the search is exact.
+  double beam_threshold;               // a prefix this far below the best is dropped
+  double token_threshold;              // a token this far below the best class of its frame is not tried
+  double blank_skip;                   // a frame whose blank has more than this counts as blank for certain
   char* state;                         // (N, BeamState::bytes(beam_size)), 64-byte aligned
   BeamNode* arena;                     // (N, capacity)
   int64_t state_stride, arena_stride;  // bytes and nodes from sample to sample; 0: all samples use the same
@@ -36,15 +36,15 @@ struct BeamSearchParams {
 };
 
 struct BeamHeader {
-  int64_t frame;  // frames heard
+  int64_t frame;  // frames searched
   int64_t nodes;  // of the arena in use (CPU)
   int32_t started;
   int32_t size;   // prefixes in the beam
-  int32_t slots;  // in use so far
+  int32_t slots;  // slots in use so far
   Status status;  // kNotANumber, or kInvalid: log-probabilities above kLargestLogProb, wrong lengths, arena full
 };
 
-// What changes with every frame, of the prefixes in `stride` slots. The arrays lie next to each other in this order.
+// The values that change with every frame, for the prefixes in `stride` slots. The arrays are contiguous in this order.
 struct BeamScores {
   double *total, *blank, *nothing;           // Prefixes, and -inf
   double *best, *best_blank, *best_nothing;  // the better of best_blank and best_label; and -inf
@@ -128,8 +128,8 @@ struct BeamResultParams {
   int64_t batch, beam_size, nbest, max_length;
   DType dtype;        // of the input; scores and confidences are double for kFloat64, else float
   int64_t* tokens;    // (N, nbest, max_length), padded with -1
-  int64_t* lengths;   // (N, nbest); 0 where there is no such hypothesis
-  void* scores;       // (N, nbest) natural-log probability of the prefix; -inf where there is no such hypothesis;
+  int64_t* lengths;   // (N, nbest); 0 if there is no such hypothesis
+  void* scores;       // (N, nbest) natural-log probability of the prefix; -inf if there is no such hypothesis;
                       // NaN for a sample of status kNotANumber or kInvalid, or longer than max_length
   void* path_scores;  // (N, nbest) like scores: natural-log probability of the best path
   // (N, nbest, max_length), of each token's run on the best path:

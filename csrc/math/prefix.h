@@ -1,8 +1,8 @@
 // Prefix beam search (Graves, 2012, "Supervised Sequence Labelling", 7.5.3; Hannun et al., 2014, arXiv:1408.2873): the
 // rules of one frame, for both machines.
 //
-// A beam holds up to W prefixes. Of each it knows the probability of all paths that spell it, apart for those that end
-// in the blank and those that end in its last token:
+// A beam holds up to W prefixes. Each has the probability of all paths that spell it, separately for paths that end in
+// the blank and for paths that end in its last token:
 //
 //               blank'                 total = blank + label
 //    stay       total * y(blank)       blank: by the blank                           y(c): probability of class c
@@ -14,7 +14,7 @@
 // Then the best W of all stays and extensions make the next beam. Equal scores are ordered: stays before extensions;
 // stays by rank; extensions by the rank of the prefix, then by the probability of the token, then by the token.
 //
-// Beside the sums go the maxima: the best path of each kind. The runs of its tokens are reported.
+// Each prefix also has its best path of each kind. The results report the runs of the tokens on it.
 #pragma once
 
 #include <cstdint>
@@ -24,11 +24,11 @@
 
 namespace fastctc {
 
-// A log-probability above this is none: probabilities or logits were given by mistake. Rounded ones may exceed 0.
+// A larger score is no log-probability: the input is probabilities or logits. Rounding may exceed 0.
 constexpr double kLargestLogProb = 0.01;
 
-// What counts as the log-probability of a class: its score less the softmax denominator of the frame (0 for scores that
-// are log-probabilities); masked classes have none.
+// The log-probability of a class: its score less the softmax denominator of the frame, which is 0 for
+// log-probabilities. A masked class has -inf.
 FASTCTC_HD double log_prob(double score, double log_denominator) {
   return score < double(kZeroLog) ? -INFINITY : score - log_denominator;
 }
@@ -60,7 +60,7 @@ FASTCTC_HD Prefixes<W> stay(const Prefixes<W>& p, typename W::F reach, typename 
 // is before it.
 FASTCTC_HD int64_t extensions_of_rank(int64_t rank, int64_t beam_size) { return beam_size / (rank + 1) + 1; }
 
-// So many of a frame's tokens can matter at all.
+// The number of a frame's tokens that can enter the beam.
 FASTCTC_HD int64_t tokens_that_matter(int64_t classes, int64_t beam_size) {
   return beam_size + 1 < classes - 1 ? beam_size + 1 : classes - 1;
 }
@@ -88,7 +88,7 @@ struct BeamNode {
   TokenRun previous_run;  // of the token before
 };
 
-// Do two paths spell the same? They do from where they are one.
+// True if two paths spell the same. From their first common node on they do.
 FASTCTC_HD bool spell_the_same(const BeamNode* arena, int64_t a, int64_t b) {
   while (a != b) {
     if (a < 0 || b < 0 || arena[a].token != arena[b].token) return false;

@@ -1,5 +1,5 @@
-// Problems for tests of the beam search, the kernels' answers, and a plain search over a map of prefixes without any of
-// the cuts to compare them with.
+// Problems for tests of the beam search, the results of the kernels, and a plain search to compare them with: a map of
+// prefixes without cuts.
 #pragma once
 
 #include <algorithm>

@@ -85,8 +85,8 @@ void check_nbest(int64_t nbest, int64_t beam_size) {
   if (nbest > beam_size) value_error("nbest is ", nbest, ", but beam_size is only ", beam_size);
 }
 
-// Calls run(next) on every thread, where next() is a sample that no other thread has had, or -1: samples differ in
-// length, and in how hard they are.
+// Calls run(next) on every thread. next() returns a sample that no other thread has taken, or -1. Samples differ in
+// length and in time per frame.
 template <class F>
 void for_each_sample(int64_t batch, const F& run) {
   std::atomic<int64_t> taken{0};
@@ -98,7 +98,7 @@ void for_each_sample(int64_t batch, const F& run) {
   parallel_for(threads, 1, [&](int64_t, int64_t) { run(next); });
 }
 
-// Raises, of a sample whose status is kInvalid though its length is right.
+// Raises for a sample of status kInvalid whose length is valid.
 [[noreturn]] void invalid_sample(const BeamSearchParams& p, int64_t n) {
   check_log_probs(p, n);
   value_error("sample ", n, " cannot go on: it is invalid from before, or its arena has no room for ",
@@ -111,7 +111,7 @@ void check_status(const BeamSearchParams& p, const std::vector<int32_t>& status)
   }
 }
 
-// Each thread has one state and one arena, which the samples use in turn.
+// Each thread has one state and one arena, which its samples use in turn.
 void search_on_cpu(const BeamSearchParams& params, const BeamResultParams& results) {
   const size_t state_bytes = BeamState::bytes(params.beam_size);
   std::vector<int32_t> status(size_t(params.batch), kOk);

@@ -1,7 +1,7 @@
-// The beam of a prefix search on its way through the frames of one sample.
+// The prefix search of one sample.
 //
-// Most frames are short work: the stays of all prefixes, vectors of them at a time; one pass over the row, which finds
-// no class that could bring a new prefix into the beam; and the ranks are as they were.
+// Most frames take three steps: the stays of all prefixes, in vectors; one pass over the row, which finds no class that
+// could bring a new prefix into the beam; and a look at the ranks, which have not changed.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace fastctc {
 namespace cpu {
 namespace FASTCTC_ISA {
 
-// The beam of one sample on its way through the frames.
+// The beam of one sample.
 template <class Scalar, class Scorer = NoScorer>
 class Beam {
  public:
@@ -25,7 +25,7 @@ class Beam {
   void fail(Status status) { head().status = status; }
   // One frame, whose log-probabilities are x less `denominator`.
   void advance(const Scalar* x, double denominator);
-  // Leaves everything in the state.
+  // Writes everything to the state.
   void finish() {
     if (now_.total != s_.scores.total)
       memcpy(s_.scores.total, now_.total, sizeof(double) * BeamScores::kArrays * size_t(s_.stride));
@@ -35,6 +35,7 @@ class Beam {
   BeamHeader& head() const { return *s_.header; }
   void start();
   void link();
+  void make_lists(const double* total);
   void attach(int32_t slot, int32_t parent);
   void orphan(int32_t slot);
   bool blank_for_certain(double y_blank) const { return y_blank > p_.blank_skip; }
@@ -99,7 +100,7 @@ void Beam<Scalar, Scorer>::start() {
   }
 }
 
-// What follows from the parents.
+// Sets the working memory that follows from the state.
 template <class Scalar, class Scorer>
 void Beam<Scalar, Scorer>::link() {
   const int32_t nothing = int32_t(2 * s_.stride);
@@ -107,12 +108,21 @@ void Beam<Scalar, Scorer>::link() {
   std::fill_n(next_.best_nothing, s_.stride, kNever);
   std::fill_n(w_.reach, s_.stride, nothing);
   std::fill_n(w_.y_last, s_.stride, 0.0);
+  w_.family.forget_notes();
+  for (int32_t slot = 0; slot < head().slots; ++slot) {
+    if (!(now_.total[slot] > kNever)) w_.vacant[vacancies_++] = slot;
+  }
+  make_lists(now_.total);
+}
+
+// The lists of children and orphans, for the prefixes that have a probability.
+template <class Scalar, class Scorer>
+void Beam<Scalar, Scorer>::make_lists(const double* total) {
   w_.family.clear();
   for (int32_t slot = 0; slot < head().slots; ++slot) {
+    if (!(total[slot] > kNever)) continue;
     const int32_t parent = s_.parent[slot];
-    if (!(now_.total[slot] > kNever)) {
-      w_.vacant[vacancies_++] = slot;
-    } else if (parent >= 0) {
+    if (parent >= 0 && total[parent] > kNever) {
       attach(slot, parent);
     } else {
       orphan(slot);
@@ -146,10 +156,10 @@ void Beam<Scalar, Scorer>::advance(const Scalar* x, double denominator) {
     stay(x, denominator, y_blank);
     worst = head().size == p_.beam_size ? worst_stay() : kNever;
   }
-  // A token that brings no prefix above the worst stay with the best of them, does so with none.
+  // If a token does not bring the best prefix above the worst stay, it brings none.
   const double best = now_.total[s_.order[0]], rounding = 4e-16 * (std::abs(worst) + std::abs(best));
   const double threshold = std::isfinite(worst) ? worst - best - rounding : worst;
-  // What a scorer thinks of a token is not known yet.
+  // The weights of a scorer are not known yet.
   const int64_t matter = Scorer::kWeighs ? p_.classes - 1 : tokens_that_matter(p_.classes, p_.beam_size);
   const int64_t tokens = find_tokens(x, p_, denominator, threshold, matter, w_.tokens, head().status);
   if (head().status != kOk) return;
@@ -238,7 +248,7 @@ double Beam<Scalar, Scorer>::least_of_next_beam(int64_t tokens, double worst) co
   const int64_t W = p_.beam_size;
   double least = worst;
   if (Scorer::kWeighs || head().size < W) return least;
-  // The best prefixes by the first 1, 2 or 4 tokens: as many extensions, less those that repeat a last token.
+  // Extensions of the best prefixes by the first 1, 2 or 4 tokens, without those that repeat a last token.
   const auto id = [&](int64_t k) { return k < tokens ? w_.tokens.token[k] : -1; };
   const int32_t first = id(0), second = id(1), third = id(2), fourth = id(3);
   int64_t by_one = 0, by_two = tokens < 2 ? -2 * W : 0, by_four = tokens < 4 ? -4 * W : 0;
@@ -255,7 +265,7 @@ double Beam<Scalar, Scorer>::least_of_next_beam(int64_t tokens, double worst) co
     reached(by_four, 4 - repeats_two - (last == third) - (last == fourth),
             total + w_.tokens.y[std::min<int64_t>(3, tokens - 1)]);
   }
-  for (int64_t k = 8; k <= tokens; k *= 2) {  // by the first k, of which each prefix may repeat one
+  for (int64_t k = 8; k <= tokens; k *= 2) {  // by the first k tokens; each prefix may repeat one
     const int64_t ranks = (W + k - 2) / (k - 1);
     least = std::max(least, now_.total[s_.order[ranks - 1]] + w_.tokens.y[k - 1]);
   }
@@ -327,9 +337,11 @@ void Beam<Scalar, Scorer>::select(int64_t candidates) {
       w_.births[births++] = born(i);
     }
   }
+  const int32_t vacancies = vacancies_;
   for (int64_t rank = 0; rank < head().size; ++rank) {
     if (w_.dropped[s_.order[rank]]) drop(s_.order[rank]);
   }
+  if (vacancies_ > vacancies) make_lists(next_.total);
   for (int64_t i = 0; i < births; ++i) {
     if (w_.births[i].parent >= 0 && w_.dropped[w_.births[i].parent]) w_.births[i].parent = -1;
   }
@@ -383,10 +395,6 @@ int32_t Beam<Scalar, Scorer>::add_node(int32_t parent, bool after_blank, int32_t
 
 template <class Scalar, class Scorer>
 void Beam<Scalar, Scorer>::drop(int32_t slot) {
-  w_.family.for_each(slot, [&](int32_t child) { orphan(child); });
-  w_.family.clear(slot);
-  const int32_t parent = s_.parent[slot], list = parent >= 0 ? parent : w_.family.orphans_of(s_.parent_hash[slot]);
-  if (s_.length[slot] > 0) w_.family.remove(list, slot);
   for (double* array : {next_.total, next_.blank, next_.label, next_.best, next_.best_blank, next_.best_label}) {
     array[slot] = kNever;
   }
@@ -423,7 +431,7 @@ int32_t Beam<Scalar, Scorer>::settle(const Birth<Scorer>& birth) {
   return slot;
 }
 
-// Longer prefixes may have outlived this one.
+// Longer prefixes may have stayed in the beam while this one was not.
 template <class Scalar, class Scorer>
 void Beam<Scalar, Scorer>::adopt_orphans(int32_t slot, const Birth<Scorer>& birth) {
   const int32_t list = w_.family.orphans_of(birth.hash);

@@ -20,11 +20,7 @@ class BeamFamily {
     noted_ = memory.take<int32_t>(classes);
   }
 
-  void clear() const {
-    std::fill_n(first_, slots_ + orphan_lists_, -1);
-    std::fill_n(noted_, classes_, -1);
-  }
-  void clear(int32_t list) const { first_[list] = -1; }
+  void clear() const { std::fill_n(first_, slots_ + orphan_lists_, -1); }
   bool empty(int32_t list) const { return first_[list] < 0; }
   int32_t orphans_of(uint64_t parent_hash) const {
     return int32_t(slots_ + int64_t(parent_hash & uint64_t(orphan_lists_ - 1)));
@@ -47,7 +43,8 @@ class BeamFamily {
       slot = next;
     }
   }
-  // A slot that was noted for a token, the last one; -1: none.
+  // The slot that was noted last for a token; -1: none.
+  void forget_notes() const { std::fill_n(noted_, classes_, -1); }
   void note(int32_t token, int32_t slot) const { noted_[token] = slot; }
   int32_t noted(int32_t token) const { return noted_[token]; }
 

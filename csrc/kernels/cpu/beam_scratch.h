@@ -45,13 +45,13 @@ struct BeamScratch {
   Scalar* row;
   FrameTokens<Scalar> tokens;
   double* y_last;  // of each slot: the log-probability of its last token
-  int32_t* reach;  // of each slot: where from total[0] (and best[0]) on stands what leads there from its parent
+  int32_t* reach;  // of each slot: the place of its parent's contribution, counted from total[0] (and best[0])
   BeamFamily family;
   int32_t* vacant;                       // slots
-  uint8_t* restarts;                     // of each slot: does its best path now come from the parent?
+  uint8_t* restarts;                     // of each slot: true if its best path now comes from the parent
   uint8_t* dropped;                      // of each slot
   typename Scorer::State* scorer_state;  // of each slot
-  double* weight;                        // of each slot: what the scorer gave for its last token
+  double* weight;                        // of each slot: the scorer's weight of its last token
   Candidates candidates;
   int32_t* ranked;  // candidates or tokens, best first
   Birth<Scorer>* births;

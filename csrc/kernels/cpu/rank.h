@@ -1,4 +1,4 @@
-// Sorting of few scores.
+// Sorting of a few scores.
 #pragma once
 
 #include <algorithm>
@@ -11,10 +11,10 @@ namespace cpu {
 namespace FASTCTC_ISA {
 
 constexpr int kRanked = 4, kRankedTogether = kRanked * Lanes<double>::N;  // registers; scores
-constexpr int64_t kCounted = 256;                                         // more are sorted otherwise
+constexpr int64_t kCounted = 256;                                         // more are sorted by std::sort
 
-// Sorts scores, the largest first; equal ones keep their order. Each one's rank is the number of larger scores, which
-// for few of them is counted sooner than they are sorted.
+// Sorts scores, the largest first; equal scores keep their order. The rank of a score is the number of larger scores.
+// Counting is faster than sorting for a few scores.
 inline void rank(const double* score, int64_t count, int32_t* ranked) {
   using L = Lanes<double>;
   if (std::is_sorted(score, score + count, [](double a, double b) { return a > b; })) {

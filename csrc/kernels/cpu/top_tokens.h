@@ -1,4 +1,4 @@
-// The classes of a row that are worth a look, most probable first.
+// The classes of a row that can enter the beam, most probable first.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@ struct Token {
 };
 
 // All classes of a row with a score of `bound` or more, and those that are NaN, in order of class. `tokens` has room
-// for all of them. Returns their number, or -1 where they are more than `limit`.
+// for all of them. Returns their number, or -1 if it is above `limit`.
 template <class Scalar>
 inline int64_t tokens_from(const Scalar* x, int64_t classes, Scalar bound, int64_t limit, Token<Scalar>* tokens) {
   using L = Lanes<Scalar>;
@@ -48,8 +48,8 @@ inline int64_t tokens_from(const Scalar* x, int64_t classes, Scalar bound, int64
   return count;
 }
 
-// A score that at least `count` classes of a long row reach: of so many stretches the maximum does. -inf where the row
-// is too short for that. `maxima` has room for a number in every vector.
+// A score that at least `count` classes of a long row reach, because the maxima of `count` stretches do. -inf if the
+// row is too short. `maxima` has room for one number per vector.
 template <class Scalar>
 inline Scalar reached_by(const Scalar* x, int64_t classes, int64_t count, Scalar* maxima) {
   using L = Lanes<Scalar>;
@@ -75,9 +75,8 @@ struct FrameTokens {
   int32_t* ranked;       // (C)
 };
 
-// Finds the tokens whose log-probability, x less `denominator`, is more than `threshold`, and no more than `matter` of
-// them. Returns their number. The status becomes kNotANumber or kInvalid where there is something among them that is no
-// log-probability.
+// Finds at most `matter` tokens whose log-probability, x less `denominator`, is above `threshold`. Returns their
+// number. The status becomes kNotANumber or kInvalid if one of the scores is no log-probability.
 template <class Scalar>
 inline int64_t find_tokens(const Scalar* x, const BeamSearchParams& p, double denominator, double threshold,
                            int64_t matter, const FrameTokens<Scalar>& w, Status& status) {

@@ -1,7 +1,6 @@
-// The beam of one sample on its way through the frames, in the hands of one block: a warp for up to 32 prefixes, else a
-// thread for each.
+// The prefix search of one sample by one block: a warp for up to 32 prefixes, else a thread for each prefix.
 //
-// A frame, thread by thread; in most of them nothing is left to do after the second line:
+// A frame, thread by thread. Most frames end after the second line:
 //
 //   stays        each slot: its prefix one frame later                       -> scores[rank]
 //   cut          can the best token bring any prefix above the worst stay? are the ranks still in order?
@@ -23,7 +22,7 @@
 namespace fastctc {
 namespace cuda {
 
-// The block on its way through the frames of a sample. Its threads are slots, ranks and next ranks at the same time.
+// The search of one sample. Each thread stands for a slot, a rank and a next rank at the same time.
 template <class Element, bool kOneWarp>
 class Beam {
   using Scalar = typename ScalarOf<Element>::type;
@@ -435,7 +434,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::settle(const Birth& bir
   s_.parent_hash[slot] = birth.parent_hash;
 }
 
-// This prefix may have outlived a shorter one that has come back.
+// The shorter prefix of this one may have come back.
 template <class Element, bool kOneWarp>
 __device__ __forceinline__ void Beam<Element, kOneWarp>::adopt(int births) const {
   for (int i = 0; i < births; ++i) {

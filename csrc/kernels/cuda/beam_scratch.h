@@ -1,4 +1,4 @@
-// The working memory of a prefix search, for one block, and what its threads keep of a prefix in registers.
+// The working memory of a prefix search, for one block, and the values of a prefix that a thread keeps in registers.
 #pragma once
 
 #include "../beam_search.h"
@@ -11,7 +11,7 @@ namespace cuda {
 constexpr int64_t kSharedCandidates = 2048;  // more are ranked in global memory
 constexpr double kNever = -INFINITY;
 
-// What depends on the shapes alone.
+// The values that depend on the shapes alone.
 struct BeamShape {
   int64_t beam_size, tokens;  // tokens of a frame
   int64_t candidates;         // at most, rounded up to a power of two
@@ -67,7 +67,7 @@ struct Source {
 struct Stay {
   Prefixes<Lanes<double>> next;
   double y;       // of its last token
-  bool restarts;  // does its best path in that token now come from the parent?
+  bool restarts;  // true if its best path in that token now comes from the parent
 };
 
 // A new prefix.

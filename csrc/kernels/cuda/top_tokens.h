@@ -1,4 +1,4 @@
-// What the beam search knows of the frames beforehand: the softmax denominator and the most probable tokens of each.
+// The softmax denominator and the most probable tokens of each frame, computed before the beam search.
 #pragma once
 
 #include "../beam_search.h"
