@@ -36,7 +36,10 @@ extensions = [
 nitpicky = True
 # Types of other packages, and names of types in signatures that are not public.
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|nn|np|npt|numpy|PIL|matplotlib|collections|typing|pathlib|random|secrets|operator)\b.*"),
+    (
+        "py:.*",
+        r"(torch|nn|np|npt|numpy|PIL|matplotlib|collections|typing|pathlib|random|secrets|operator)\b.*",
+    ),
     ("py:.*", r"(Tensor|Axes|Figure|Image.*|Path|Random|Any|Counter|Callable|Iterable|Iterator|Sequence)"),
     ("py:.*", r"(bool|bytes|dict|float|int|list|object|range|str|tuple|None|frozenset|optional|\w+Error)"),
     (
@@ -44,7 +47,10 @@ nitpick_ignore_regex = [
         r"(Mapping|Collection|Protocol|NamedTuple|Literal|Lengths|Pixels|ImageLike|dict\[str|height|width|first_column|inputs)",
     ),
     # Parts of the recognizer that its docstrings mention, but that are not public.
-    ("py:.*", r"(prepare|DOMAINS|fastctc\.text\.Span|fastctc\.crnn\.(data|training|formulas)\.\w+)"),
+    (
+        "py:.*",
+        r"(prepare|DOMAINS|fastctc\.text\.Span|fastctc\.reference\.Run|fastctc\.\w+\._\w+|fastctc\.crnn\.(data|report|training|formulas)\.\w+)",
+    ),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline", "attrs_block"]

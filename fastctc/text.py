@@ -18,8 +18,8 @@ class Alphabet:
     ``Alphabet("ab", blank=0)`` numbers blank 0, ``a`` 1, ``b`` 2.
 
     An alphabet has no pieces of several characters, because text can be cut into pieces in several ways. For the
-    vocabulary of a tokenizer, pass its list of strings to :meth:`DecodeResult.to_text`, :func:`character_spans` or
-    :func:`word_spans`, and encode text with the tokenizer.
+    vocabulary of a tokenizer, pass its list of strings to :meth:`fastctc.DecodeResult.to_text`,
+    :func:`character_spans` or :func:`word_spans`, and encode text with the tokenizer.
 
     Args:
         characters: the characters, each once, as a str or a sequence of strings; Unicode code points, case matters.
