@@ -1,4 +1,4 @@
-"""What the tests of the beam search share: inputs, comparisons, the best path of a prefix by other means."""
+"""Inputs and comparisons for tests of the beam search, and the best path of a prefix by other means."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAN = math.nan
 def random_log_probs(
     *shape: int, seed: int = 0, std: float = 1.0, masked: float = 0.0, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Log-softmax of normal logits; a fraction of them is -inf."""
+    """Return the log-softmax of normal logits; a fraction of them is -inf."""
     generator = torch.Generator().manual_seed(seed)
     x = (std * torch.randn(*shape, generator=generator, dtype=torch.float64)).log_softmax(-1)
     gone = torch.rand(x.shape, generator=generator, dtype=torch.float64) < masked
@@ -27,7 +27,7 @@ def random_log_probs(
 
 
 def speech_like(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Log-probabilities as trained models give them: mostly blank (0), short peaks, few rivals."""
+    """Return log-probabilities like those of trained models: mostly blank (0), short peaks, few rivals."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(*shape, generator=generator)
     winner = torch.randint(0, shape[-1], shape[:-1], generator=generator)
@@ -40,7 +40,7 @@ def speech_like(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) 
 
 
 def assert_equal(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """To the bit, all fields."""
+    """Check that all fields have the same bits."""
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one.cpu(), other.cpu(), rtol=0.0, atol=0.0, equal_nan=True)
 
@@ -48,7 +48,7 @@ def assert_equal(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
 def assert_close(
     actual: NBestResult, expected: DecodeReference | NBestResult, dtype: torch.dtype = torch.float64
 ) -> None:
-    """The same hypotheses and frames, and nearly the same numbers."""
+    """Check for the same hypotheses and frames, and nearly the same numbers."""
     for name in ("tokens", "lengths", "timesteps", "ends", "peaks"):
         assert torch.equal(getattr(actual, name).cpu(), getattr(expected, name).cpu()), name
     tolerance = TOLERANCES[dtype].loss
@@ -58,12 +58,12 @@ def assert_close(
 
 
 def of_sample(result: NBestResult, n: int, frames: int | None = None) -> list[Tensor]:
-    """The results of one sample, padded to `frames`."""
+    """Return the results of one sample, padded to `frames`."""
     return [t[n][..., :frames] if t.dim() == 3 else t[n] for t in result]
 
 
 def hypotheses(result: NBestResult, n: int = 0) -> list[tuple[tuple[int, ...], float]]:
-    """Tokens and score of the hypotheses that there are."""
+    """Return the tokens and the score of each hypothesis that exists."""
     return [
         (tuple(tokens[:length]), score)
         for tokens, length, score in zip(
@@ -74,7 +74,7 @@ def hypotheses(result: NBestResult, n: int = 0) -> list[tuple[tuple[int, ...], f
 
 
 def assert_well_formed(result: NBestResult) -> None:
-    """What holds of every result."""
+    """Check what holds for every result."""
     for n in range(result.lengths.shape[0]):
         found = hypotheses(result, n)
         scores = result.scores[n].tolist()
@@ -103,7 +103,10 @@ def assert_well_formed(result: NBestResult) -> None:
 
 
 def best_path_score(rows: Tensor, tokens: Sequence[int], blank: int = 0) -> float:
-    """The log-probability of the best path that spells `tokens`: Viterbi over the extended label, (T, C) rows."""
+    """Return the log-probability of the best path that spells `tokens`, by Viterbi over the extended label.
+
+    `rows` are (T, C) log-probabilities.
+    """
     states = [blank]
     for token in tokens:
         states += [token, blank]
@@ -122,7 +125,7 @@ def best_path_score(rows: Tensor, tokens: Sequence[int], blank: int = 0) -> floa
 def best_path_through(
     rows: Tensor, tokens: Sequence[int], starts: Sequence[int], blank: int = 0
 ) -> tuple[float, list[float]]:
-    """The best path whose tokens begin at `starts`: its log-probability, and the peak of each token on it."""
+    """Return the log-probability of the best path whose tokens begin at `starts`, and the peak of each token."""
     x, peaks = rows.tolist(), []
     total = sum(row[blank] for row in x[: starts[0] if starts else len(x)])
     for i, (token, start) in enumerate(zip(tokens, starts)):

@@ -79,7 +79,7 @@ def test_random_cases(
     dtype: torch.dtype,
     seed: int,
 ) -> None:
-    """`levels`: how many different values there are, and so how often classes tie; 0 for no limit."""
+    """`levels` is the number of different values, which decides how often classes tie; 0 for no limit."""
     x = random_logits(num_samples, num_frames, num_classes, seed=seed)
     if levels:
         x = -((x.abs() * 10).round() % levels)
@@ -111,7 +111,7 @@ def test_ties_go_to_the_lowest_class(device: Device) -> None:
 
 
 def test_confidences_of_long_runs(device: Device) -> None:
-    """Runs that go on over many frames, with their peak anywhere."""
+    """Runs of many frames have their peak anywhere."""
     x = torch.zeros(3, 150, 3, device=device.torch)
     x[:, 3:70, 1] = x[:, 80:145, 2] = 1.0
     for n, (first, second) in enumerate(((3, 80), (34, 111), (69, 144))):
@@ -249,7 +249,7 @@ def test_wrong_forms_raise(device: Device, name: str) -> None:
     ids=["too large", "negative"],
 )
 def test_wrong_lengths(device: Device, lengths: list[int], message: str) -> None:
-    """An exception on the CPU; the CUDA kernels decode nothing and make the score NaN."""
+    """The CPU raises an exception; the CUDA kernels decode nothing and make the score NaN."""
     x = random_log_probs(2, 8, 3).to(device.torch)
     if not device.runs_cuda_kernels:
         with pytest.raises(ValueError, match=message):
