@@ -16,7 +16,9 @@ from fastctc.arguments import (
     check_status,
     integer,
     loss_arguments,
+    traced,
     transforms_active,
+    with_any_length,
 )
 from fastctc.errors import ArgumentValueError, refuse_scripting
 from fastctc.ops import SavedLoss
@@ -116,6 +118,8 @@ def forced_align(
         from_logits=from_logits,
         star=star,
     )
+    if traced():
+        arguments = with_any_length(arguments)
     paths, scores, status = ops.forced_align(*alignment_arguments(arguments))
     if not torch.compiler.is_compiling() and not transforms_active():
         check_status(status, arguments, blank_is_label=False)
@@ -224,8 +228,8 @@ def ctc_posteriors(
         target_lengths: as in :func:`fastctc.ctc_loss`.
         blank: as in :func:`fastctc.ctc_loss`.
         from_logits: as in :func:`fastctc.ctc_loss`.
-        compact: return the posteriors of the target's labels, position by position, instead of those of the
-            classes. No tensor as large as ``log_probs`` is made then.
+        compact: return the posteriors of the target's labels, position by position, instead of the posteriors
+            of the classes. No tensor as large as ``log_probs`` is made then.
         label_priors: as in :func:`fastctc.ctc_loss`.
         blank_penalty: as in :func:`fastctc.ctc_loss`.
         delay_penalty: as in :func:`fastctc.ctc_loss`.
@@ -266,6 +270,8 @@ def ctc_posteriors(
         blank_penalty=blank_penalty,
         delay_penalty=delay_penalty,
     )
+    if traced():
+        arguments = with_any_length(arguments)
     _, occupancy, row_statistics, status = ops.ctc_loss(*arguments, True)
     if not torch.compiler.is_compiling() and not transforms_active():
         check_status(status, arguments)

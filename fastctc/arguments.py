@@ -19,8 +19,8 @@ from fastctc.ops import LossArguments
 
 Lengths = Tensor | Sequence[int] | int  # any integer that operator.index takes
 
+DENSE = torch.strided
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-ANY_LENGTH = 2**62  # the op takes the size of the targets for it
 INTEGER = (
     torch.int64,
     torch.int32,
@@ -55,6 +55,11 @@ def transforms_active() -> bool:
 def traced() -> bool:
     """Return True inside torch.jit.trace, which records sizes that are read as constants."""
     return not torch.compiler.is_compiling() and torch._C._is_tracing()  # type: ignore[no-any-return]
+
+
+def with_any_length(arguments: LossArguments) -> LossArguments:
+    """Return arguments with which the op takes the sizes of its tensors as the only bounds of a target's length."""
+    return arguments._replace(max_length=2**62)
 
 
 def integer(value: Any, name: str, kind: str = "an int") -> int:
@@ -111,14 +116,15 @@ def _kind(value: Any) -> str:
 
 def check_tensor(value: Any, name: str, dtypes: tuple[torch.dtype, ...], kind: str) -> None:
     """Check that a value is a dense tensor of one of these types, which `kind` describes."""
+    if isinstance(value, Tensor) and value.dtype in dtypes and value.layout is DENSE and not value.is_nested:
+        return
     if not isinstance(value, Tensor):
         raise ArgumentTypeError(f"{name} must be {kind.split(' of ')[0]}, got {type(value).__name__}")
-    if value.layout is not torch.strided or value.is_nested:
+    if value.layout is not DENSE or value.is_nested:
         layout = "a nested tensor of layout " if value.is_nested else "layout "
         hint = "; torch.nested.to_padded_tensor makes one" if value.is_nested else ""
         raise ArgumentTypeError(f"{name} must have layout torch.strided, got {layout}{value.layout}{hint}")
-    if value.dtype not in dtypes:
-        raise ArgumentTypeError(f"{name} must be {kind}, got {value.dtype}")
+    raise ArgumentTypeError(f"{name} must be {kind}, got {value.dtype}")
 
 
 def check_scores(log_probs: Tensor, blank: Any) -> int:
@@ -279,11 +285,8 @@ def loss_arguments(
         class_bias = _class_bias(log_probs, label_priors, blank, blank_penalty)
 
     device = log_probs.device
-    if traced():
-        max_length = ANY_LENGTH
-    else:
-        padded = targets.dim() == 2
-        max_length = targets.shape[1] if padded else _longest_of_concatenated(targets, target_lengths)
+    padded = targets.dim() == 2
+    max_length = targets.shape[1] if padded else _longest_of_concatenated(targets, target_lengths)
     return LossArguments(
         input=log_probs,
         targets=indices(targets, device),
@@ -374,7 +377,7 @@ def check_status(status: Tensor, arguments: LossArguments, *, blank_is_label: bo
 
 
 def alignment_arguments(arguments: LossArguments) -> tuple[Any, ...]:
-    """Return the arguments of fastctc.ops.forced_align: those of a loss without the options that it has not."""
+    """Return the arguments of fastctc.ops.forced_align, which has fewer options than a loss."""
     return (*arguments[:4], arguments.max_length, arguments.blank, arguments.star, arguments.from_logits)
 
 

@@ -12,7 +12,7 @@ from torch.autograd import Function, forward_ad
 
 from fastctc import batching as batching  # registers the rules of vmap
 from fastctc import ops
-from fastctc.arguments import check_status, traced, transforms_active
+from fastctc.arguments import check_status, transforms_active, with_any_length
 from fastctc.ops import LossArguments, SavedLoss
 from fastctc.second_order import differentiable_second_derivative
 
@@ -32,8 +32,8 @@ def ctc_loss(arguments: LossArguments) -> Tensor:
         if transforms_active() or torch.compiler.is_exporting():  # what is exported may be trained later
             need_grad = torch.is_grad_enabled()
         return ops.ctc_loss(*arguments, need_grad)[0]
-    if traced():  # torch.jit.trace records ops, and no functions of autograd
-        return ops.ctc_loss(*arguments, True)[0]
+    if torch._C._is_tracing():  # torch.jit.trace records ops, and no functions of autograd
+        return ops.ctc_loss(*with_any_length(arguments), True)[0]
     if transforms_active():
         _refuse_nested_forward_mode()
         return _TransformedLoss.apply(*arguments)[0]
@@ -147,7 +147,7 @@ class _Gradient(Function):
 
 
 def _save(ctx: Any, saved: SavedLoss, *first: Tensor) -> None:
-    """Save the tensors in `first` and then those of the loss; keep the options."""
+    """Save the tensors in `first`, then the tensors of the loss. Keep the options."""
     tensors = first + saved.tensors
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)

@@ -91,9 +91,9 @@ def ctc_loss(
         The loss in nats: a scalar, or (N) for ``reduction="none"`` (a scalar for a single sample); float64 for
         float64 input, else float32. A NaN in a frame that is used makes that sample's loss and gradient NaN.
 
-        The loss is not negative where :math:`P \leq 1` holds. Rounding is taken for what it is: a negative
-        loss becomes 0 where, in each frame, the probabilities of the target's classes and the blank add up to
-        1 at most, but for the rounding of a log-softmax. The loss can be negative
+        The loss is not negative where :math:`P \leq 1` holds. A negative loss is taken for rounding, and
+        becomes 0, where the probabilities of the target's classes and the blank add up to at most 1 in each
+        frame, but for the rounding of a log-softmax. The loss can be negative
 
         - of log-probabilities that are not normalized,
         - of a target with a star, or with a label that equals the blank, which have overlapping alignments,

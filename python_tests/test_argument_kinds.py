@@ -20,7 +20,7 @@ TARGETS = torch.tensor([[1, 2], [3, 4]])
 
 
 class Index:
-    """An integer of a class of its own."""
+    """An integer of another class."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -136,7 +136,7 @@ def test_what_is_no_number(value: Any) -> None:
 
 
 class OfShapes(torch.nn.Module):
-    """The lengths are lists of sizes, as in a model that knows no padding."""
+    """The lengths are lists of sizes, as in a model without padding."""
 
     def __init__(self, function: str) -> None:
         super().__init__()
@@ -289,7 +289,7 @@ def test_meta_tensors_have_the_shapes_of_results() -> None:
 
 
 class Subclass(torch.Tensor):
-    """A tensor with a class of its own, as libraries of named or tracked tensors have."""
+    """A tensor of another class, as libraries of named or tracked tensors have."""
 
 
 def test_subclasses_of_tensors() -> None:

@@ -1,7 +1,7 @@
 """No result is past its mathematical bound by rounding, where the input is normalized and confident.
 
 A loss is not below 0, so that its logarithm is no NaN. Scores of alignments are not above 0. Posteriors are in
-[0, 1], and those of a frame add up to 1. Input that is not normalized keeps its negative loss.
+[0, 1], and the posteriors of a frame add up to 1. Input that is not normalized keeps its negative loss.
 """
 
 from __future__ import annotations

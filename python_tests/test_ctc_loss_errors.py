@@ -1,8 +1,8 @@
-"""Every wrong argument of fastctc.ctc_loss and what is said about it.
+"""Every wrong argument of fastctc.ctc_loss and its error.
 
 On the CPU it is an exception that names the argument, what was expected, the value and where it is. The CUDA
-kernels check values on the device, where nothing can be raised without waiting for them: there the sample at
-fault gets a NaN loss and gradient 0, and the others are as they would be without it.
+kernels check values on the device, where nothing can be raised without waiting for them. There the sample at
+fault gets a NaN loss and gradient 0, and the other samples do not change.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ WRONG_SUMS = {
     ),
 }
 
-# What shapes, dtypes and options tell without looking at values: an exception on every device.
+# Wrong shapes, dtypes and options: an exception on every device, without a look at values.
 WRONG_FORMS = {
     "blank too large": (
         lambda: valid() | {"blank": 37},

@@ -135,7 +135,7 @@ def test_hessians(device: Device, way: str) -> None:
 @pytest.mark.slow_emulated
 @from_log_probs_and_logits
 def test_derivatives_of_the_second_derivative(device: Device, from_logits: bool) -> None:
-    """By the direction and by the weights of the losses, in both modes and once more."""
+    """By the direction and by the weights of the losses, once and twice."""
     x = randn(5, 2, 4).to(device.torch).requires_grad_()
     targets = torch.tensor([[1, 2], [3, 0]], device=device.torch)
     loss = fastctc.ctc_loss(x, targets, [5, 4], [2, 2], reduction="none", from_logits=from_logits)

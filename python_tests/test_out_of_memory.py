@@ -68,7 +68,7 @@ SCRATCH = {
 }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are those of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits of the address space are for Linux")
 @pytest.mark.parametrize("name", SCRATCH)
 def test_scratch_memory_that_finds_no_room(name: str) -> None:
     script = LIMITED.format(call=SCRATCH[name])
@@ -80,7 +80,7 @@ def test_scratch_memory_that_finds_no_room(name: str) -> None:
 
 
 def test_cuda_errors_become_those_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the allocator on CUDA says comes through the op as a RuntimeError."""
+    """The message of the allocator on CUDA comes through the op as a RuntimeError."""
 
     class Op:
         @staticmethod

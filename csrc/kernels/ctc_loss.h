@@ -24,7 +24,7 @@ struct CtcLossParams {
   DType dtype;
   int64_t stride_t, stride_n, stride_c;
   int64_t frames, batch, classes;  // T, N, C
-  const int64_t* targets;          // all labels; those of sample n start at target_offsets[n]
+  const int64_t* targets;          // all labels; the labels of sample n start at target_offsets[n]
   const int64_t* target_offsets;   // (N); on CUDA the kernels work it out
   int64_t target_count;            // elements of targets
   int64_t target_columns;          // columns of padded targets, -1 if concatenated
@@ -84,11 +84,11 @@ size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);
 size_t ctc_loss_backward_workspace(const CtcLossParams& p);
 
 // The first phase of forward: row_statistics, and the scores of the labels in place of their occupancies. Chunks
-// [begin, end) of kFramesPerChunk frames each; those of sample n are [n * k, (n + 1) * k) with k = chunks(T).
+// [begin, end) of kFramesPerChunk frames each; sample n has the chunks [n * k, (n + 1) * k) with k = chunks(T).
 void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);
 
 // The second phase: samples [begin, end). A sample whose exponents could leave the exact range of a float gets the
-// status kTooWide, and is to be done again, both phases, with `wide`, which computes in double.
+// status kTooWide. The caller does both phases again for it with `wide`, in double.
 void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace);
 
 // Chunks [begin, end) of kRowsPerChunk rows each of the N * T rows of the gradient.

@@ -3,7 +3,7 @@
 //
 //            frames 0..63   64..127  ...        each segment starts from a snapshot: the forward states that enter it
 //   forward  [snapshot >>>>][snapshot >>>>]     emissions and forward states are kept for one segment at a time, so the
-//   backward [<<<< >>>>    ][<<<<         ]     backward pass computes those of all segments but the last once more
+//   backward [<<<< >>>>    ][<<<<         ]     backward pass computes them again for all segments but the last
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,5 @@
 // A batch for tests of the CTC loss: what forward and backward of either machine make of it, and what brute force does.
-// Each buffer has exactly the size that the kernels were promised, so that AddressSanitizer sees one step too far.
+// Each buffer has exactly the promised size, so that AddressSanitizer reports one step too far.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// The oracle against numbers worked out by hand.
+// The oracle against numbers computed by hand.
 #include "brute_force.h"
 
 #include "check.h"

@@ -284,7 +284,7 @@ TEST(a_bad_sample_is_marked_and_leaves_the_others_alone) {
   }
 }
 
-// max_length comes from the caller; the emulated kernels know no better than to check.
+// max_length comes from the caller, and the kernels check it.
 TEST(a_target_longer_than_promised_is_infeasible) {
   std::mt19937 random(7);
   Batch<float> batch(9, 2, 4, 5, 0);

@@ -100,7 +100,7 @@ void* current_stream(const Tensor& t);
 // Turns a cudaError_t into a RuntimeError, which begins with "CUDA out of memory" where memory is lacking.
 void check_cuda(int error);
 
-// Makes the device of `t` the current one while it lives.
+// Makes the device of `t` the current one as long as this object exists.
 class DeviceGuard {
  public:
   explicit DeviceGuard(const Tensor& t);

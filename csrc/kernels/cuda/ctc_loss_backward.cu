@@ -15,7 +15,7 @@ namespace cuda {
 namespace {
 
 constexpr int kSortThreads = 256;
-constexpr int64_t kSortShared = 4096;  // so many labels are sorted in shared memory
+constexpr int64_t kSortShared = 4096;  // this many labels are sorted in shared memory
 
 // A label and its position. Sorted, equal labels are neighbors, in the order of the target. Behind them are labels that
 // equal the blank, then stars.

@@ -2,7 +2,7 @@
 //
 //   inspect     a block per sample: checks lengths and labels; for log-probabilities, the blank's scores
 //   statistics  a warp or a block per row of logits
-//   recursions  a block per sample, see walk.h; then once more in double for the samples that need it
+//   recursions  a block per sample, see walk.h; then again in double for the samples that need it
 //
 // The scores of labels are read from the input where they are needed, twice.
 #include "../ctc_loss.h"

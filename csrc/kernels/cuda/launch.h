@@ -81,7 +81,7 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_by
       return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shared_bytes, stream);
     }(arguments...);
   }
-  if (error != cudaSuccess) cudaGetLastError();  // returned here, so it need not greet the next caller as well
+  if (error != cudaSuccess) cudaGetLastError();  // it is returned here, so the next caller must not get it too
   return error;
 }
 

@@ -97,7 +97,7 @@ __device__ __forceinline__ Streams<Element, Scalar> make_streams(
           {static_cast<Stored*>(p.occupancy) + rows, reinterpret_cast<Exponent*>(w.exponents) + rows}};
 }
 
-// The rest of what a walk needs to know of a sample. It is kept in shared memory, to save registers.
+// The rest of what a walk needs of a sample. It is in shared memory, to save registers.
 template <class Element, class Scalar>
 struct Task {
   using Stored = typename ScalarOf<Element>::type;
@@ -109,7 +109,7 @@ struct Task {
   int stride;          // of the rows of labels: max_length
   int filled;          // labels that occupancies are written for; zero from `length` on
   bool keep;           // label states, for a second walk
-  int far;             // frames ahead of their use that scores are brought into the cache; very many: they are there
+  int far;             // frames by which scores are brought into the cache ahead of use; all if they are there
   int64_t stride_t, stride_c;
   const int64_t* labels;
   const Stored *max, *log2_sum;  // (T) row statistics; null for log-probabilities
@@ -162,7 +162,7 @@ __device__ __forceinline__ Task<Element, Scalar> make_task(const CtcLossParams& 
   return q;
 }
 
-// What the warps of a block tell each other; [2] are the directions.
+// What the warps of a block exchange; [2] are the directions.
 template <class Scalar>
 struct Exchange {
   static constexpr int kWarps = kMaxWarps<Scalar>;
