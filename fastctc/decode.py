@@ -8,7 +8,6 @@ from fastctc import (
     ops,
 )
 from fastctc.arguments import (
-    ANY_LENGTH,
     Lengths,
     can_be_read,
     check_count,
@@ -17,6 +16,7 @@ from fastctc.arguments import (
     check_scores,
     lengths_tensor,
     search_options,
+    with_any_length,
 )
 from fastctc.decode_result import DecodeResult, NBestResult
 from fastctc.errors import refuse_scripting
@@ -196,13 +196,13 @@ def _with_exact_scores(
             input_lengths=input_lengths,
             target_lengths=result.lengths[:, rank].contiguous(),
             class_bias=None,
-            max_length=ANY_LENGTH,
+            max_length=tokens.shape[2],
             blank=blank,
             star=-1,
             delay_penalty=0.0,
             from_logits=from_logits,
         )
-        loss, *_ = ops.ctc_loss(*arguments, False)
+        loss, *_ = ops.ctc_loss(*with_any_length(arguments), False)
         losses.append(loss)
     found = result.scores > -torch.inf  # not NaN either
     scores = torch.where(found, torch.stack(losses, 1).neg().clamp(max=0), result.scores)
