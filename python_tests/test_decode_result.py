@@ -1,4 +1,4 @@
-"""DecodeResult and NBestResult: tensors, and the same for people."""
+"""DecodeResult and NBestResult as tensors, lists and texts."""
 
 from __future__ import annotations
 
