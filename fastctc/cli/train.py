@@ -43,19 +43,19 @@ TITLES = {
 def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Declare the options."""
     parser.set_defaults(usage_error=parser.error)
-    parser.add_argument("--out", metavar="DIR", help="where model, state, log and curve go")
+    parser.add_argument("--out", metavar="DIR", help="folder for model, state, log and curve")
     presets = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     presets.add_argument("--preset", choices=PRESETS, default="quick")
     preset = PRESETS[presets.parse_known_args(argv)[0].preset]
     parser.add_argument(
         "--preset", choices=PRESETS,
-        help="recipe the other options change: quick takes 8 minutes on 2 CPU cores; shipped and wide made the"
+        help="recipe that the other options change: quick takes 8 minutes on 2 CPU cores; shipped and wide made the"
         " checkpoints in the package, wide needs fastctc[fonts] (default: quick)",
     )  # fmt: skip
     parser.add_argument(
         "--overfit-one-batch", action="store_true",
-        help="only check that the set-up can learn one batch by heart, in less than a minute; writes nothing,"
-        " exit status 1 if it cannot",
+        help="check in less than a minute that the set-up can memorize one batch; write no file; exit status 1"
+        " if it cannot",
     )  # fmt: skip
     add_run_options(parser, preset)
     add_drawing(parser, argv, preset.draw)
@@ -80,12 +80,12 @@ def add_run_options(
     """
     parser.add_argument(
         "--resume", action="store_true",
-        help="go on with the run in DIR, exactly where it was saved. Steps or minutes may be more; threads, device,"
-        " logging and the place of the data may differ; another option that contradicts the run is refused",
+        help="resume the run in DIR from its saved state. It may have more steps or minutes, and other threads,"
+        " device, logging or place of the data; an option that contradicts the run is refused",
     )  # fmt: skip
     parser.add_argument(
         "--cache", metavar="DIR", type=Path,
-        help="keep the preprocessed images here: a second run neither draws nor reads them",
+        help="folder for preprocessed images, which a second run neither draws nor reads",
     )  # fmt: skip
     parser.add_argument(
         "--tensorboard", action="store_true", help="write logs for TensorBoard into DIR/tensorboard"

@@ -49,7 +49,7 @@ def test_recipes_are_saved_and_read_again(name):
 def test_what_is_not_known_is_refused():
     saved = config_to_dict(PRESETS["quick"])
     for changes, message in [
-        ({"colour": 1}, "settings this fastctc does not know: colour"),
+        ({"hue": 1}, "settings this fastctc does not know: hue"),
         ({"augment": saved["augment"] | {"flip": 1}}, "settings this fastctc does not know: flip"),
         ({"draw": saved["draw"] | {"ink": 1}}, "settings this fastctc does not know: ink"),
         ({"draw": saved["draw"] | {"domain": "music"}}, "domain is 'music', expected one of 'formulas'"),
