@@ -100,7 +100,7 @@ def test_old_checkpoints_are_in_the_order_of_their_texts():
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "bidi", None)
+    monkeypatch.setitem(sys.modules, "bidi.algorithm", None)
     with pytest.raises(
         ModuleNotFoundError, match=r"needs the package python-bidi: pip install fastctc\[bidi\]"
     ):
