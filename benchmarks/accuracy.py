@@ -21,7 +21,7 @@ DEVIATION = 10.0  # of the logits
 
 
 def errors(shape: Shape, seed: int, device: torch.device) -> dict[str, float]:
-    """Of one seed: each side's largest error."""
+    """Return the largest error of each side for one seed."""
     case, logits = draw(shape, seed=seed, deviation=DEVIATION)
     _, expected = reference(logits, case)
     scores = logits.to(device).requires_grad_()
@@ -34,7 +34,7 @@ def errors(shape: Shape, seed: int, device: torch.device) -> dict[str, float]:
 
 
 def rows(shapes: list[Shape], seeds: int, device: torch.device) -> Iterator[dict[str, Any]]:
-    """One for each shape: every seed's errors, the largest of them, torch's over fastctc's."""
+    """Return a row per shape: the errors of every seed, the largest of them, and the ratio of torch to fastctc."""
     for shape in shapes:
         each = [errors(shape, seed, device) for seed in range(seeds)]
         worst = {side: max(found[side] for found in each) for side in SIDES}

@@ -44,7 +44,7 @@ SWEEPS = {
 
 
 def draw(shape: Shape, kind: str, seed: int = 0) -> Tensor:
-    """Log-probabilities (N, T, C), float32."""
+    """Return log-probabilities (N, T, C), float32."""
     generator = torch.Generator().manual_seed(seed)
     frames = shape.N, shape.T, 1
     if kind == "flat":
@@ -58,7 +58,7 @@ def draw(shape: Shape, kind: str, seed: int = 0) -> Tensor:
 
 
 def statistics(log_probs: Tensor) -> dict[str, float]:
-    """How peaked it is."""
+    """Return measures of how peaked the log-probabilities are."""
     highest, best = log_probs.max(-1)
     return {
         "mean_max_p": float(highest.exp().mean()),

@@ -9,7 +9,7 @@ from sides import timed, title
 
 
 def result_table(row: Row) -> list[str]:
-    """A line for each side: its times, and what it found."""
+    """Return a table with a line per side: its times, and the quality of its hypotheses."""
     columns = ["", "ms", "least ms", "µs per frame", "time / fastctc", "best is fastctc's"]
     columns += ["mean log P of the best", "of the best in the n-best", "n"]
     known = timed([row])
@@ -49,7 +49,7 @@ def caption(row: Row) -> str:
 
 
 def sweep_table(variable: str, rows: list[Row]) -> list[str]:
-    """Milliseconds of all sides, and the fastest peer's over fastctc's."""
+    """Return a table of milliseconds per side, and the time of the fastest peer over fastctc's."""
     sides = timed(rows)
     lines = []
     for row in rows:
@@ -62,7 +62,7 @@ def sweep_table(variable: str, rows: list[Row]) -> list[str]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The result as tables, with what it depends on above them."""
+    """Return the result as Markdown tables, below a description of machine and versions."""
     what = "`beam_search` without a language model, float32 log-probabilities"
     lines = [heading(what, result)]
     on_cuda = "gpu" in result["machine"]
@@ -74,7 +74,7 @@ def markdown(result: dict[str, Any]) -> str:
             "",
             f"Medians; per frame: of the {frames}. log P is exact, in float64, over all paths; n is how many",
         ]
-        lines[-1] += " hypotheses a side gives. `benchmarks/decoders.py` says how each is set."
+        lines[-1] += " hypotheses a side gives. `benchmarks/decoders.py` has the settings of each."
     for variable, rows in result["sweeps"].items():
         others = ", ".join(f"{size} = {rows[0][size]}" for size in "NTCW" if size != variable)
         lines += ["", f"{variable} swept, {rows[0]['input']}, {others}:", "", *sweep_table(variable, rows)]

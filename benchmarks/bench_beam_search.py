@@ -2,10 +2,10 @@
 
 Before anything is timed fastctc must give the n-best of the plain reference on the first frames of the input,
 scores that do not exceed the exact log-probabilities of their tokens, and the same whatever n and the number of
-threads; otherwise it is not timed. A peer whose hypotheses are no labellings, or impossible ones, is left out.
+threads; otherwise it is not timed. A peer whose hypotheses are no labelings, or impossible ones, is left out.
 All run in one process, taking turns; the figures are medians, and what counts are their ratios. Beside the times
 stands what was found: in how many samples a peer's best hypothesis is fastctc's, the mean exact log-probability
-of the best hypothesis, and of the best one within its n-best. `decoders.py` says how each is set.
+of the best hypothesis, and of the best one within its n-best. `decoders.py` has the settings of each.
 
 On CUDA the inputs rotate so that the L2 cache does not hold them, fastctc is timed with its result left on the
 GPU and in a CUDA graph too, and the floor is the time to read the input at the copy bandwidth measured here.
@@ -43,24 +43,28 @@ EXAMPLES = """examples:
   python benchmarks/bench_beam_search.py --device cuda --out results           on a GPU
   python benchmarks/plots.py results/beam_search-*.json                        the plots anew
 """
-CANDIDATES = 500_000  # that the reference may look at: so many frames are checked
+CANDIDATES = 500_000  # that the reference may look at; more of them check more frames
 TOLERANCE = 1e-6  # of a score, relatively and absolutely
 
 Row = dict[str, Any]  # of the result
 
 
 class Exact:
-    """Log-probabilities of labellings over all of their paths, in float64."""
+    """Log-probabilities of labelings over all of their paths, in float64."""
 
     def __init__(self, log_probs: Tensor) -> None:
         self.log_probs = log_probs.double().cpu().transpose(0, 1)
 
-    def __call__(self, labellings: list[list[int]]) -> Tensor:
-        """Of one labeling for each sample; -inf for impossible ones, ValueError for those that are none."""
+    def __call__(self, labelings: list[list[int]]) -> Tensor:
+        """Return the log-probability of one labeling per sample; -inf for impossible ones.
+
+        Raises:
+            ValueError: a sequence is no labeling.
+        """
         frames, samples, _ = self.log_probs.shape
-        lengths = [len(each) for each in labellings]
+        lengths = [len(each) for each in labelings]
         targets = torch.zeros(samples, max(1, *lengths), dtype=torch.int64)
-        for row, each in zip(targets, labellings):
+        for row, each in zip(targets, labelings):
             row[: len(each)] = torch.tensor(each, dtype=torch.int64)
         if max(lengths) > frames:
             raise ValueError(f"{max(lengths)} tokens in {frames} frames")
@@ -69,7 +73,7 @@ class Exact:
         )
 
     def by_rank(self, hypotheses: Hypotheses) -> Tensor:
-        """Of the n-best of each sample, (N, n); -inf where there is none."""
+        """Return the log-probabilities of each sample's n-best, (N, n); -inf where there is none."""
         ranks = [
             self([sample[rank] if rank < len(sample) else [] for sample in hypotheses])
             for rank in range(max(map(len, hypotheses)))
@@ -85,7 +89,7 @@ def best_of(hypotheses: Hypotheses) -> list[list[int]]:
 
 
 def faults(log_probs: Tensor, shape: Shape, exact: Exact, candidates: int) -> list[str]:
-    """What is wrong with fastctc's n-best."""
+    """Return the faults of fastctc's n-best."""
     found = Fastctc(shape, nbest=shape.W).search(log_probs)
     scores, hypotheses = found.scores.double().cpu(), found.to_list()
     wrong = []
@@ -114,7 +118,7 @@ def faults(log_probs: Tensor, shape: Shape, exact: Exact, candidates: int) -> li
 
 
 def quality(decoder: Decoder, prepared: Any, exact: Exact, ours: list[list[int]]) -> dict[str, Any]:
-    """How often a decoder's best is `ours`, and the exact log-probabilities of what it found, averaged."""
+    """Return how often a decoder's best is `ours`, and the mean exact log-probabilities of its hypotheses."""
     best = best_of(decoder.hypotheses(decoder(prepared)))
     log_probs = exact(best)
     if not log_probs.isfinite().all():
@@ -131,7 +135,7 @@ def quality(decoder: Decoder, prepared: Any, exact: Exact, ours: list[list[int]]
 
 
 def sides_of(row: Row, shape: Shape, options: argparse.Namespace) -> dict[str, Decoder]:
-    """fastctc and the peers that can be used."""
+    """Return fastctc and the peers that can be used."""
     sides: dict[str, Decoder] = dict(decoders.ours(shape, torch.device(options.device), options.more_threads))
     for name in options.usable:
         try:
@@ -146,7 +150,7 @@ def first_line(error: Exception) -> str:
 
 
 def check(row: Row, sides: dict[str, Decoder], log_probs: Tensor, shape: Shape, candidates: int) -> None:
-    """Notes whether fastctc is refused, and what each side found; removes peers that are not to be timed."""
+    """Record whether fastctc is refused, and the quality of each side; remove peers that are not to be timed."""
     exact = Exact(log_probs)
     if wrong := faults(log_probs, shape, exact, candidates):
         refuse(row, wrong)
@@ -175,7 +179,7 @@ def refuse(row: Row, wrong: list[str]) -> None:
 
 
 def sides_to_time(row: Row, sides: dict[str, Decoder], inputs: list[Tensor]) -> dict[str, Side]:
-    """A call of each on input after input; on CUDA a graph of fastctc's as well."""
+    """Return a call per side on input after input; on CUDA also a graph of fastctc's."""
 
     def side(decoder: Decoder) -> Side:
         prepared = [decoder.prepare(each) for each in inputs]
@@ -192,7 +196,7 @@ def sides_to_time(row: Row, sides: dict[str, Decoder], inputs: list[Tensor]) -> 
 
 
 def add_ratios(row: Row, machine: dict[str, Any]) -> None:
-    """What follows from the times. On a GPU all samples are searched at once, so a frame is one of all of them."""
+    """Add the figures that follow from the times. On a GPU, a frame counts all samples at once."""
     on_cuda = "gpu" in machine
     frames = row["T"] if on_cuda else row["T"] * row["N"]
     for times in row["sides"].values():
@@ -212,7 +216,7 @@ def add_ratios(row: Row, machine: dict[str, Any]) -> None:
 
 
 def bench(name: str, shape: Shape, kind: str, result: dict[str, Any], options: argparse.Namespace) -> Row:
-    """What each side finds and, unless fastctc is wrong, how long it takes."""
+    """Return the quality of each side and, unless fastctc is wrong, its times."""
     device = torch.device(options.device)
     row: Row = {"shape": name, **asdict(shape), "input": kind}
     log_probs = draw(shape, kind).to(device)
@@ -231,7 +235,7 @@ def bench(name: str, shape: Shape, kind: str, result: dict[str, Any], options: a
 
 
 def rows_to_do(options: argparse.Namespace) -> Iterator[tuple[str | None, str, Shape, str]]:
-    """The variable if it is swept, the name of the shape, the shape, the kind of input."""
+    """Return (variable if it is swept, name of the shape, shape, kind of input) for each row."""
     for name, kind in itertools.product(options.shapes, options.input):
         yield None, name, SHAPES[name].quick() if options.quick else SHAPES[name], kind
     for variable in options.sweep:
@@ -240,7 +244,7 @@ def rows_to_do(options: argparse.Namespace) -> Iterator[tuple[str | None, str, S
 
 
 def run(result: dict[str, Any], options: argparse.Namespace) -> None:
-    """Fills `result`, showing progress on stderr."""
+    """Fill `result`, showing progress on stderr."""
     for variable, name, shape, kind in tqdm(
         list(rows_to_do(options)), file=sys.stderr, unit="row", disable=None
     ):
@@ -292,7 +296,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, or 1 if fastctc was wrong somewhere."""
+    """Return the exit status: 0, or 1 if fastctc was wrong somewhere."""
     options = parse(argv)
     torch.set_num_threads(options.threads)
     options.usable, missing = decoders.choose(options.peers, torch.device(options.device))

@@ -50,7 +50,7 @@ Row = dict[str, Any]  # of the result
 
 
 def errors(peer: Peer, scores: Tensor, from_logits: bool, expected: tuple[float, Tensor]) -> dict[str, float]:
-    """How far off the loss and the gradient of the logits are, relatively; NaN if they are NaN."""
+    """Return the relative errors of the loss and of the gradient of the logits; NaN if they are NaN."""
     value, gradient = peer.result(*peer(peer.prepare(scores)))
     if not from_logits:  # through the log-softmax, as its backward does it
         gradient = gradient - scores.detach().double().cpu().exp() * gradient.sum(-1, keepdim=True)
@@ -63,7 +63,7 @@ def within(found: dict[str, float], loss_error: float, gradient_error: float) ->
 
 
 def check(row: Row, sides: dict[str, Peer], scores: Tensor, expected: tuple[float, Tensor]) -> None:
-    """Notes each side's errors and whether fastctc is refused; removes peers that are not to be timed."""
+    """Record each side's errors and whether fastctc is refused; remove peers that are not to be timed."""
     for side, peer in list(sides.items()):
         try:
             row["sides"][side] = errors(peer, scores, row["input"] == "logits", expected)
@@ -80,7 +80,7 @@ def check(row: Row, sides: dict[str, Peer], scores: Tensor, expected: tuple[floa
 
 
 def sides_to_time(row: Row, sides: dict[str, Peer], inputs: list[Tensor]) -> dict[str, Side]:
-    """A call of each peer on input after input; on CUDA a graph of fastctc's as well."""
+    """Return a call per peer on input after input; on CUDA also a graph of fastctc's."""
 
     def side(peer: Peer) -> Side:
         prepared = [peer.prepare(each) for each in inputs]
@@ -96,8 +96,11 @@ def sides_to_time(row: Row, sides: dict[str, Peer], inputs: list[Tensor]) -> dic
 
 
 def floor_bytes(shape: Shape, from_logits: bool, cache: int) -> int:
-    """What must move: the gradient is written; logits are read for their softmax and again for the gradient
-    (from the cache, if they fit), log-probs only where there is a label."""
+    """Return the bytes that must move.
+
+    The gradient is written. Logits are read for their softmax and again for the gradient, from the cache if they
+    fit. Log-probabilities are read only where there is a label.
+    """
     whole = 4 * shape.T * shape.N * shape.C
     if from_logits:
         return whole * (3 if whole > cache else 2)
@@ -105,7 +108,7 @@ def floor_bytes(shape: Shape, from_logits: bool, cache: int) -> int:
 
 
 def add_memory(row: Row, sides: dict[str, Peer], scores: Tensor, probe: memory.Probe | None) -> None:
-    """The extra bytes of the sides in PyTorch; on the CPU `probe` measures them."""
+    """Add the extra bytes of the sides in PyTorch; on the CPU `probe` measures them."""
     sizes = {}
     for side in [side for side in memory.SIDES if side in sides]:
         if scores.is_cuda:
@@ -131,7 +134,7 @@ def bench(
     options: argparse.Namespace,
     probe: memory.Probe | None = None,
 ) -> Iterator[Row]:
-    """A row for each kind of input: the errors of each side and, unless fastctc is wrong, times and memory."""
+    """Return a row per kind of input: the errors of each side and, unless fastctc is wrong, times and memory."""
     device, cache = torch.device(options.device), result["machine"].get("l2_bytes", 0)
     case, logits = draw(shape, lengths)
     expected = reference(logits, case)
@@ -162,14 +165,14 @@ def bench(
 def sides_of(
     case: Case, scores: Tensor, kind: str, result: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Peer]:
-    """fastctc and the peers that are wanted and there."""
+    """Return fastctc and the selected peers that are available."""
     sides = peers.in_torch(case, scores, kind == "logits")
     sides = {side: peer for side, peer in sides.items() if side == "fastctc" or side in options.peers}
     return sides | peers.others(case, list(result["peers"]))
 
 
 def choose_peers(options: argparse.Namespace) -> dict[str, Any]:
-    """The peers outside PyTorch that run on this device: those installed, with versions, and those not."""
+    """Return the peers outside PyTorch for this device: those installed, with versions, and those missing."""
     on_cpu = torch.device(options.device).type == "cpu"
     versions = {name: peers.version(name) for name in peers.OTHERS if on_cpu and name in options.peers}
     return {
@@ -179,7 +182,7 @@ def choose_peers(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(result: dict[str, Any], options: argparse.Namespace) -> None:
-    """Fills `result`, showing progress on stderr."""
+    """Fill `result`, showing progress on stderr."""
     shapes = [] if "none" in options.shapes else options.shapes
     swept = {variable: sweep(BASE, SWEEPS, variable, options.quick) for variable in options.sweep}
     long = [Shape(200, 2, 32, 40)] if options.quick else LONG
@@ -253,7 +256,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, or 1 if fastctc was wrong somewhere."""
+    """Return the exit status: 0, or 1 if fastctc was wrong somewhere."""
     options = parse(argv)
     if options.threads:
         torch.set_num_threads(options.threads)

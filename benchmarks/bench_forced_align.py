@@ -1,6 +1,6 @@
 """fastctc.forced_align against torchaudio's, which takes one sample at a time: batches are looped over for it.
 
-Both are checked before anything is timed: the scores are those of a path that spells the target, and add up to
+Both are checked before anything is timed: the scores belong to a path that spells the target, and add up to
 the best that torchaudio finds in float64. They run in one process, taking turns; the figures are medians and what
 counts are their ratios. torchaudio may be missing.
 """
@@ -51,7 +51,7 @@ Align = Callable[[Tensor], tuple[list[Tensor], list[Tensor]]]  # paths and score
 
 
 def in_fastctc(case: Case, kind: str) -> Align:
-    """Of scores (N, T, C)."""
+    """Return a call of fastctc on scores (N, T, C)."""
     targets, lengths = case.targets, (list(case.input_lengths), list(case.target_lengths))
 
     def align(scores: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -62,7 +62,7 @@ def in_fastctc(case: Case, kind: str) -> Align:
 
 
 def in_torchaudio(case: Case, kind: str) -> Align:
-    """Sample after sample; its log-softmax, where there is one, is of the batch."""
+    """Return a call of torchaudio, sample by sample; a log-softmax is computed for the whole batch."""
     theirs = importlib.import_module("torchaudio.functional").forced_align
 
     def align(scores: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -81,7 +81,7 @@ SIDES = {"fastctc": in_fastctc, "torchaudio": in_torchaudio}
 
 
 def available(side: str) -> str | None:
-    """The version; None if it is not installed, or does not load."""
+    """Return the version; None if torchaudio is not installed or does not load."""
     try:
         module = importlib.import_module(side)
     except (ImportError, OSError):
@@ -92,7 +92,7 @@ def available(side: str) -> str | None:
 def check(
     align: Align, case: Case, logits: Tensor, kind: str, best: list[float] | None
 ) -> tuple[bool, float]:
-    """Does it spell the targets, by scores that are there? And how far it is from the best, relatively."""
+    """Return whether every path spells its target with its scores, and the largest distance from the best score."""
     scores = batch_first(logits, kind)
     log_probs = scores.double().log_softmax(-1) if kind == "logits" else scores.double()
     right, worst = True, 0.0
@@ -109,12 +109,12 @@ def check(
 
 
 def batch_first(logits: Tensor, kind: str) -> Tensor:
-    """(N, T, C) scores of (T, N, C) logits."""
+    """Return (N, T, C) scores of (T, N, C) logits."""
     return scores_of(logits, kind).transpose(0, 1).contiguous()
 
 
 def best_scores(case: Case, logits: Tensor) -> list[float]:
-    """torchaudio's in float64."""
+    """Return torchaudio's scores in float64."""
     exact = batch_first(logits, "log-probs").double()
     return [float(best.sum()) for best in in_torchaudio(case, "log-probs")(exact)[1]]
 
@@ -122,7 +122,7 @@ def best_scores(case: Case, logits: Tensor) -> list[float]:
 def bench(
     name: str, shape: Shape, lengths: str, kind: str, options: argparse.Namespace, sides: list[str]
 ) -> Row:
-    """The times of each side, unless it is wrong."""
+    """Return the times of each side, unless it is wrong."""
     device = torch.device(options.device)
     case, logits = on_device(options.device, *draw(shape, lengths))
     row: Row = {"shape": name, **asdict(shape), "lengths": lengths, "input": kind}
@@ -152,7 +152,7 @@ def bench(
 
 
 def extra_bytes(side: str, shape: Shape, lengths: str, kind: str, options: argparse.Namespace) -> int:
-    """What a call needs at most beyond its input; on the CPU by the peak of a fresh process."""
+    """Return the most memory that a call needs beyond its input; on the CPU from the peak of a fresh process."""
     request = {"side": side, "lengths": lengths, "kind": kind, "device": options.device, **asdict(shape)}
     command = [sys.executable, str(Path(__file__).resolve()), "--probe", json.dumps(request)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed leaves the process
@@ -181,7 +181,7 @@ def probe(side: str, lengths: str, kind: str, device: str, **sizes: int) -> int:
 
 
 def peak() -> int:
-    """Bytes of this process in memory, at most, since the peak was reset; getrusage adds those of its parent."""
+    """Return the peak memory of this process in bytes since the reset; getrusage would add the parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
@@ -256,7 +256,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, or 1 if fastctc was wrong somewhere."""
+    """Return the exit status: 0, or 1 if fastctc was wrong somewhere."""
     options = parse(argv)
     if options.probe:
         request = json.loads(options.probe)

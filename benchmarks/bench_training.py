@@ -8,7 +8,7 @@ Three ways to train on drawn formulas, each with the same network, optimizer, ba
                 which share the processor with the model: what they take of it shows in the model's time
 
 Checked first: both losses agree on the batch, and so do the gradients of all weights. Rates are images trained on
-per second of everything, drawing included, and the split says where the time goes.
+per second of everything, drawing included, and the split shows where the time goes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Trainer:
         self.loss, self.bf16 = loss, bf16
 
     def gradients(self, batch: Batch) -> float:
-        """Of all weights; returns the loss."""
+        """Compute the gradients of all weights; return the loss."""
         images = normalize(batch.images, batch.widths, PREPROCESS)
         torch.manual_seed(1)  # of dropout
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
@@ -117,7 +117,7 @@ def as_batch(items: list[tuple[Any, str]]) -> Batch:
 
 
 def check(batch: Batch) -> None:
-    """Both losses give the same gradients, in float32 before any update."""
+    """Check that both losses give the same gradients, in float32 before any update."""
     ours, theirs = (Trainer(loss, bf16=False) for loss in LOSSES.values())
     a, b = ours.gradients(batch), theirs.gradients(batch)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -128,7 +128,7 @@ def check(batch: Batch) -> None:
 
 
 def drawing_rate(source: Source, count: int, workers: int) -> tuple[float, Samples]:
-    """Images drawn and preprocessed per second; the start of the workers and the bank of glyphs are left out."""
+    """Return images drawn and preprocessed per second, without the start of workers and the bank of glyphs."""
     began, first = 0.0, 0
 
     def progress(done: int) -> None:
@@ -141,7 +141,7 @@ def drawing_rate(source: Source, count: int, workers: int) -> tuple[float, Sampl
 
 
 def step_seconds(batches: list[Batch], bf16: bool, rounds: int) -> dict[str, float]:
-    """Median time of a step with each loss, taking turns."""
+    """Return the median time of a step with each loss, taking turns."""
     trainers = {name: Trainer(loss, bf16) for name, loss in LOSSES.items()}
     times: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(rounds + 2):
@@ -154,7 +154,7 @@ def step_seconds(batches: list[Batch], bf16: bool, rounds: int) -> dict[str, flo
 
 
 def on_the_fly(steps: int, workers: int, bf16: bool) -> tuple[float, float]:
-    """Seconds a step, and how many of them the model waits for images."""
+    """Return seconds per step, and the part of them in which the model waits for images."""
     loader = DataLoader(
         Endless(CAPTCHA, (steps + 8) * BATCH),
         BATCH,

@@ -53,12 +53,12 @@ class Case:
     target_lengths: tuple[int, ...]  # (N)
 
     def concatenated(self) -> Tensor:
-        """The targets without their padding."""
+        """Return the targets without their padding."""
         return torch.cat([row[:length] for row, length in zip(self.targets, self.target_lengths)])
 
 
 def sweep(base: Any, sizes: dict[str, list[int]], variable: str, quick: bool = False) -> list[Any]:
-    """The shape `base` with each size of one variable; quick: a small base, two sizes."""
+    """Return the shape `base` with each size of one variable; quick: a small base, two sizes."""
     if quick:
         base = base.quick()
     tried = [getattr(base, variable) * factor for factor in (1, 2)] if quick else sizes[variable]
@@ -66,7 +66,7 @@ def sweep(base: Any, sizes: dict[str, list[int]], variable: str, quick: bool = F
 
 
 def draw(shape: Shape, lengths: str = "fixed", seed: int = 0, deviation: float = 1.0) -> tuple[Case, Tensor]:
-    """Targets, lengths and normally distributed logits (T, N, C).
+    """Return targets, lengths and normally distributed logits (T, N, C).
 
     Lengths that vary are uniform in [T/2, T] and [S/2, S]; the first sample has both at their largest.
     """
@@ -89,12 +89,12 @@ def draw(shape: Shape, lengths: str = "fixed", seed: int = 0, deviation: float =
 
 
 def scores_of(logits: Tensor, kind: str) -> Tensor:
-    """The logits or their log-probs, rounded once."""
+    """Return the logits or their log-probabilities, rounded once."""
     return logits if kind == "logits" else logits.double().log_softmax(-1).float()
 
 
 def reference(logits: Tensor, case: Case) -> tuple[float, Tensor]:
-    """PyTorch's loss (summed) and gradient of the logits in float64 on the CPU."""
+    """Return PyTorch's loss (summed) and gradient of the logits in float64 on the CPU."""
     exact = logits.detach().double().cpu().requires_grad_()
     lengths = case.input_lengths, case.target_lengths
     loss = F.ctc_loss(exact.log_softmax(-1), case.targets, *lengths, reduction="sum")

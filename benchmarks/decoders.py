@@ -7,7 +7,7 @@ fastctc_threads    the same as fastctc, with more threads (CPU only)
 fastctc_device     the same as fastctc, the result left on the GPU (CUDA only)
 
 flashlight         flashlight-text, log_add, a frame's beam + 2 best tokens, no threshold: next to lossless
-flashlight_max     the same without log_add, which is its default: scores are those of the best path
+flashlight_max     the same without log_add, which is its default: scores of the best path
 flashlight_fast    log_add, the 5 best tokens, beam_threshold 10
 torchaudio         its ctc_decoder, which has flashlight inside: set as `flashlight`
 fast_ctc_decode    fast-ctc-decode, beam_cut_threshold 1e-3; one-best; not above 256 classes
@@ -47,19 +47,19 @@ class Decoder:
         self.shape = shape
 
     def prepare(self, log_probs: Tensor) -> Any:
-        """`log_probs` (N, T, C), float32 and contiguous, in the form that the call takes."""
+        """Return `log_probs` (N, T, C), float32 and contiguous, in the form that the call takes."""
         return log_probs
 
     def __call__(self, prepared: Any) -> Any:
         raise NotImplementedError
 
     def hypotheses(self, raw: Any) -> Hypotheses:
-        """What the call gave."""
+        """Return the hypotheses of the call."""
         found: Hypotheses = raw
         return found
 
     def nbest(self, prepared: Any) -> Hypotheses:
-        """All that it can give."""
+        """Return all hypotheses that the call can give."""
         return self.hypotheses(self(prepared))
 
 
@@ -112,7 +112,7 @@ class Flashlight(Decoder):
         self.decoder = decoder.LexiconFreeDecoder(options, self.model, -1, BLANK, [])
 
     def __call__(self, log_probs: Tensor) -> Any:
-        """Of each sample its results, and the labels of the best."""
+        """Return the results of each sample, and the labels of the best."""
         found = []
         for sample in log_probs:
             results = self.decoder.decode(sample.data_ptr(), self.shape.T, self.shape.C)
@@ -246,7 +246,7 @@ class CudaCtcDecoder(Decoder):
 
 
 def quietly(make: Callable[[], Any]) -> Any:
-    """What `make` gives, without what it prints."""
+    """Return the result of `make`, without its prints."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         return make()
 
@@ -276,7 +276,7 @@ PEERS = {
 
 
 def choose(names: list[str], device: torch.device) -> tuple[dict[str, str], list[str]]:
-    """Those that can be used on this device with their versions, and why the others cannot."""
+    """Return the decoders for this device with their versions, and why the others cannot be used."""
     usable, missing = {}, []
     for name in [name for name in names if PEERS[name].device == device.type]:
         peer = PEERS[name]
@@ -292,7 +292,7 @@ def choose(names: list[str], device: torch.device) -> tuple[dict[str, str], list
 
 
 def ours(shape: Shape, device: torch.device, threads: int) -> dict[str, Fastctc]:
-    """The sides of fastctc; `threads` are those of fastctc_threads, 0 for no such side."""
+    """Return the sides of fastctc; `threads` is for fastctc_threads, 0 for no such side."""
     sides = {
         "fastctc": Fastctc(shape),
         "fastctc_nbest": Fastctc(shape, nbest=shape.W),

@@ -1,6 +1,6 @@
 """The memory that a loss and its gradient need at most, beyond the input and the gradient themselves.
 
-On CUDA PyTorch's allocator knows. On the CPU scratch memory in C++ passes it by, so the kernel is asked: this
+On CUDA PyTorch's allocator measures it. On the CPU it misses scratch memory in C++, so the kernel is asked: this
 file, run as a program, imports and warms up everything on a tiny batch, then forks a process for each figure.
 That process has all pages of libraries mapped in, returns freed memory to the system, resets the peak of its
 resident set through /proc/self/clear_refs, makes the one call and reads the peak. Allocations of 64 KiB and more
@@ -33,7 +33,7 @@ SIDES = ["fastctc", "torch"]
 
 
 def extra_on_cuda(peer: Peer, scores: Any) -> int:
-    """Bytes; `peer` has been called before."""
+    """Return the extra bytes on CUDA; `peer` has been called before."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -42,7 +42,7 @@ def extra_on_cuda(peer: Peer, scores: Any) -> int:
 
 
 def possible() -> bool:
-    """Whether this system lets the peak be reset, as Linux does."""
+    """Return True if the peak can be reset on this system, as on Linux."""
     return os.access("/proc/self/clear_refs", os.W_OK)
 
 
@@ -60,8 +60,11 @@ class Probe:
         )
 
     def extra(self, side: str, shape: Shape, lengths: str, kind: str) -> int:
-        """Bytes. The kernel's count lacks a part of a batch, which matters unless the figure is large: then it is
-        the largest of four, with a quarter of a batch more touched before each."""
+        """Return the extra bytes.
+
+        The kernel's count lacks a part of a batch of pages, which matters for small figures. The result is then the
+        largest of four, with a quarter of a batch more touched before each.
+        """
         request = {"side": side, "lengths": lengths, "kind": kind, "threads": self.threads, **asdict(shape)}
         first = self._ask({**request, "ballast": 0})
         if first > 2**25:  # large enough
@@ -87,7 +90,7 @@ class Probe:
 
 
 def peak() -> int:
-    """Bytes of this process in memory, at most, since `reset_peak`; as the kernel counts them."""
+    """Return the peak memory of this process in bytes since `reset_peak`, as the kernel counts it."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -96,7 +99,7 @@ def reset_peak() -> None:
 
 
 def map_libraries() -> None:
-    """Has every page of every library mapped in now (Linux 5.14 or later; before, this does nothing)."""
+    """Map in every page of every library (Linux 5.14 or later; earlier this does nothing)."""
     populate_read = 22
     madvise = ctypes.CDLL(None).madvise
     for line in Path("/proc/self/maps").read_text().splitlines():
@@ -107,7 +110,7 @@ def map_libraries() -> None:
 
 
 def settle(ballast: mmap.mmap, pages: int) -> int:
-    """Touches pages until the kernel's count is exact, then so many more: the bytes in memory."""
+    """Touch pages until the kernel's count is exact, then `pages` more; return the bytes in memory."""
     reset_peak()
     start = peak()
     touched = 0
@@ -121,7 +124,7 @@ def settle(ballast: mmap.mmap, pages: int) -> int:
 
 
 def extra_here(side: str, shape: Shape, lengths: str, kind: str, ballast: int) -> int:
-    """Bytes; for a process that has called nothing yet and ends afterwards."""
+    """Return the extra bytes; for a process that has called nothing yet and ends afterwards."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the kernel counts for each core
     case, logits = draw(shape, lengths)
     scores = scores_of(logits, kind).requires_grad_()
@@ -136,7 +139,7 @@ def extra_here(side: str, shape: Shape, lengths: str, kind: str, ballast: int) -
 
 
 def serve() -> None:
-    """A line with a request in, a line with a number out (an empty one if it failed)."""
+    """Read a line with a request and print a line with a number, empty if it failed."""
     torch.set_num_threads(1)  # no threads before the fork
     for side in SIDES:
         for kind in INPUTS:

@@ -35,17 +35,17 @@ class Peer:
         self.loss = loss
 
     def prepare(self, scores: Tensor) -> Any:
-        """`scores` (T, N, C), which requires a gradient, in the form that the call takes."""
+        """Return `scores` (T, N, C), which requires a gradient, in the form that the call takes."""
         return scores
 
     def __call__(self, scores: Any) -> tuple[Any, Any]:
-        """The summed loss and its gradient."""
+        """Return the summed loss and its gradient."""
         loss = self.loss(scores)
         (gradient,) = torch.autograd.grad(loss, scores)
         return loss.detach(), gradient
 
     def result(self, loss: Any, gradient: Any) -> tuple[float, Tensor]:
-        """The loss and its gradient (T, N, C) in float64 on the CPU."""
+        """Return the loss and its gradient (T, N, C) in float64 on the CPU."""
         return float(loss), gradient.double().cpu()
 
 
@@ -105,7 +105,7 @@ PACKAGES = {"optax": ["optax", "jax"], "paddle": ["paddlepaddle"]}  # that must 
 
 
 def in_torch(case: Case, scores: Tensor, from_logits: bool) -> dict[str, Peer]:
-    """fastctc, torch and, where PyTorch would use it, cuDNN; for inputs like `scores`."""
+    """Return fastctc, torch and, where PyTorch would use it, cuDNN; for inputs like `scores`."""
     device = scores.device
     lengths = case.input_lengths, case.target_lengths
     lengths_there = [torch.tensor(each, device=device) for each in lengths]
@@ -129,7 +129,7 @@ def in_torch(case: Case, scores: Tensor, from_logits: bool) -> dict[str, Peer]:
 
 
 def versions(packages: Iterable[str]) -> str | None:
-    """Of all these packages; None if one is not installed."""
+    """Return the versions of all these packages; None if one is not installed."""
     try:
         return ", ".join(f"{each} {importlib.metadata.version(each)}" for each in packages)
     except importlib.metadata.PackageNotFoundError:
@@ -137,17 +137,17 @@ def versions(packages: Iterable[str]) -> str | None:
 
 
 def version(name: str) -> str | None:
-    """Of the packages behind a peer; None if it is not installed."""
+    """Return the versions of the packages behind a peer; None if one is not installed."""
     return versions(PACKAGES[name])
 
 
 def others(case: Case, names: list[str]) -> dict[str, Peer]:
-    """The peers outside PyTorch; call `limit_threads` before."""
+    """Return the peers outside PyTorch; call `limit_threads` before."""
     return {name: OTHERS[name](case) for name in names}
 
 
 def limit_threads(threads: int) -> None:
-    """Has jax and Paddle use so many CPU threads. They look at the environment when they are first imported.
+    """Limit the CPU threads of jax and Paddle, which read the environment when they are first imported.
 
     jax gives its pool NPROC threads (it makes more, which wait or compile). Paddle's warp-ctc uses one thread
     in any case, the rest of Paddle OpenMP's.

@@ -86,12 +86,12 @@ def plain(value: float, _: object = None) -> str:
 
 
 def times_of(rows: list[dict[str, Any]], side: str) -> list[float]:
-    """Milliseconds; NaN where the side was not timed."""
+    """Return milliseconds; NaN where the side was not timed."""
     return [row["sides"].get(side, {}).get("median_ms") or float("nan") for row in rows]
 
 
 def drawn(rows: list[dict[str, Any]]) -> list[str]:
-    """The sides that were timed somewhere and have a look."""
+    """Return the sides that were timed somewhere and have a look."""
     return [side for side in timed(rows) if side in LOOK]
 
 
@@ -100,7 +100,7 @@ def ratio_text(ratio: float) -> str:
 
 
 def draw_sweep(axes: Axes, variable: str, rows: list[dict[str, Any]], kind: Kind) -> None:
-    """Lines on log-log axes; above them stands the baseline's time over fastctc's."""
+    """Draw lines on log-log axes; above them the baseline's time over fastctc's."""
     sizes = [row[variable] for row in rows]
     for side in drawn(rows):
         color, marker = LOOK[side]
@@ -146,21 +146,21 @@ def draw_sweep(axes: Axes, variable: str, rows: list[dict[str, Any]], kind: Kind
 
 
 def where(result: dict[str, Any]) -> str:
-    """The machine, in a few words."""
+    """Return a short description of the machine."""
     machine = result["machine"]
     threads = f"{result['threads']} thread" + "s" * (result["threads"] > 1)
     return machine.get("gpu") or f"{machine['cpu']} ({machine['instruction_set']}), {threads}"
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """Beside the title; in rows of three where there are many sides."""
+    """Draw the legend beside the title; in rows of three for many sides."""
     handles, labels = axes.get_legend_handles_labels()
     columns = len(labels) if len(labels) < 6 else 3
     figure.legend(handles, labels, loc="outside upper right", ncols=columns, frameon=False)
 
 
 def sweep_figure(result: dict[str, Any]) -> Figure:
-    """A panel for each swept size."""
+    """Draw a panel per swept size."""
     sweeps, kind = result["sweeps"], KINDS[result["benchmark"]]
     columns = min(2, len(sweeps))
     lines = -(-len(sweeps) // columns)
@@ -183,7 +183,7 @@ def sweep_figure(result: dict[str, Any]) -> Figure:
 
 
 def draw_ratios(axes: Axes, rows: list[dict[str, Any]], peers: list[str], kind: Kind) -> None:
-    """A group of bars for each shape: the peers' times over fastctc's."""
+    """Draw a group of bars per shape: the peers' times over fastctc's."""
     width = 0.8 / len(peers)
     for i, peer in enumerate(peers):
         at = [x + (i - (len(peers) - 1) / 2) * width for x in range(len(rows))]
@@ -205,7 +205,7 @@ def draw_ratios(axes: Axes, rows: list[dict[str, Any]], peers: list[str], kind: 
 
 
 def ratio_figure(result: dict[str, Any]) -> Figure:
-    """A panel for each kind of input and of lengths."""
+    """Draw a panel per kind of input and of lengths."""
     kind = KINDS[result["benchmark"]]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in result["results"]:
@@ -235,7 +235,7 @@ def ratio_figure(result: dict[str, Any]) -> Figure:
 
 
 def write(path: Path, result: dict[str, Any]) -> list[Path]:
-    """The figures there are rows for, as PNG beside `path`."""
+    """Write the figures that have rows, as PNG beside `path`."""
     figures = {}
     with matplotlib.rc_context(STYLE):
         if any(row.get("ratio") for row in result["results"]):

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return what the figures depend on: processor, threads, load, versions."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -50,7 +50,7 @@ def describe_versions() -> dict[str, Any]:
 
 
 def begin(benchmark: str, options: argparse.Namespace) -> Row:
-    """A result without figures yet."""
+    """Return a result without figures."""
     return {
         "benchmark": benchmark,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -81,7 +81,7 @@ def megabytes(size: int | None) -> str:
 
 
 def timing_table(rows: list[Row]) -> list[str]:
-    """Times and ratios; errors, floors and memory where there are any."""
+    """Return a table of times and ratios, with errors, floors and memory where they were measured."""
     sides = timed(rows)
     peers = [side for side in sides if not side.startswith("fastctc")]
     floor = any("floor_ms" in row for row in rows)
@@ -121,7 +121,7 @@ def accuracy_table(rows: list[Row]) -> list[str]:
 
 
 def heading(what: str, result: dict[str, Any]) -> str:
-    """What was measured, where, with which versions."""
+    """Return what was measured, where, and with which versions."""
     machine, versions = result["machine"], result["versions"]
     where = machine.get("gpu", f"{machine['cpu']} ({machine['instruction_set']})")
     packages = dict.fromkeys(each for version in result["peers"].values() for each in version.split(", "))
@@ -136,7 +136,7 @@ def heading(what: str, result: dict[str, Any]) -> str:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The losses as tables, with what they depend on above them."""
+    """Return the losses as tables, below a description of machine and versions."""
     lines = [heading("`ctc_loss`, loss and gradient, float32", result)]
     if result["results"]:
         lines += ["", *timing_table(result["results"])]
@@ -155,7 +155,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
+    """Replace NaN and infinity, which JSON lacks, by null."""
     if isinstance(value, dict):
         return {key: without_nan(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -164,7 +164,7 @@ def without_nan(value: Any) -> Any:
 
 
 def save(folder: Path, result: dict[str, Any], text: str) -> None:
-    """The files of `write` and plots beside them, unless matplotlib is missing; says where they are."""
+    """Write the files of `write` and, if matplotlib is there, plots beside them; print where they are."""
     path = write(folder, result, text)
     print(path)
     try:
@@ -177,7 +177,7 @@ def save(folder: Path, result: dict[str, Any], text: str) -> None:
 
 
 def write(folder: Path, result: dict[str, Any], text: str) -> Path:
-    """DIR/BENCHMARK-DATE-MACHINE.json and .md (`text`), each complete or not there at all."""
+    """Write DIR/BENCHMARK-DATE-MACHINE.json and .md (`text`), each complete or not at all."""
     machine = result["machine"]
     kind = "cuda-" + machine["gpu"] if "gpu" in machine else "cpu-" + machine["instruction_set"]
     kind = kind.lower().replace(" ", "-").replace("/", "-") + ("-quick" if result["quick"] else "")

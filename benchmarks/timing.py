@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-L2_SHARE = 2  # the inputs together are so many times the L2 cache
+L2_SHARE = 2  # size of all inputs together, in sizes of the L2 cache
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Side:
 
 
 def milliseconds(side: Side, first: int, runs: int, device: torch.device) -> float:
-    """For one call."""
+    """Return the milliseconds of one call."""
     if device.type == "cpu":
         start = time.perf_counter()
         for i in range(first, first + runs):
@@ -40,7 +40,7 @@ def milliseconds(side: Side, first: int, runs: int, device: torch.device) -> flo
 
 
 def measure(sides: dict[str, Side], device: torch.device, seconds: float, quick: bool) -> dict[str, Any]:
-    """The sides take turns for about `seconds`: the milliseconds that a call takes, their quartiles and minimum."""
+    """Let the sides take turns for about `seconds`; return milliseconds per call, quartiles and minimum."""
     runs, total = {}, 0.0
     for name, side in sides.items():
         milliseconds(side, 0, 1 if quick else 2, device)  # warm-up
@@ -61,12 +61,12 @@ def measure(sides: dict[str, Side], device: torch.device, seconds: float, quick:
 
 
 def buffers(size: int, cache: int) -> int:
-    """How many inputs of so many bytes take turns, so that a cache does not hold them."""
+    """Return how many inputs of this many bytes take turns, so that a cache does not hold them."""
     return min(64, math.ceil(L2_SHARE * cache / size) + 1)
 
 
 def graph_side(call: Callable[[Any], Tensor], inputs: list[Any]) -> Side:
-    """A CUDA graph of one call on every input; its last result must be the one that a plain call gives."""
+    """Return a CUDA graph of one call on every input; its last result must equal the result of a plain call."""
     expected = call(inputs[-1])
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -79,7 +79,7 @@ def graph_side(call: Callable[[Any], Tensor], inputs: list[Any]) -> Side:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second, read and written."""
+    """Return bytes per second, read and written."""
     source = torch.randn(2**28, device=device)
     target = torch.empty_like(source)
     side = Side(lambda _: target.copy_(source))

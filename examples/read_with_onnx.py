@@ -33,7 +33,7 @@ class Reader:
             raise ValueError(f"the model wants filters that this example does not have: {', '.join(others)}")
 
     def read(self, images: list[Image.Image]) -> list[str]:
-        """The most probable text of each image, all in one batch."""
+        """Return the most probable text of each image, all in one batch."""
         grays = [self.prepare(image) for image in images]
         widths = np.array([gray.shape[1] for gray in grays])
         batch = np.zeros((len(grays), 1, self.settings["height"], widths.max()), dtype=np.uint8)
@@ -46,7 +46,7 @@ class Reader:
         ]
 
     def prepare(self, image: Image.Image) -> np.ndarray:
-        """Gray, dark ink on white whatever it was, at the model's height: (height, W) uint8."""
+        """Return dark ink on a white ground at the height of the model, (height, W) uint8."""
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"the image has mode {image.mode}, this example takes 8 bits a channel")
@@ -72,7 +72,7 @@ class Reader:
 
 
 def main(model: str, images: list[str]) -> None:
-    """Prints a line for each image: its path, a tab, its text."""
+    """Print a line per image: its path, a tab, its text."""
     texts = Reader(model).read([Image.open(path) for path in images])
     for path, text in zip(images, texts):
         print(f"{path}\t{text}")

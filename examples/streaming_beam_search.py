@@ -23,7 +23,7 @@ parser.add_argument("--seed", type=int, default=0)
 
 
 def made_up_frames(text: str, alphabet: fastctc.Alphabet, seed: int) -> Tensor:
-    """(T, C): three to five frames a character, of which one or two are the character's and the others blank."""
+    """Return (T, C) log-probabilities: per character one or two frames of it, then two or three blanks."""
     generator = torch.Generator().manual_seed(seed)
     winners = []
     for label in alphabet.encode(text):
@@ -35,7 +35,7 @@ def made_up_frames(text: str, alphabet: fastctc.Alphabet, seed: int) -> Tensor:
 
 
 def main(text: str, chunk: int, beam_size: int, seed: int) -> None:
-    """Prints the best text after each chunk, then the n-best of it all with times and confidences."""
+    """Print the best text after each chunk, then the n-best of the whole with times and confidences."""
     alphabet = fastctc.Alphabet(LETTERS)
     frames = made_up_frames(text, alphabet, seed)
     decoder = fastctc.BeamSearchDecoder(beam_size=beam_size, nbest=3)

@@ -100,7 +100,7 @@ for step, picture in steps(data(faint.index)[0], config.preprocess):
 
 # %% [markdown]
 # **Can the set-up learn at all?** (`fastctc train --overfit-one-batch`) A model that cannot learn eight
-# images by heart will not learn eight thousand. When it fails, it mostly reads nothing but blanks: a blank
+# images will not learn eight thousand. When it fails, it mostly reads nothing but blanks: a blank
 # rate near 1.
 
 # %%

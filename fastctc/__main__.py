@@ -1,4 +1,4 @@
-"""``python -m fastctc``: prints what this installation was built for and runs on."""
+"""Print what this installation was built for and runs on, as ``python -m fastctc``."""
 
 from fastctc.build import build_info
 

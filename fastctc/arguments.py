@@ -4,6 +4,8 @@ This module checks types, shapes and options. The ops check the values in tensor
 """
 
 import math
+import numbers
+import operator
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,12 +14,23 @@ import torch
 from torch import Tensor
 
 from fastctc import ops
+from fastctc.errors import ArgumentTypeError, ArgumentValueError
 from fastctc.ops import LossArguments
 
-Lengths = Tensor | Sequence[int] | int
+Lengths = Tensor | Sequence[int] | int  # any integer that operator.index takes
 
+DENSE = torch.strided
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INTEGER = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INTEGER = (
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)
 
 _debug = os.environ.get("FASTCTC_DEBUG", "0") not in ("", "0")
 
@@ -26,9 +39,9 @@ def debug(enabled: bool) -> None:
     """Turn the checks of values on CUDA on or off. ``FASTCTC_DEBUG=1`` turns them on from the start.
 
     On the CPU a label or length out of range always raises an exception. In a beam search a log-probability above
-    0 raises one too. On CUDA a check of values would make the host wait for the device. There such a sample gets
-    the loss NaN and a zero gradient, or the score NaN. With debugging on, CUDA raises the same exceptions as the
-    CPU.
+    0 raises one too. On CUDA a check of values would make the host wait for the device. So without debugging a
+    sample with a wrong value gets the loss NaN and a zero gradient, or the score NaN. With debugging, CUDA raises
+    the same exceptions as the CPU.
     """
     global _debug
     _debug = enabled
@@ -39,29 +52,95 @@ def transforms_active() -> bool:
     return torch._C._are_functorch_transforms_active()  # type: ignore[no-any-return]
 
 
-def check_blank(blank: int) -> None:
-    """Check the index of the blank class as far as possible without the number of classes."""
-    if isinstance(blank, bool) or not isinstance(blank, int):
-        raise TypeError(f"blank must be an int, got {type(blank).__name__}")
-    if blank < 0:
-        raise ValueError(f"blank is {blank}, but must not be negative")
+def traced() -> bool:
+    """Return True inside torch.jit.trace, which records sizes that are read as constants."""
+    return not torch.compiler.is_compiling() and torch._C._is_tracing()  # type: ignore[no-any-return]
 
 
-def check_scores(log_probs: Tensor, blank: int) -> None:
-    """Check log-probabilities or logits, a floating-point tensor (..., C) of 2 or 3 dimensions, and the blank."""
-    if not isinstance(log_probs, Tensor):
-        raise TypeError(f"log_probs must be a tensor, got {type(log_probs).__name__}")
-    if log_probs.dtype not in FLOATING:
-        raise TypeError(
-            f"log_probs must be a tensor of float16, bfloat16, float32 or float64, got {log_probs.dtype}"
-        )
+def with_any_length(arguments: LossArguments) -> LossArguments:
+    """Return arguments with which the op takes the sizes of its tensors as the only bounds of a target's length."""
+    return arguments._replace(max_length=2**62)
+
+
+def integer(value: Any, name: str, kind: str = "an int") -> int:
+    """Return an integer option as an int: whatever operator.index takes, but no bool."""
+    if type(value) is int:
+        return value
+    if not isinstance(value, bool) and getattr(value, "dtype", None) != torch.bool:
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise ArgumentTypeError(f"{name} must be {kind}, got {_kind(value)}")
+
+
+def real(value: Any, name: str) -> float:
+    """Return a real option, a Python or NumPy number, as a float. A tensor is refused: it would get no gradient."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, torch.SymInt, torch.SymFloat)):
+        raise ArgumentTypeError(f"{name} must be a number, got {type(value).__name__}")
+    return float(value)
+
+
+def check_number(value: Any, name: str) -> float:
+    """Return an option that is a finite number as a float."""
+    number = real(value, name)
+    if not -math.inf < number < math.inf:
+        raise ArgumentValueError(f"{name} must be finite, got {value}")
+    return number
+
+
+def check_count(value: Any, name: str) -> int:
+    """Return an option that is a count of at least one as an int."""
+    number = integer(value, name)
+    if number < 1:
+        raise ArgumentValueError(f"{name} is {number}, but must be at least 1")
+    return number
+
+
+def check_blank(blank: Any) -> int:
+    """Return the index of the blank class, checked as far as possible without the number of classes."""
+    index = integer(blank, "blank")
+    if index < 0:
+        raise ArgumentValueError(f"blank is {index}, but must not be negative")
+    return index
+
+
+def _kind(value: Any) -> str:
+    """Return the type of a value for an error message, and the dtype and shape of a tensor."""
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype} with shape {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def check_tensor(value: Any, name: str, dtypes: tuple[torch.dtype, ...], kind: str) -> None:
+    """Check that a value is a dense tensor of one of these types, which `kind` describes."""
+    if isinstance(value, Tensor) and value.dtype in dtypes and value.layout is DENSE and not value.is_nested:
+        return
+    if not isinstance(value, Tensor):
+        raise ArgumentTypeError(f"{name} must be {kind.split(' of ')[0]}, got {type(value).__name__}")
+    if value.layout is not DENSE or value.is_nested:
+        layout = "a nested tensor of layout " if value.is_nested else "layout "
+        hint = "; torch.nested.to_padded_tensor makes one" if value.is_nested else ""
+        raise ArgumentTypeError(f"{name} must have layout torch.strided, got {layout}{value.layout}{hint}")
+    raise ArgumentTypeError(f"{name} must be {kind}, got {value.dtype}")
+
+
+def check_scores(log_probs: Tensor, blank: Any) -> int:
+    """Check log-probabilities or logits, a floating-point tensor (..., C) of 2 or 3 dimensions.
+
+    Returns the index of the blank class, checked too.
+    """
+    check_tensor(log_probs, "log_probs", FLOATING, "a tensor of float16, bfloat16, float32 or float64")
     if log_probs.dim() not in (2, 3):
-        raise ValueError(
+        raise ArgumentValueError(
             f"log_probs must have 2 or 3 dimensions, got {log_probs.dim()}: shape {tuple(log_probs.shape)}"
         )
-    check_blank(blank)
-    if blank >= log_probs.shape[-1]:
-        raise ValueError(f"blank is {blank}, but log_probs has {log_probs.shape[-1]} classes")
+    index = check_blank(blank)
+    if index >= log_probs.shape[-1]:
+        raise ArgumentValueError(f"blank is {index}, but log_probs has {log_probs.shape[-1]} classes")
+    return index
 
 
 def indices(tensor: Tensor, device: torch.device) -> Tensor:
@@ -73,29 +152,49 @@ def indices(tensor: Tensor, device: torch.device) -> Tensor:
 
 def lengths_tensor(lengths: Lengths, name: str, batch: int, device: torch.device) -> Tensor:
     """Return lengths of any accepted form as a contiguous int64 tensor of shape (N,) on `device`."""
+    lengths = listed(lengths, name)
     if isinstance(lengths, Tensor):
-        if lengths.dtype not in INTEGER:
-            raise TypeError(f"{name} must be an integer tensor, got {lengths.dtype}")
+        check_tensor(lengths, name, INTEGER, "an integer tensor")
         if lengths.dim() > 1:
-            raise ValueError(f"{name} must have one dimension, got shape {tuple(lengths.shape)}")
+            raise ArgumentValueError(f"{name} must have one dimension, got shape {tuple(lengths.shape)}")
         tensor = indices(lengths.reshape(1) if lengths.dim() == 0 else lengths, device)
     else:
-        values = [lengths] if isinstance(lengths, int) else list(lengths)
-        for i, value in enumerate(values):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name}[{i}] must be an int, got {type(value).__name__}")
-        tensor = torch.tensor(values, dtype=torch.int64, device=device)
+        tensor = torch.tensor(lengths, dtype=torch.int64, device=device)
     if tensor.shape[0] != batch:
-        raise ValueError(f"{name} has {tensor.shape[0]} values, but log_probs has a batch of {batch}")
+        raise ArgumentValueError(f"{name} has {tensor.shape[0]} values, but log_probs has a batch of {batch}")
     return tensor
 
 
-def check_count(value: int, name: str) -> None:
-    """Check an option that is a count of at least one."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} is {value}, but must be at least 1")
+def listed(lengths: Lengths, name: str) -> Tensor | list[int]:
+    """Return lengths that are no tensor as a list of ints, or as a tensor where their values cannot be read."""
+    if isinstance(lengths, Tensor):
+        return lengths
+    values = _items(lengths)
+    if all(type(value) is int for value in values):
+        return values
+    if any(isinstance(value, (Tensor, torch.SymInt)) for value in values):
+        return torch.cat([_as_tensor(value, f"{name}[{i}]") for i, value in enumerate(values)])
+    return [integer(value, f"{name}[{i}]") for i, value in enumerate(values)]
+
+
+def _items(lengths: Any) -> list[Any]:
+    try:
+        return list(lengths)
+    except TypeError:  # a single number
+        return [lengths]
+
+
+def _as_tensor(value: Any, name: str) -> Tensor:
+    """Return an integer as an int64 tensor of shape (1,), without a look at the value of a tensor."""
+    if isinstance(value, torch.SymInt):
+        filled: Tensor = torch.full((1,), value, dtype=torch.int64)  # type: ignore[call-overload]
+        return filled
+    if not isinstance(value, Tensor):
+        return torch.tensor([integer(value, name)])
+    check_tensor(value, name, INTEGER, "an integer")
+    if value.numel() != 1:
+        raise ArgumentTypeError(f"{name} must be an int, got {_kind(value)}")
+    return value.to(torch.int64).reshape(1)
 
 
 class SearchOptions(NamedTuple):
@@ -118,15 +217,15 @@ def search_options(
     """Check the options of a beam search and return them in the form that the ops take."""
     log_skip = math.inf
     if blank_skip is not None:
-        _check_real(blank_skip, "blank_skip")
-        if not 0 < blank_skip <= 1:
-            raise ValueError(
+        probability = real(blank_skip, "blank_skip")
+        if not 0 < probability <= 1:
+            raise ArgumentValueError(
                 f"blank_skip is {blank_skip}, but must be a probability above 0 and at most 1, or None"
             )
-        log_skip = math.log(blank_skip)
+        log_skip = math.log(probability)
     return SearchOptions(
-        blank,
-        from_logits,
+        check_blank(blank),
+        bool(from_logits),
         _distance(beam_threshold, "beam_threshold"),
         _distance(token_threshold, "token_threshold"),
         log_skip,
@@ -137,19 +236,20 @@ def _distance(value: float | None, name: str) -> float:
     """Check a distance of natural logarithms; None means infinity."""
     if value is None:
         return math.inf
-    _check_real(value, name)
-    if not value >= 0:
-        raise ValueError(
+    distance = real(value, name)
+    if not distance >= 0:
+        raise ArgumentValueError(
             f"{name} is {value}, but must be a distance of natural logarithms, at least 0, or None"
         )
-    return float(value)
+    return distance
 
 
-def check_nbest(nbest: int, beam_size: int) -> None:
-    """Check the number of hypotheses that a search returns."""
-    check_count(nbest, "nbest")
-    if nbest > beam_size:
-        raise ValueError(f"nbest is {nbest}, but beam_size is only {beam_size}")
+def check_nbest(nbest: Any, beam_size: int) -> int:
+    """Return the number of hypotheses that a search returns as an int, checked against the beam."""
+    number = check_count(nbest, "nbest")
+    if number > beam_size:
+        raise ArgumentValueError(f"nbest is {number}, but beam_size is only {beam_size}")
+    return number
 
 
 def loss_arguments(
@@ -166,23 +266,20 @@ def loss_arguments(
     delay_penalty: float = 0.0,
 ) -> LossArguments:
     """Check the arguments of fastctc.ctc_loss and return them as the op takes them; (T, C) becomes N = 1."""
-    check_scores(log_probs, blank)
-    if not isinstance(targets, Tensor) or targets.dtype not in INTEGER:
-        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
-        raise TypeError(f"targets must be an integer tensor, got {got}")
+    blank = check_scores(log_probs, blank)
+    check_tensor(targets, "targets", INTEGER, "an integer tensor")
+    target_lengths = listed(target_lengths, "target_lengths")
     if log_probs.dim() == 2:
         log_probs = log_probs.unsqueeze(1)
         targets = targets.unsqueeze(0) if targets.dim() == 1 else targets
     batch = log_probs.shape[1]
     if targets.dim() not in (1, 2) or (targets.dim() == 2 and targets.shape[0] != batch):
-        raise ValueError(
+        raise ArgumentValueError(
             f"targets must have shape (N, S) with N = {batch}, or (sum of target_lengths), "
             f"got {tuple(targets.shape)}"
         )
-    check_number(delay_penalty, "delay_penalty")
-    check_number(blank_penalty, "blank_penalty")
-    if star is not None:
-        check_star(star, blank)
+    delay_penalty = check_number(delay_penalty, "delay_penalty")
+    blank_penalty = check_number(blank_penalty, "blank_penalty")
     class_bias = None
     if label_priors is not None or blank_penalty != 0:
         class_bias = _class_bias(log_probs, label_priors, blank, blank_penalty)
@@ -198,32 +295,20 @@ def loss_arguments(
         class_bias=class_bias,
         max_length=max_length,
         blank=blank,
-        star=-1 if star is None else star,
+        star=-1 if star is None else check_star(star, blank),
         delay_penalty=delay_penalty,
-        from_logits=from_logits,
+        from_logits=bool(from_logits),
     )
 
 
-def check_number(value: float, name: str) -> None:
-    """Check an option that is a finite number."""
-    _check_real(value, name)
-    if not -math.inf < value < math.inf:
-        raise ValueError(f"{name} must be finite, got {value}")
-
-
-def _check_real(value: float, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-
-
-def check_star(star: int, blank: int) -> None:
-    """Check the label that matches any class."""
-    if isinstance(star, bool) or not isinstance(star, int):
-        raise TypeError(f"star must be an int or None, got {type(star).__name__}")
-    if star < 0:
-        raise ValueError(f"star is {star}, but must not be negative")
-    if star == blank:
-        raise ValueError(f"star is {star}, the blank")
+def check_star(star: Any, blank: int) -> int:
+    """Return the label that matches any class as an int."""
+    label = integer(star, "star", "an int or None")
+    if label < 0:
+        raise ArgumentValueError(f"star is {label}, but must not be negative")
+    if label == blank:
+        raise ArgumentValueError(f"star is {label}, the blank")
+    return label
 
 
 def _class_bias(log_probs: Tensor, label_priors: Tensor | None, blank: int, blank_penalty: float) -> Tensor:
@@ -233,15 +318,13 @@ def _class_bias(log_probs: Tensor, label_priors: Tensor | None, blank: int, blan
     if label_priors is None:
         bias = torch.zeros(classes, dtype=dtype, device=device)
     else:
-        if not isinstance(label_priors, Tensor) or label_priors.dtype not in FLOATING:
-            got = label_priors.dtype if isinstance(label_priors, Tensor) else type(label_priors).__name__
-            raise TypeError(f"label_priors must be a floating-point tensor, got {got}")
+        check_tensor(label_priors, "label_priors", FLOATING, "a floating-point tensor")
         if tuple(label_priors.shape) != (classes,):
-            raise ValueError(
+            raise ArgumentValueError(
                 f"label_priors must have shape (C) with C = {classes}, got {tuple(label_priors.shape)}"
             )
         if _can_be_read(label_priors) and not label_priors.isfinite().all():
-            raise ValueError("label_priors must be finite: a class that never occurs needs a floor")
+            raise ArgumentValueError("label_priors must be finite: a class that never occurs needs a floor")
         bias = label_priors.detach().to(device=device, dtype=dtype).neg().contiguous()
     if blank_penalty != 0:
         bias[blank] -= blank_penalty
@@ -249,11 +332,20 @@ def _class_bias(log_probs: Tensor, label_priors: Tensor | None, blank: int, blan
 
 
 def _can_be_read(tensor: Tensor) -> bool:
-    """Return True if the values can be read here without a device synchronization."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not transforms_active()
+    """Return True if the values can be read here without a device synchronization.
+
+    They cannot in a torch.func transform, in a dispatch mode, as of torch.export, or in torch.jit.trace.
+    """
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not transforms_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not traced()
+    )
 
 
-def _longest_of_concatenated(targets: Tensor, target_lengths: Lengths) -> int:
+def _longest_of_concatenated(targets: Tensor, target_lengths: Tensor | list[int]) -> int:
     """Return a bound on the lengths of concatenated targets without a device synchronization."""
     bound = targets.shape[0]
     if torch.compiler.is_compiling():
@@ -262,20 +354,31 @@ def _longest_of_concatenated(targets: Tensor, target_lengths: Lengths) -> int:
         if not _can_be_read(target_lengths) or target_lengths.numel() == 0:
             return bound
         longest = int(target_lengths.max())
-    elif isinstance(target_lengths, int):
-        longest = target_lengths
     else:
-        longest = max((v for v in target_lengths if isinstance(v, int)), default=0)
+        longest = max(target_lengths, default=0)
     return max(0, min(bound, longest))
 
 
-def check_status(status: Tensor, arguments: LossArguments) -> None:
-    """Raise the error of the CPU, with debugging on, if a GPU found a label or length out of range."""
+def check_status(status: Tensor, arguments: LossArguments, *, blank_is_label: bool = True) -> None:
+    """Raise the error of the CPU, with debugging on, if a GPU found a label or length out of range.
+
+    In an alignment a label that equals the blank is out of range too.
+    """
     if not (_debug and (status == ops.INVALID).any()):
         return
     no_scores = torch.zeros(1, dtype=arguments.input.dtype).expand(arguments.input.shape)
-    on_cpu = (a.cpu() if isinstance(a, Tensor) else a for a in arguments._replace(input=no_scores))
-    ops.ctc_loss(*on_cpu, False)
+    on_cpu = LossArguments._make(
+        a.cpu() if isinstance(a, Tensor) else a for a in arguments._replace(input=no_scores)
+    )
+    if blank_is_label:
+        ops.ctc_loss(*on_cpu, False)
+    else:
+        ops.forced_align(*alignment_arguments(on_cpu))
+
+
+def alignment_arguments(arguments: LossArguments) -> tuple[Any, ...]:
+    """Return the arguments of fastctc.ops.forced_align, which has fewer options than a loss."""
+    return (*arguments[:4], arguments.max_length, arguments.blank, arguments.star, arguments.from_logits)
 
 
 def check_search(scores: Tensor, *arguments: Any) -> None:

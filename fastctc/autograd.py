@@ -1,7 +1,7 @@
 """Derivatives of the loss: gradients, forward-mode AD, and the transforms of torch.func.
 
-Under torch.compile and torch.export the op itself is called, with the gradient registered in fastctc.ops. In eager
-mode autograd functions call it: they cost less per call, and they support forward-mode AD.
+Under torch.compile, torch.export and torch.jit.trace the op itself is called, with the gradient registered in
+fastctc.ops. In eager mode autograd functions call it: they cost less per call and support forward-mode AD.
 """
 
 from typing import Any
@@ -12,8 +12,9 @@ from torch.autograd import Function, forward_ad
 
 from fastctc import batching as batching  # registers the rules of vmap
 from fastctc import ops
-from fastctc.arguments import check_status, transforms_active
+from fastctc.arguments import check_status, transforms_active, with_any_length
 from fastctc.ops import LossArguments, SavedLoss
+from fastctc.second_order import differentiable_second_derivative
 
 __all__ = ["ctc_loss"]
 
@@ -27,10 +28,12 @@ def ctc_loss(arguments: LossArguments) -> Tensor:
     need_grad = input.requires_grad and torch.is_grad_enabled()
     if torch.compiler.is_compiling():
         if _has_tangent(input):  # it would be lost silently
-            raise NotImplementedError("torch.compile of fastctc.ctc_loss knows no forward-mode AD")
+            raise NotImplementedError("torch.compile of fastctc.ctc_loss does not support forward-mode AD")
         if transforms_active() or torch.compiler.is_exporting():  # what is exported may be trained later
             need_grad = torch.is_grad_enabled()
         return ops.ctc_loss(*arguments, need_grad)[0]
+    if torch._C._is_tracing():  # torch.jit.trace records ops, and no functions of autograd
+        return ops.ctc_loss(*with_any_length(arguments), True)[0]
     if transforms_active():
         _refuse_nested_forward_mode()
         return _TransformedLoss.apply(*arguments)[0]
@@ -125,7 +128,9 @@ class _Gradient(Function):
     def backward(ctx: Any, direction: Tensor | None) -> tuple[Tensor | None, ...]:
         by_grad_loss = by_input = None
         if direction is not None:
-            by_grad_loss, by_input = ops.SecondDerivative.apply(direction, *ctx.saved_tensors, *ctx.options)
+            grad_loss, *tensors = ctx.saved_tensors
+            saved = SavedLoss(*tensors, *ctx.options)
+            by_grad_loss, by_input = differentiable_second_derivative(direction, grad_loss, saved)
         return by_grad_loss, *ops.gradients(SavedLoss._fields, input=by_input)
 
     @staticmethod
@@ -136,13 +141,13 @@ class _Gradient(Function):
         if grad_loss_tangent is not None:
             terms.append(_Gradient.apply(grad_loss_tangent, *saved))
         if input_tangent is not None:  # the second derivative is symmetric
-            _, change = ops.SecondDerivative.apply(input_tangent, grad_loss, *saved)
+            change = differentiable_second_derivative(input_tangent, grad_loss, saved)[1]
             terms.append(change)
         return sum(terms[1:], terms[0])
 
 
 def _save(ctx: Any, saved: SavedLoss, *first: Tensor) -> None:
-    """Save the tensors in `first` and then those of the loss; keep the options."""
+    """Save the tensors in `first`, then the tensors of the loss. Keep the options."""
     tensors = first + saved.tensors
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastctc import ops
+from fastctc.errors import ArgumentValueError
 
 __all__: list[str] = []
 
@@ -31,7 +32,7 @@ def _folded(op: str, info: Any, in_dims: InDims, args: tuple[Any, ...]) -> list[
     for name, arg, in_dim in zip(ops.ARGUMENTS[op], args, in_dims, strict=True):
         if name not in BATCH_DIM:
             if in_dim is not None:
-                raise ValueError("vmap over label_priors is not supported")
+                raise ArgumentValueError("vmap over label_priors is not supported")
             folded.append(arg)
             continue
         dim = BATCH_DIM[name]
@@ -59,7 +60,7 @@ def _check_targets(op: str, in_dims: InDims, args: tuple[Any, ...]) -> None:
     targets = args[ops.ARGUMENTS[op].index("targets")]
     concatenated = targets.dim() - ("targets" in mapped) == 1
     if concatenated and mapped & {"targets", "target_lengths"}:
-        raise ValueError("vmap over targets or target_lengths needs padded targets, (N, S)")
+        raise ArgumentValueError("vmap over targets or target_lengths needs padded targets, (N, S)")
 
 
 @torch.library.register_vmap("fastctc::ctc_loss")

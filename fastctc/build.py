@@ -12,10 +12,16 @@ def build_info() -> dict[str, Any]:
     """Return how fastctc was built and what it runs on.
 
     Returns:
-        A dict with ``version``; ``torch`` (the version in use) and ``torch_built_against``; ``cuda`` (were CUDA
-        kernels built?), ``cuda_version`` (of their compiler, or None), ``cuda_architectures`` (a list such as
-        ``["80-real", "90-real", "90-virtual"]``; virtual means PTX, which later GPUs can run) and
-        ``cuda_available`` (can they be used now?); ``cpu_instruction_set`` ("avx512", "avx2" or "baseline").
+        A dict with
+
+        - ``version``: the version of fastctc.
+        - ``torch``: the version of PyTorch in use, and ``torch_built_against``: the one at the build.
+        - ``cuda``: True if CUDA kernels were built.
+        - ``cuda_version``: the version of their compiler, or None.
+        - ``cuda_architectures``: a list such as ``["80-real", "90-real", "90-virtual"]``. Virtual means PTX, which
+          later GPUs can run.
+        - ``cuda_available``: True if the CUDA kernels can be used now.
+        - ``cpu_instruction_set``: "avx512", "avx2" or "baseline".
 
     >>> import fastctc
     >>> fastctc.build_info()["version"] == fastctc.__version__

@@ -51,7 +51,7 @@ class DecodeResult(NamedTuple):
         Args:
             alphabet: an :class:`fastctc.Alphabet`, or the string of each class in order, the blank's among
                 them: the pieces of a vocabulary, which are joined without a space, or a str of one character
-                    per class.
+                per class.
 
         Raises:
             ValueError: a token that is no class of the alphabet.

@@ -1,6 +1,6 @@
 """The compiled ops, ``torch.ops.fastctc.*``: their handles, shape functions and gradients.
 
-Users call the functions of :mod:`fastctc`; this module is the one place that knows the ops' signatures.
+Users call the functions of :mod:`fastctc`. No other module depends on the signatures of the ops.
 """
 
 from collections.abc import Callable
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from fastctc.errors import ArgumentValueError
 
 try:
     from fastctc import _C
@@ -23,7 +25,6 @@ __all__ = [
     "_C",
     "LossArguments",
     "SavedLoss",
-    "SecondDerivative",
     "beam_search",
     "beam_search_advance",
     "beam_search_result",
@@ -33,7 +34,6 @@ __all__ = [
     "forced_align",
     "gradients",
     "greedy_decode",
-    "second_derivative",
 ]
 
 NAMES = (
@@ -52,14 +52,35 @@ OK, NOT_A_NUMBER, INVALID = 0, 2, 3  # of enum Status in csrc/math/lattice.h
 Tensors4 = tuple[Tensor, Tensor, Tensor, Tensor]
 Tensors5 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
-ctc_loss: Callable[..., Tensors4] = torch.ops.fastctc.ctc_loss.default
-ctc_loss_backward: Callable[..., Tensor] = torch.ops.fastctc.ctc_loss_backward.default
-ctc_loss_tangent: Callable[..., Tensor] = torch.ops.fastctc.ctc_loss_tangent.default
-forced_align: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.fastctc.forced_align.default
-greedy_decode: Callable[..., Tensors5] = torch.ops.fastctc.greedy_decode.default
-beam_search: Callable[..., Tensors5] = torch.ops.fastctc.beam_search.default
-beam_search_advance: Callable[..., None] = torch.ops.fastctc.beam_search_advance.default
-beam_search_result: Callable[..., Tensors5] = torch.ops.fastctc.beam_search_result.default
+
+def _callable(name: str) -> Callable[..., Any]:
+    """Return the op as a function that raises what the public functions promise.
+
+    The op itself raises a plain ValueError, and a RuntimeError where memory is lacking.
+    """
+    op = getattr(torch.ops.fastctc, name).default
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return op(*arguments)
+        except ValueError as error:
+            raise ArgumentValueError(str(error)) from None
+        except RuntimeError as error:
+            if str(error).startswith("CUDA out of memory") and not isinstance(error, torch.OutOfMemoryError):
+                raise torch.OutOfMemoryError(str(error)) from None
+            raise
+
+    return call
+
+
+ctc_loss: Callable[..., Tensors4] = _callable("ctc_loss")
+ctc_loss_backward: Callable[..., Tensor] = _callable("ctc_loss_backward")
+ctc_loss_tangent: Callable[..., Tensor] = _callable("ctc_loss_tangent")
+forced_align: Callable[..., tuple[Tensor, Tensor, Tensor]] = _callable("forced_align")
+greedy_decode: Callable[..., Tensors5] = _callable("greedy_decode")
+beam_search: Callable[..., Tensors5] = _callable("beam_search")
+beam_search_advance: Callable[..., None] = _callable("beam_search_advance")
+beam_search_result: Callable[..., Tensors5] = _callable("beam_search_result")
 
 
 #: The names of the arguments of each op, in the order of its schema.
@@ -77,7 +98,7 @@ class LossArguments(NamedTuple):
     input_lengths: Tensor  # (N)
     target_lengths: Tensor  # (N)
     class_bias: Tensor | None  # (C), added to the log-probabilities
-    max_length: int  # no target is longer
+    max_length: int  # no target is longer; at most the size of targets is used
     blank: int
     star: int  # -1: none
     delay_penalty: float
@@ -148,6 +169,12 @@ def _scalar_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _columns(targets: Tensor, max_length: int, frames: int) -> int:
+    """Return the last size of occupancies: no feasible target is longer."""
+    columns: int = torch.sym_min(torch.sym_min(max_length, targets.shape[-1]), frames)
+    return columns
+
+
 # ---- ctc_loss: (input (T, N, C), ...) -> loss (N), occupancy (N, T, S), row_statistics (3 or 1, N, T), status
 # (N)
 
@@ -170,7 +197,9 @@ def _(
     dtype = _scalar_type(input.dtype)
     return (
         input.new_empty(batch, dtype=dtype),
-        input.new_empty((batch, frames if need_grad else 0, torch.sym_min(max_length, frames)), dtype=dtype),
+        input.new_empty(
+            (batch, frames if need_grad else 0, _columns(targets, max_length, frames)), dtype=dtype
+        ),
         input.new_empty((3 if from_logits else 1, batch, frames), dtype=dtype),
         input.new_empty(batch, dtype=torch.int32),
     )
@@ -211,7 +240,7 @@ def _(
 ) -> Tensor:
     frames, batch, _ = input.shape
     return input.new_empty(
-        (batch, frames, torch.sym_min(max_length, frames)), dtype=_scalar_type(input.dtype)
+        (batch, frames, _columns(targets, max_length, frames)), dtype=_scalar_type(input.dtype)
     )
 
 
@@ -235,96 +264,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
     return gradients(ARGUMENTS["ctc_loss"], input=grad)
 
 
-def second_derivative(direction: Tensor, grad_loss: Tensor, saved: SavedLoss) -> tuple[Tensor, Tensor]:
-    """Compute the gradients of <direction, ctc_loss_backward(grad_loss, *saved)>.
-
-    Returns the gradient with respect to grad_loss, (N), and the one with respect to the input, (T, N, C). The
-    second is also the change of ctc_loss_backward when the input moves by `direction`, (T, N, C).
-
-    When the log-probabilities move by `direction`, their gradient -gamma moves by -gamma'. gamma' are the
-    derivatives of the occupancies; the derivatives of the labels of one class are added up, like the occupancies.
-    For logits the chain rule of the log-softmax follows: it moves by direction - <softmax, direction>.
-    """
-    input, status, blank = saved.input, saved.status, saved.blank
-    num_frames, _, num_classes = input.shape
-    dtype, device = grad_loss.dtype, input.device
-    used = (torch.arange(num_frames, device=device)[:, None] < saved.input_lengths) & (status == OK)
-    used = used[:, :, None]
-    direction = torch.where(used, direction.to(dtype), 0.0)
-    along = direction
-    if saved.from_logits:
-        softmax = torch.where(used, input.to(dtype), 0.0).softmax(2)
-        along = direction - (softmax * direction).sum(2, keepdim=True)
-
-    tangent = ctc_loss_tangent(
-        input,
-        along,
-        saved.targets,
-        saved.input_lengths,
-        saved.target_lengths,
-        saved.class_bias,
-        saved.occupancy.shape[2],  # max_length
-        blank,
-        saved.star,
-        saved.delay_penalty,
-        saved.from_logits,
-    )
-    of_log_probs = saved._replace(input=input.to(dtype), from_logits=False)
-    ones = torch.ones_like(grad_loss)
-    first = ctc_loss_backward(ones, *of_log_probs)  # -gamma, (T, N, C)
-    second = ctc_loss_backward(ones, *of_log_probs._replace(occupancy=tangent))  # -gamma'
-    # The occupancies of a frame sum to 1, so gamma' of the blank is minus the sum of the others.
-    is_blank = torch.arange(num_classes, device=device) == blank
-    second = torch.where(used & is_blank, tangent.sum(2).t()[:, :, None], second)
-    if saved.from_logits:
-        total = first.sum(2, keepdim=True)  # -1, or more where a star covers the frame
-        first = first - softmax * total
-        second = second - softmax * (second.sum(2, keepdim=True) + total * along)
-    second = torch.where(used, grad_loss[:, None] * second, second)
-    return (direction * first).sum((0, 2)), second.to(input.dtype)
-
-
-class SecondDerivative(torch.autograd.Function):
-    """Call second_derivative with the fields of the SavedLoss one by one. It has no derivative itself."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(direction: Tensor, grad_loss: Tensor, *saved: Any) -> tuple[Tensor, Tensor]:
-        """Return the results of second_derivative."""
-        return second_derivative(direction, grad_loss, SavedLoss(*saved))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Save nothing."""
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
-        """Raise NotImplementedError."""
-        return _no_third_derivative(ctx)
-
-
-def _save_for_double_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad_loss, *fields = inputs
-    saved = SavedLoss(*fields)
-    ctx.save_for_backward(grad_loss, *saved.tensors)
-    ctx.options = saved.options
-
-
-def _double_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
-    by_grad_loss, by_input = SecondDerivative.apply(direction, *ctx.saved_tensors, *ctx.options)
-    return gradients(ARGUMENTS["ctc_loss_backward"], grad_loss=by_grad_loss, input=by_input)
-
-
-def _no_third_derivative(ctx: Any, *_: Tensor | None) -> tuple[None, ...]:
-    raise NotImplementedError("fastctc.ctc_loss has no third derivative")
-
-
 torch.library.register_autograd("fastctc::ctc_loss", _backward, setup_context=_save_for_backward)
-torch.library.register_autograd(
-    "fastctc::ctc_loss_backward", _double_backward, setup_context=_save_for_double_backward
-)
-torch.library.register_autograd("fastctc::ctc_loss_tangent", _no_third_derivative)
 
 
 # ---- forced_align: (input (T, N, C), ...) -> paths (N, T), scores (N, T), status (N)

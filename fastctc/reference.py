@@ -1,8 +1,8 @@
 """The executable definition of fastctc's operations, in plain PyTorch and float64.
 
-Everything here is slow and short on purpose: it says what the compiled operations compute, and the tests hold
-them to it. `brute_force` is more basic still, it enumerates every path and knows no recursion at all.
-Arguments are taken to be valid; the public functions check theirs.
+Everything here is slow and short on purpose. It defines what the compiled operations compute, and the tests
+compare them with it. `brute_force` is more basic still: it enumerates every path, without a recursion.
+Arguments are not checked here.
 
 Notation: N batch, T frames, C classes, S target length, L = 2S+1 length of the extended label (Graves et al.,
 2006, "Connectionist Temporal Classification", section 4.1): a blank, then each label followed by a blank.
@@ -52,10 +52,10 @@ def ctc_loss_reference(
     delay_penalty: float = 0.0,
     star: int | None = None,
 ) -> Tensor:
-    """What `fastctc.ctc_loss` computes, by the forward recursion in float64.
+    """Compute what `fastctc.ctc_loss` computes, by the forward recursion in float64.
 
-    The gradient is autograd's own derivative of the recursion, to any order; it is that of the function of
-    `log_probs` as they are given, and equals minus the posteriors.
+    The gradient is autograd's derivative of the recursion, to any order. It is the derivative by `log_probs`
+    as they are given, and equals minus the posteriors.
 
     | input | result |
     | --- | --- |
@@ -67,6 +67,7 @@ def ctc_loss_reference(
     | empty target | -sum_t log p_t(blank) |
     | input length 0 | 0 for an empty target, otherwise +inf |
     | T = 0 or N = 0 | as above, or an empty result |
+    | a label equal to the blank | a label like any other, emitted with the blank's probability |
 
     Args:
         log_probs: (T, N, C) or (T, C), natural-log probabilities, or logits with `from_logits`.
@@ -75,12 +76,14 @@ def ctc_loss_reference(
         target_lengths: (N,) labels in use.
         blank: class index of the blank.
         reduction: "none", "sum", or "mean": the mean over the batch of loss / max(target_length, 1).
-        zero_infinity: whether an infinite loss counts as 0.
-        from_logits: whether to apply a log-softmax over C first.
-        focal_gamma: each loss counts (1 - exp(-loss))^gamma times; 0 where exp(-loss) is 1 or more.
+        zero_infinity: count an infinite loss as 0.
+        from_logits: apply a log-softmax over C first.
+        focal_gamma: multiply each loss by (1 - exp(-loss))^gamma; the product is 0 where exp(-loss) is 1 or
+            more.
         label_priors: (C,), subtracted from the log-probabilities.
         blank_penalty: subtracted from the blank's log-probability.
-        delay_penalty: what beginning a label in frame t adds to a path's score: that times (frames - 1) / 2 - t.
+        delay_penalty: add delay_penalty * ((frames - 1) / 2 - t) to a path's score for each label that begins
+            in frame t.
         star: a label that is emitted with probability 1 in any frame.
 
     Returns:
@@ -106,7 +109,7 @@ def ctc_loss_reference(
         x = torch.nn.functional.pad(x, (0, 1), value=0.0)
     emissions = x.gather(2, extended.expand(num_frames, -1, -1))
 
-    alpha = _forward(emissions, extended, used, blank, delay_penalty)
+    alpha = _forward(emissions, extended, used, delay_penalty)
     last_blank = alpha.gather(1, 2 * labels[:, None])
     last_label = alpha.gather(1, (2 * labels[:, None] - 1).clamp(min=0))
     last_label = torch.where(labels[:, None] > 0, last_label, -torch.inf)
@@ -140,11 +143,11 @@ def ctc_posteriors_reference(
     from_logits: bool = False,
     **options: Any,
 ) -> Tensor:
-    """gamma[n, t, c] = P(the path is at class c in frame t | it spells the target), (N, T, C) float64.
+    """Compute gamma[n, t, c] = P(the path is at class c in frame t | it spells the target), (N, T, C) float64.
 
     It is minus the derivative of the loss with respect to log p_t(c). A frame in use sums to 1 over the
-    classes (and the star, which is none), a padding frame and a target with no alignment are 0. (T, C) input
-    gives (T, C). `options` are label_priors, blank_penalty, delay_penalty and star.
+    classes and the star. A padding frame and a target with no alignment are 0. (T, C) input gives (T, C).
+    `options` are label_priors, blank_penalty, delay_penalty and star.
     """
     x = log_probs.detach().double()
     if from_logits:
@@ -161,7 +164,7 @@ def _lengths(lengths: Lengths, num_samples: int, device: torch.device) -> Tensor
 
 
 def _extended_labels(targets: Tensor, lengths: Tensor, blank: int) -> Tensor:
-    """(N, L): blank, label, blank, label, ..., blank; what lies beyond a target's length is blank too."""
+    """Return blank, label, blank, label, ..., blank, (N, L). Beyond a target's length all are blank."""
     num_samples = len(lengths)
     longest = int(lengths.max()) if num_samples else 0
     position = torch.arange(longest, device=targets.device)
@@ -179,8 +182,8 @@ def _extended_labels(targets: Tensor, lengths: Tensor, blank: int) -> Tensor:
     return extended
 
 
-def _forward(emissions: Tensor, extended: Tensor, used: Tensor, blank: int, delay_penalty: float) -> Tensor:
-    """log alpha (N, L) after each sample's last frame, from log emissions (T, N, L).
+def _forward(emissions: Tensor, extended: Tensor, used: Tensor, delay_penalty: float) -> Tensor:
+    """Return log alpha (N, L) after each sample's last frame, from log emissions (T, N, L).
 
     Equations 6 and 7 of the paper: a state is reached from itself, from the one before, and from two before
     when both are labels and differ. The recursion starts before the first frame, in the leading blank with
@@ -190,7 +193,7 @@ def _forward(emissions: Tensor, extended: Tensor, used: Tensor, blank: int, dela
     is_label = torch.arange(num_states, device=extended.device) % 2 == 1
     middle = (used.sum(dim=0)[:, None].double() - 1.0) / 2
     may_skip = torch.zeros_like(extended, dtype=torch.bool)
-    may_skip[:, 2:] = (extended[:, 2:] != blank) & (extended[:, 2:] != extended[:, :-2])
+    may_skip[:, 2:] = is_label[2:] & (extended[:, 2:] != extended[:, :-2])
 
     alpha = torch.full((num_samples, num_states), -torch.inf, dtype=torch.float64, device=emissions.device)
     alpha[:, 0] = 0.0
@@ -206,7 +209,7 @@ def _forward(emissions: Tensor, extended: Tensor, used: Tensor, blank: int, dela
 
 
 def _log_sum_exp(*terms: Tensor) -> Tensor:
-    """log(sum(exp(term))), element by element; where all terms are -inf, -inf with derivatives 0, not NaN."""
+    """Return log(sum(exp(term))) of each element. Where all terms are -inf, its derivatives are 0, not NaN."""
     stacked = torch.stack(terms)
     peak = stacked.detach().amax(dim=0)
     dead = peak == -torch.inf
@@ -225,10 +228,11 @@ def forced_align_reference(
     from_logits: bool = False,
     star: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What `fastctc.forced_align` computes for (T, N, C) input: paths (N, T), int64, and scores (N, T), float64.
+    """Compute what `fastctc.forced_align` computes for (T, N, C) input: int64 paths and float64 scores, (N, T).
 
-    Viterbi's recursion in float64. Of equally probable ways into a state it takes: staying, then the blank or
-    label just before, then the label two before; at the end the last label, then the last blank.
+    This is Viterbi's recursion in float64. Of equally probable ways into a state it takes: staying, then the
+    blank or label just before, then the label two before. At the end it takes the last label, then the last
+    blank.
     """
     x = log_probs.detach().double()
     x = x.log_softmax(dim=2) if from_logits else x
@@ -257,7 +261,7 @@ def forced_align_reference(
 
 
 def _best_path(emissions: Tensor, states: list[int], blank: int) -> list[int] | None:
-    """The state in each frame, from log emissions (T, L); None without a path of a probability above 0."""
+    """Return the state in each frame, from log emissions (T, L), or None if no path has a probability above 0."""
     if not (emissions < math.inf).all():
         return None
     best = torch.full((len(states),), -math.inf, dtype=torch.float64)
@@ -284,7 +288,7 @@ def _best_path(emissions: Tensor, states: list[int], blank: int) -> list[int] | 
 
 
 class DecodeReference(NamedTuple):
-    """What a decoder gives: tokens and timesteps padded with -1; natural-log scores; confidences padded with 0."""
+    """The results of a decoder; tokens and timesteps are padded with -1, confidences with 0; natural-log scores."""
 
     tokens: Tensor  # (N, T), or (N, nbest, T) of the beam search
     lengths: Tensor  # (N), (N, nbest)
@@ -305,12 +309,12 @@ def greedy_decode_reference(
     time_major: bool = False,
     from_logits: bool = False,
 ) -> DecodeReference:
-    """What `fastctc.greedy_decode` computes: the best class per frame, repeats merged, then blanks dropped.
+    """Compute what `fastctc.greedy_decode` computes: the best class per frame, repeats merged, then blanks dropped.
 
     The best class is the one of highest log-probability, the lowest index where several share it. The score
     is the sum of those log-probabilities over the frames in use: the probability of the path, not of the
-    labeling. A token's timestep is the first frame of its run, its confidence its highest probability there. A NaN
-    anywhere in a frame in use makes the sample's score NaN.
+    labeling. A token's timestep is the first frame of its run, its confidence its highest probability there.
+    A NaN anywhere in a frame in use makes the sample's score NaN.
     """
 
     def decode(rows: list[list[float]]) -> list[Hypothesis]:
@@ -336,10 +340,10 @@ def beam_search_reference(
     token_threshold: float = math.inf,
     blank_skip: float = math.inf,
 ) -> DecodeReference:
-    """What `fastctc.beam_search` computes, by dictionaries of prefixes in float64.
+    """Compute what `fastctc.beam_search` computes, by dictionaries of prefixes in float64.
 
-    Scores of prefixes that are equal but for rounding may come in another order. A NaN anywhere in a frame in use
-    makes the sample's scores NaN.
+    Scores of prefixes that are equal but for rounding may come in another order. A NaN anywhere in a frame in
+    use makes the sample's scores NaN.
     """
     log_skip = math.log(blank_skip) if blank_skip < math.inf else math.inf
 
@@ -386,7 +390,7 @@ class _Frame(NamedTuple):
 def _next_beam(
     beam: dict[tuple[int, ...], _Prefix], frame: _Frame, beam_size: int, beam_threshold: float
 ) -> dict[tuple[int, ...], _Prefix]:
-    """The beam, best prefix first, after one more frame."""
+    """Return the beam after one more frame, best prefix first."""
     candidates = []
     for rank, (prefix, p) in enumerate(beam.items()):
         stays = _stay(prefix, p, beam.get(prefix[:-1]) if prefix else None, prefix[:-1], frame)
@@ -408,7 +412,7 @@ def _next_beam(
 
 
 def _leading_to(token: int, prefix: tuple[int, ...], p: _Prefix) -> tuple[float, Path]:
-    """What the next token can follow: after the same token, only what ends in the blank."""
+    """Return what a next token continues: the score and the best path. After the same token both end in a blank."""
     repeats = prefix[-1:] == (token,)
     return (p.blank, p.best_blank) if repeats else (p.total, p.best)
 
@@ -416,7 +420,7 @@ def _leading_to(token: int, prefix: tuple[int, ...], p: _Prefix) -> tuple[float,
 def _stay(
     prefix: tuple[int, ...], p: _Prefix, parent: _Prefix | None, parent_prefix: tuple[int, ...], frame: _Frame
 ) -> _Prefix:
-    """A prefix after a frame that adds no token to it."""
+    """Return a prefix after a frame that adds no token to it."""
     y_blank, (score, path) = frame.row[frame.blank], p.best
     blank, best_blank = p.total + y_blank, (score + y_blank, path)
     if frame.is_blank or not prefix:
@@ -447,7 +451,7 @@ def _decode_batch(
     from_logits: bool,
     decode: Callable[[list[list[float]]], list[Hypothesis]],
 ) -> DecodeReference:
-    """`decode` of the frames in use of each sample, in tensors; a NaN among them shows in all scores."""
+    """Return `decode` of the frames in use of each sample, in tensors. A NaN among them makes all scores NaN."""
     batched = log_probs.dim() == 3
     x = log_probs.detach().double()
     x = x.unsqueeze(0) if not batched else x.transpose(0, 1) if time_major else x
@@ -474,7 +478,7 @@ def _decode_batch(
 
 
 def runs(path: Sequence[int], rows: list[list[float]], blank: int = 0) -> tuple[tuple[int, float], ...]:
-    """Of each token that a path spells, the first frame of its run and the highest log-probability there."""
+    """Return the first frame of the run of each token of a path, and the highest log-probability there."""
     result: list[tuple[int, float]] = []
     frame = 0
     for label, run in itertools.groupby(path):
@@ -485,7 +489,7 @@ def runs(path: Sequence[int], rows: list[list[float]], blank: int = 0) -> tuple[
 
 
 def collapse(path: Sequence[int], blank: int = 0) -> tuple[int, ...]:
-    """The labeling a path spells: repeats merged, then blanks dropped.
+    """Return the labeling that a path spells: repeats merged, then blanks dropped.
 
     >>> collapse([0, 1, 1, 0, 1, 2])
     (1, 1, 2)
@@ -496,11 +500,11 @@ def collapse(path: Sequence[int], blank: int = 0) -> tuple[int, ...]:
 def brute_force(
     log_probs: Tensor, blank: int = 0, delay_penalty: float = 0.0
 ) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-    """Every labeling of (T, C) log-probabilities with its log P, (), and its posteriors, (T, C), in float64.
+    """Return every labeling of (T, C) log-probabilities with its log P, (), and its posteriors, (T, C), in float64.
 
-    By enumeration of all C^T paths, so for small T and C only. Labellings of probability 0 are listed too,
-    with log P = -inf and posteriors 0; a labeling that is absent has no path at all. A label that begins in
-    frame t adds delay_penalty * ((T - 1) / 2 - t) to the score of its path.
+    All C^T paths are enumerated, so T and C must be small. Labelings of probability 0 are listed too, with
+    log P = -inf and posteriors 0. A labeling that is absent has no path. A label that begins in frame t adds
+    delay_penalty * ((T - 1) / 2 - t) to the score of its path.
     """
     num_frames, num_classes = log_probs.shape
     if num_classes**num_frames > MAX_PATHS:

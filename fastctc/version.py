@@ -1,3 +1,3 @@
-"""The version of the package, in a module of its own so that every other module can import it."""
+"""The version of the package. Every other module can import this one."""
 
 __version__ = "0.1.0"

@@ -11,7 +11,7 @@ from fastctc.reference import forced_align_reference
 
 
 def random_scores(*shape: int, seed: int = 0, levels: int = 0) -> Tensor:
-    """(N, T, C) normally distributed, or of so many integers, with which many paths tie exactly."""
+    """(N, T, C) normally distributed, or from this many integers, with which many paths tie exactly."""
     generator = torch.Generator().manual_seed(seed)
     if levels:
         return -torch.randint(0, levels, shape, generator=generator).float()

@@ -48,7 +48,7 @@ settings.load_profile("fastctc")
 
 @dataclass(frozen=True)
 class Device:
-    """Where a test runs: its name here, and where its tensors live."""
+    """Where a test runs: the name of the machine, and the device of the tensors."""
 
     name: str
     torch: torch.device

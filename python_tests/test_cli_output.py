@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def odd(folder: Path) -> Path:
-    """Images with odd names, and labels with the texts that their encoding may lack."""
+    """Write images with odd names, and labels with texts that an encoding may lack."""
     path = folder.parent / "odd"
     path.mkdir()
     for name in NAMES:
@@ -64,7 +64,7 @@ def odd(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def foreign(folder: Path) -> Path:
-    """A checkpoint that reads é, 數 and 🙂, which are not in every encoding."""
+    """Write a checkpoint that reads é, 數 and 🙂, which are not in every encoding."""
     torch.manual_seed(0)
     model = CRNN(CRNNConfig(4, channels=4, hidden=8))
     path = folder.parent / "foreign.safetensors"
@@ -118,7 +118,7 @@ def test_no_command_stops_at_what_stdout_cannot_show(name, odd, foreign, tmp_pat
 
 @pytest.fixture(scope="module")
 def broken(folder: Path) -> Path:
-    """A checkpoint whose output is NaN."""
+    """Write a checkpoint whose output is NaN."""
     checkpoint = load_checkpoint("shipped")
     with torch.no_grad():
         checkpoint.model.classify.bias.fill_(math.nan)

@@ -46,7 +46,7 @@ def test_never_waits_for_the_gpu(cuda: Device, from_logits: bool) -> None:
 
 
 def test_runs_on_the_current_stream(cuda: Device) -> None:
-    """Behind a long kernel on a stream of its own, whose result it reads."""
+    """The input is the result of a long kernel on another stream."""
     batch = on_device(random_batch(40, 5, 12, 17), cuda)
     expected = batch.loss_and_gradient(from_logits=True)
     stream = torch.cuda.Stream()

@@ -217,7 +217,7 @@ def test_focal_gradient_of_what_is_learned(device: Device, gamma: float, scale: 
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 6])
 def test_delay_penalty_of_a_single_path(device: Device, frames: int) -> None:
-    """One label and all of the probability on one path: its score moves by what the first frame says."""
+    """One label and all of the probability on one path: its score moves by the delay of the first frame."""
     for first in range(frames):
         log_probs = torch.full((frames, 1, 2), -INF, device=device.torch)
         log_probs[:, 0, 0] = 0.0

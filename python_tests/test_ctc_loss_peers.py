@@ -283,3 +283,73 @@ def test_masked_label_of_warp_ctc(device: Device) -> None:
     loss = fastctc.ctc_loss(logits, targets.to(device.torch), [50], [10], reduction="sum", from_logits=True)
     assert loss.item() >= 1e30
     assert torch.autograd.grad(loss, logits)[0].isfinite().all()
+
+
+# Tests of other packages whose targets hold the blank
+
+
+@pytest.mark.parametrize(
+    ("targets", "target_lengths"),
+    [
+        ([[1, 0, -1, -1], [2, 1, 1, -1]], [2, 3]),
+        ([[2, 1, 2, 2], [3, 2, 2, 2]], [2, 3]),  # the first label of the second sample is the blank
+    ],
+    ids=["no blank", "blank"],
+)
+@pytest.mark.parametrize("targets_dtype", [torch.int64, torch.int32])
+def test_values_of_mxnet(
+    device: Device, targets: list[list[int]], target_lengths: list[int], targets_dtype: torch.dtype
+) -> None:
+    """Gluon's test of CTCLoss: uniform scores of four classes in 20 frames, the blank is the last class."""
+    logits = torch.ones(20, 2, 4, device=device.torch)
+    loss = fastctc.ctc_loss(
+        logits,
+        torch.tensor(targets, dtype=targets_dtype, device=device.torch),
+        torch.tensor([20, 20]),
+        target_lengths,
+        blank=3,
+        reduction="none",
+        from_logits=True,
+    )
+    torch.testing.assert_close(loss.cpu(), torch.tensor([18.82820702, 16.50581741]), rtol=1e-6, atol=0)
+
+
+def not_blank_at_the_end(targets: Tensor, lengths: Tensor, blank: int) -> None:
+    """Where the last label is the blank, PyTorch's gradient is wrong: see test_ctc_loss_blank_labels.py."""
+    last = torch.arange(len(lengths)), lengths - 1
+    targets[last] = torch.where(targets[last] == blank, 1, targets[last])
+
+
+@pytest.mark.parametrize("blank", [0, 5])
+@reductions
+def test_random_targets_of_tensorflow(device: Device, reduction: str, blank: int) -> None:
+    """Its dense tests: labels of any class, and what is beyond a target is 0."""
+    targets = torch.randint(0, 6, (8, 5), generator=torch.Generator().manual_seed(5))
+    lengths = torch.tensor([2, 3, 4, 5, 4, 3, 2, 5])
+    not_blank_at_the_end(targets, lengths, blank)
+    targets = targets * (torch.arange(5) < lengths[:, None])
+    assert (targets == blank).any()
+    logits = random_logits(12, 8, 6, seed=5).to(device.torch)
+    frames = torch.full((8,), 12)
+    check_against_torch(logits, targets.to(device.torch), frames, lengths, blank=blank, reduction=reduction)
+
+
+@reductions
+def test_random_targets_of_espnet(device: Device, reduction: str) -> None:
+    """Its tests of the CTC module: random targets with the blank 0 among them, one sample shorter."""
+    targets = torch.randint(0, 10, (2, 5), generator=torch.Generator().manual_seed(1))
+    targets[0, 1] = targets[1, 2] = 0
+    not_blank_at_the_end(targets, torch.tensor([5, 4]), 0)
+    logits = random_logits(10, 2, 10, seed=1).to(device.torch)
+    check_against_torch(logits, targets.to(device.torch), [10, 8], [5, 4], reduction=reduction)
+
+
+@reductions
+def test_concatenated_targets_of_any_class(device: Device, reduction: str) -> None:
+    """PyTorch's CTCLoss tests with targets that are drawn from all classes."""
+    targets = torch.randint(0, 15, (30 + 25 + 20,), generator=torch.Generator().manual_seed(0))
+    assert (targets == 0).any()
+    targets[[29, 54, 74]] = 1
+    logits = random_logits(100, 3, 15).to(device.torch)
+    lengths = torch.tensor([100, 95, 90]), torch.tensor([30, 25, 20])
+    check_against_torch(logits, targets.to(device.torch), *lengths, reduction=reduction, zero_infinity=True)

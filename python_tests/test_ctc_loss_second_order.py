@@ -157,7 +157,7 @@ def test_hessian_equals_brute_force(
 
 
 @pytest.mark.slow_emulated
-@pytest.mark.parametrize("star", [4, 2], ids=["star of its own", "star in place of a class"])
+@pytest.mark.parametrize("star", [4, 2], ids=["star beyond the classes", "star in place of a class"])
 @pytest.mark.parametrize(("biased", "delay_penalty"), [(False, 0.0), (True, 0.3)])
 @pytest.mark.parametrize("blank_is_masked", [*slow(False), True])
 @from_log_probs_and_logits

@@ -188,7 +188,7 @@ def test_tangent_in_other_dtypes(groups: list[Tensor], dtype: torch.dtype) -> No
 
 
 def test_tangent_reads_no_padding(groups: list[Tensor], loss: Loss) -> None:
-    """Nor that of a sample that cannot be aligned; a NaN in use stays in its sample."""
+    """A sample that cannot be aligned has no tangent either. A NaN in use stays in its sample."""
     x, targets, frames, lengths = (each[1] for each in groups)
     x, frames = x.clone(), frames.clone()
     direction = torch.ones_like(x)

@@ -107,7 +107,7 @@ def test_unbatched(device: Device, compact: bool) -> None:
 
 @pytest.mark.parametrize("compact", [False, True])
 def test_infeasible_nan_and_padding(device: Device, compact: bool) -> None:
-    """Zeros where there is nothing to tell; NaN where a NaN was read; the other samples as without it."""
+    """Unused frames are 0, a sample with a NaN is NaN, and the other samples do not change."""
     batch = random_batch(8, 4, 6, 4).to(device)
     batch.input_lengths = torch.tensor([8, 3, 6, 7])
 

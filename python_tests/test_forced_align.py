@@ -389,7 +389,7 @@ def test_compiles_and_maps(device: Device) -> None:
 
 @pytest.mark.slow
 def test_long_audio_in_little_memory() -> None:
-    """T = 10^5, S = 10^4: input and all else below 1 GiB, in a process of its own."""
+    """T = 10^5, S = 10^4: the whole process needs less than 1 GiB."""
     script = """
 import resource, sys, torch, fastctc
 torch.set_num_threads(1)

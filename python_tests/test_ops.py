@@ -157,7 +157,7 @@ def test_every_operator_is_emulated() -> None:
 
 
 def test_named_arguments_follow_the_schemas() -> None:
-    """The structures are splatted into the ops, so their order must be that of the schemas."""
+    """The structures are unpacked into the arguments of the ops, so the orders must be equal."""
     assert set(fastctc.ops.ARGUMENTS) == set(operators("fastctc"))
     for name, arguments in fastctc.ops.ARGUMENTS.items():
         schema = getattr(torch.ops.fastctc, name).default._schema

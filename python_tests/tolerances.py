@@ -1,7 +1,7 @@
 """How close is equal: one table, by dtype of the input, used by every test.
 
 The input is rounded to its dtype before either side sees it, so these bound the error of the computation and
-of the rounding of its result, not that of the input.
+of the rounding of its result, not the rounding of the input.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 //           occupancy[n, t, i] = P(label i emits frame t | target n) and the statistics of each row
 // backward: grad[t, n, c] = grad_loss[n] * (kept * softmax(x)[c] - gamma[c])   for logits
 //           grad[t, n, c] = -grad_loss[n] * gamma[c]                            for log-probabilities
-//           with gamma[c] the sum of the occupancies of the labels c, and 1 - their total for the blank;
-//           kept is 1 but for stars: 1 - the sum of their occupancies.
+//           with gamma[c] the sum of the occupancies of the labels c; for the blank 1 - the total of all labels
+//           is added. kept is 1 but for stars: 1 - the sum of their occupancies.
 //
 // N batch, T frames, C classes, S labels. Kernels neither allocate nor synchronize; all sums have a fixed order.
 #pragma once
@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../math/lattice.h"
 #include "dtype.h"
 
 namespace fastctc {
@@ -23,7 +24,7 @@ struct CtcLossParams {
   DType dtype;
   int64_t stride_t, stride_n, stride_c;
   int64_t frames, batch, classes;  // T, N, C
-  const int64_t* targets;          // all labels; those of sample n start at target_offsets[n]
+  const int64_t* targets;          // all labels; the labels of sample n start at target_offsets[n]
   const int64_t* target_offsets;   // (N); on CUDA the kernels work it out
   int64_t target_count;            // elements of targets
   int64_t target_columns;          // columns of padded targets, -1 if concatenated
@@ -32,7 +33,8 @@ struct CtcLossParams {
   int64_t max_length;              // S: no feasible target is longer
   int64_t blank;
   bool from_logits;
-  bool need_grad;  // fill occupancy
+  bool need_grad;      // fill occupancy
+  bool refuses_blank;  // is a label that equals the blank invalid? In an alignment it is.
   // options
   const void* class_bias;  // (C) Scalar, added to the log-probabilities; null: none
   int64_t star;            // a label that stands for anything, with probability 1; -1: none
@@ -58,6 +60,11 @@ FASTCTC_HD const Element* row_of(const CtcLossParams& p, int64_t t, int64_t n) {
   return static_cast<const Element*>(p.input) + t * p.stride_t + n * p.stride_n;
 }
 
+// Is this a label that a target may have?
+FASTCTC_HD bool label_is_valid(const CtcLossParams& p, int64_t label) {
+  return label_is_valid(label, p.classes, p.star) && !(p.refuses_blank && label == p.blank);
+}
+
 // The planes of row_statistics for sample n, (T) each.
 template <class Scalar>
 struct FrameScalars {
@@ -77,11 +84,11 @@ size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);
 size_t ctc_loss_backward_workspace(const CtcLossParams& p);
 
 // The first phase of forward: row_statistics, and the scores of the labels in place of their occupancies. Chunks
-// [begin, end) of kFramesPerChunk frames each; those of sample n are [n * k, (n + 1) * k) with k = chunks(T).
+// [begin, end) of kFramesPerChunk frames each; sample n has the chunks [n * k, (n + 1) * k) with k = chunks(T).
 void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);
 
 // The second phase: samples [begin, end). A sample whose exponents could leave the exact range of a float gets the
-// status kTooWide, and is to be done again, both phases, with `wide`, which computes in double.
+// status kTooWide. The caller does both phases again for it with `wide`, in double.
 void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace);
 
 // Chunks [begin, end) of kRowsPerChunk rows each of the N * T rows of the gradient.

@@ -22,4 +22,34 @@ auto with_element(DType dtype, F f) {
   }
 }
 
+// Element `index` of an array.
+FASTCTC_HD double element_at(const void* x, DType dtype, int64_t index) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return to_scalar(static_cast<const Half*>(x)[index]);
+    case DType::kBFloat16:
+      return to_scalar(static_cast<const BFloat16*>(x)[index]);
+    case DType::kFloat32:
+      return static_cast<const float*>(x)[index];
+    default:
+      return static_cast<const double*>(x)[index];
+  }
+}
+
+// The unit roundoff of the elements.
+FASTCTC_HD double roundoff(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return 0x1p-11;
+    case DType::kBFloat16:
+      return 0x1p-8;
+    case DType::kFloat32:
+      return 0x1p-24;
+    default:
+      return 0x1p-53;
+  }
+}
+// A bound on the error of a log-softmax before it is rounded to the elements: it is computed in float at least.
+FASTCTC_HD double log_softmax_error(DType dtype) { return 32 * (dtype == DType::kFloat64 ? 0x1p-53 : 0x1p-24); }
+
 }  // namespace fastctc

@@ -3,7 +3,7 @@
 //
 //            frames 0..63   64..127  ...        each segment starts from a snapshot: the forward states that enter it
 //   forward  [snapshot >>>>][snapshot >>>>]     emissions and forward states are kept for one segment at a time, so the
-//   backward [<<<< >>>>    ][<<<<         ]     backward pass computes those of all segments but the last once more
+//   backward [<<<< >>>>    ][<<<<         ]     backward pass computes them again for all segments but the last
 #pragma once
 
 #include <cmath>
@@ -16,20 +16,6 @@
 #include "workspace.h"
 
 namespace fastctc {
-
-// Element `index` of an array.
-FASTCTC_HD double element_at(const void* x, DType dtype, int64_t index) {
-  switch (dtype) {
-    case DType::kFloat16:
-      return to_scalar(static_cast<const Half*>(x)[index]);
-    case DType::kBFloat16:
-      return to_scalar(static_cast<const BFloat16*>(x)[index]);
-    case DType::kFloat32:
-      return static_cast<const float*>(x)[index];
-    default:
-      return static_cast<const double*>(x)[index];
-  }
-}
 
 // The scores of sample n, and how they move.
 struct TangentScores {

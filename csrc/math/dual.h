@@ -20,8 +20,8 @@ struct DualPlane {
   FASTCTC_HD explicit operator bool() const { return m != nullptr; }
 };
 
-// The interface of Scaled. Derivatives share the exponents of their numbers: that of a probability p, a sum over paths,
-// is p times the mean of the paths' own logarithmic derivatives, and so of the size of p.
+// The interface of Scaled. Derivatives share the exponents of their numbers: the derivative of a probability p, a sum
+// over paths, is p times the mean of the logarithmic derivatives of the paths, so it has the size of p.
 template <class W>
 struct Dual {
   using Warp = W;
@@ -30,7 +30,7 @@ struct Dual {
 
   static FASTCTC_HD Dual zero() { return constant(Scaled<W>::zero()); }
   static FASTCTC_HD Dual constant(Scaled<W> x) { return {x.m, W::set(0), x.e}; }
-  // x, whose logarithm has this derivative. A zero is constant, whatever its logarithm is thought to do.
+  // x, whose logarithm has this derivative. A zero is constant, whatever that derivative is.
   static FASTCTC_HD Dual with_log_derivative(Scaled<W> x, typename W::F derivative) {
     return select(W::nonzero(x.m), Dual{x.m, x.m * derivative, x.e}, constant(x));
   }

@@ -9,6 +9,9 @@
 //                \ \  \ \.
 //   b[1]      o -> o -> o
 //                \    \                a path starts in b[0] or e[0] and ends in e[S-1] or b[S]
+//
+// A label can be the blank's class. It is a label all the same: it differs from the blanks around it by its place in
+// the lattice alone.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +38,8 @@ FASTCTC_HD bool may_skip(const int64_t* labels, int64_t i, int64_t length) {
 FASTCTC_HD bool lengths_are_valid(int64_t frames, int64_t max_frames, int64_t length, int64_t offset, int64_t end) {
   return frames >= 0 && frames <= max_frames && length >= 0 && offset >= 0 && length <= end - offset;
 }
-FASTCTC_HD bool label_is_valid(int64_t label, int64_t classes, int64_t blank, int64_t star) {
-  return (label >= 0 && label < classes && label != blank) || (star >= 0 && label == star);
+FASTCTC_HD bool label_is_valid(int64_t label, int64_t classes, int64_t star) {
+  return (label >= 0 && label < classes) || (star >= 0 && label == star);
 }
 
 }  // namespace fastctc

@@ -2,7 +2,7 @@
 // lanes `W`. The loss on the CPU and the tangent on both machines run them. The loss on CUDA has a loop of its own in
 // kernels/cuda/walk.h, which computes emissions as it goes.
 //
-// A block holds W::N * K consecutive slots in K registers; which slot lives in which lane of which register is W's
+// A block holds W::N * K consecutive slots in K registers; which slot is in which lane of which register is W's
 // choice, kept by load, store and neighbor. Slot j holds the states
 //
 //              b[j]         e[j]                          so that one transition serves both directions:
@@ -53,7 +53,7 @@ struct Sequence {
   const uint8_t* skip;            // (P) may_skip
   const uint8_t* blank_is_zero;   // (T) frames in which the blank has probability 0; null if there are none
   Memory tilt;                    // (P) a factor of blank j in every frame; null if all are 1
-  // Rows of P values, the first of them that of frame `first`; one value before each row may be read, and is zero.
+  // Rows of P values; the first row is the one of frame `first`. One value before each row may be read, and is zero.
   int64_t first;
   Memory labels;      // emissions; zero from label S on
   Memory kept;        // closed label states of the other direction (or, with Keep::kStates, of this one)
@@ -152,7 +152,7 @@ FASTCTC_HD void run_tile(const Sequence<X>& q, const States<X>& states, int64_t 
 }
 
 // A sequence of one block in both directions at once: forward through [f0, f1), backward through [b0, b1). Neither
-// waits for the other, so that a processor that could do more than one of them at a time does.
+// depends on the other, so a processor with enough units does both at the same time.
 template <Keep keep, class X, int K>
 FASTCTC_HD void run_both(const Sequence<X>& q, const States<X>& forward, int64_t f0, int64_t f1,
                          const States<X>& backward, int64_t b0, int64_t b1) {

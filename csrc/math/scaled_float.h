@@ -54,7 +54,7 @@ struct Plane {
   FASTCTC_HD explicit operator bool() const { return m != nullptr; }
 };
 
-// A number type of the recursions: `Memory` is where arrays of it live.
+// A number type of the recursions; `Memory` is an array of it.
 template <class W>
 struct Scaled {
   using Warp = W;

@@ -60,7 +60,7 @@ FASTCTC_HD Place previous_place(Place at, bool from_label, bool moved, bool skip
   return skip && from_label ? Place{at.slot - 1, true} : Place{at.slot, false};
 }
 
-// The score of a class as the recursion sees it: masked classes have probability zero.
+// The score of a class in the recursion: masked classes have probability zero.
 template <class Scalar>
 FASTCTC_HD double path_score(Scalar log_prob) {
   return log_prob < Scalar(kZeroLog) ? -double(INFINITY) : double(log_prob);

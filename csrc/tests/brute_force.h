@@ -94,6 +94,58 @@ inline Posteriors posteriors(const std::vector<double>& log_probs, int T, int C,
   return result;
 }
 
+// posteriors() for targets whose labels may equal the blank. Its paths are paths of states: they stay, go one state
+// further, or go from a label to the next one where the two differ.
+class StatePaths {
+ public:
+  StatePaths(const std::vector<double>& log_probs, int T, int C, const Labelling& target, int blank,
+             double delay_penalty = 0)
+      : log_probs_(log_probs), T_(T), C_(C), target_(target), blank_(blank), delay_penalty_(delay_penalty), path_(T) {
+    result_.gamma.assign(static_cast<size_t>(T) * C, 0.0);
+    walk(0, 0, 0);
+    if (result_.log_prob == kMinusInfinity) return;
+    adds_ = true;
+    walk(0, 0, 0);
+  }
+  const Posteriors& result() const { return result_; }
+
+ private:
+  int class_of(int state) const { return state % 2 ? target_[state / 2] : blank_; }
+
+  // The paths from `state` before frame t, where the frames so far have this log-probability.
+  void walk(int t, int state, double log_prob) {
+    const int states = 2 * int(target_.size()) + 1;
+    if (t == T_) {
+      if (state >= states - 2) finish(log_prob);
+      return;
+    }
+    for (int next = state; next <= state + 2 && next < states; ++next) {
+      const bool skips = next == state + 2;
+      if (skips && (next % 2 == 0 || class_of(next) == class_of(state))) continue;
+      path_[t] = next;
+      const bool begins = next % 2 && next != state;
+      const double delay = begins ? double(t) - (double(T_) - 1) / 2 : 0;
+      walk(t + 1, next, log_prob + log_probs_[t * C_ + class_of(next)] - delay_penalty_ * delay);
+    }
+  }
+  void finish(double log_prob) {
+    if (!adds_) {
+      result_.log_prob = log_add(result_.log_prob, log_prob);
+      return;
+    }
+    for (int t = 0; t < T_; ++t) result_.gamma[t * C_ + class_of(path_[t])] += std::exp(log_prob - result_.log_prob);
+  }
+
+  const std::vector<double>& log_probs_;
+  const int T_, C_;
+  const Labelling& target_;
+  const int blank_;
+  const double delay_penalty_;
+  Path path_;  // of states
+  bool adds_ = false;
+  Posteriors result_;
+};
+
 struct BestPath {
   Path path;
   Labelling labels;

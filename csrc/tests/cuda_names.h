@@ -22,7 +22,7 @@ enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 
-// Each collective knows its caller's line: these parameters are filled in by the compiler.
+// The compiler fills in these parameters, the line of the caller of a collective.
 #define FASTCTC_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 FASTCTC_UNTRACKED inline void __syncthreads(FASTCTC_CALLER) {

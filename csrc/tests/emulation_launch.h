@@ -49,7 +49,7 @@ inline void Emulator::prepare_threads() {
 
 FASTCTC_UNTRACKED inline void Emulator::abandon_threads() {
 #ifdef __SANITIZE_THREAD__
-  // What the threads did so far happened before launch() throws: each one says so, without running.
+  // What the threads have done happened before launch() throws. Each thread records that without running.
   void* host = __tsan_get_current_fiber();
   for (size_t i = 0; i < pool_.size(); ++i) {
     __tsan_switch_to_fiber(pool_[i]->tsan_fiber, __tsan_switch_to_fiber_no_sync);

@@ -1,4 +1,4 @@
-// The oracle against numbers worked out by hand.
+// The oracle against numbers computed by hand.
 #include "brute_force.h"
 
 #include "check.h"
@@ -48,6 +48,23 @@ TEST(labellings_sum_to_one_and_agree_with_posteriors) {
     CHECK_NEAR(posteriors(x, 4, 3, labels, 2).log_prob, log_prob, 1e-14);
   }
   CHECK_NEAR(total, 1, 1e-14);
+}
+
+TEST(paths_of_states_are_the_paths_of_classes_where_no_label_is_the_blank) {
+  const auto x = logs({.1, .2, .7, .3, .3, .4, .25, .5, .25, .6, .3, .1});
+  for (const auto& [labels, log_prob] : all_labellings(x, 4, 3, 2)) {
+    const Posteriors expected = posteriors(x, 4, 3, labels, 2, 0.2);
+    const Posteriors found = StatePaths(x, 4, 3, labels, 2, 0.2).result();
+    CHECK_NEAR(found.log_prob, expected.log_prob, 1e-14);
+    for (size_t i = 0; i < x.size(); ++i) CHECK_NEAR(found.gamma[i], expected.gamma[i], 1e-14);
+  }
+}
+
+// Two frames, and a label that is the blank: it is in the first, in the second, or in both.
+TEST(a_label_that_equals_the_blank_by_hand) {
+  const Posteriors found = StatePaths(logs({.4, .6, .5, .5}), 2, 2, {0}, 0).result();
+  CHECK_NEAR(found.log_prob, std::log(3 * .4 * .5), 1e-15);
+  CHECK_NEAR(found.gamma[0], 1, 1e-15);
 }
 
 TEST(greedy_takes_the_lowest_of_equals) {

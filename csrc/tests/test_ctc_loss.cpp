@@ -10,7 +10,7 @@ namespace {
 
 // Random shapes, lengths and options.
 template <class Scalar>
-void random_small_batches(double tolerance) {
+void random_small_batches(double tolerance, bool with_blanks = false) {
   std::mt19937 random(11);
   for (int round = 0; round < 40; ++round) {
     const int T = 1 + int(random() % 5), N = 1 + int(random() % 3), C = 2 + int(random() % 3), S = int(random() % 4);
@@ -25,6 +25,7 @@ void random_small_batches(double tolerance) {
       batch.star = C;
       for (int64_t& label : batch.targets) label = random() % 2 ? batch.star : label;
     }
+    for (int64_t& label : batch.targets) label = with_blanks && random() % 2 ? batch.blank : label;
     if (round % 6 >= 3) batch.delay_penalty = 0.3;
     for (int n = 0; n < N; ++n) {
       batch.input_lengths[n] = int64_t(random() % (T + 1));
@@ -56,6 +57,9 @@ void machines_agree(int T, int N, int C, int S, double spread, double tolerance)
 
 TEST(float_equals_brute_force) { random_small_batches<float>(2e-6); }
 TEST(double_equals_brute_force) { random_small_batches<double>(1e-12); }
+
+TEST(float_labels_that_equal_the_blank) { random_small_batches<float>(2e-6, true); }
+TEST(double_labels_that_equal_the_blank) { random_small_batches<double>(1e-12, true); }
 
 // Around the sizes of a vector, of a warp and of a block of labels, on tiles that no path crosses.
 TEST(machines_agree_at_block_edges) {
@@ -132,6 +136,45 @@ TEST(options_on_long_targets) {
     batch.class_bias.assign(10, -0.25f);
     batch.delay_penalty = 0.01;
     emulated_is_exact(batch, 4e-6);
+  }
+}
+
+// Of several warps and blocks, every fifth label and two in a row.
+TEST(labels_that_equal_the_blank_in_long_targets) {
+  for (int S : {20, 50, 200, 700}) {
+    std::mt19937 random(S);
+    Batch<float> batch(2 * S + 9, 2, 10, S, 3);
+    batch.from_logits = S != 50;
+    batch.randomize(random, 2);
+    for (int i = 0; i < 2 * S; i += 5) batch.targets[i] = batch.targets[i + i % 2] = 3;
+    emulated_is_exact(batch, 4e-6);
+  }
+}
+
+// Rounding brings P above 1, where all of it is on few paths. A sample that is not normalized may have a negative loss.
+TEST(a_normalized_loss_is_never_negative) {
+  for (const Machine& machine : kMachines) {
+    for (const bool from_logits : {false, true}) {
+      for (unsigned seed = 0; seed < 20; ++seed) {
+        std::mt19937 random(seed);
+        Batch<float> batch(300, 2, 12, 40, 0);
+        batch.from_logits = from_logits;
+        batch.randomize(random, 0.3);
+        if (seed % 2) batch.class_bias.assign(12, -1e-9f);
+        for (int t = 0; t < 300; ++t) {
+          for (int n = 0; n < 2; ++n) {
+            float* const row = &batch.x[(size_t(t) * 2 + n) * 12];
+            row[t % 7 < 3 || t / 7 >= 40 ? 0 : batch.targets[n * 40 + t / 7]] += 20;
+            double total = kMinusInfinity;
+            for (int c = 0; c < 12; ++c) total = log_add(total, row[c]);
+            for (int c = 0; c < 12 && !from_logits; ++c) row[c] = float(row[c] - total) + (n ? 1e-3f : 0);
+          }
+        }
+        batch.run(machine);
+        CHECK(batch.loss[0] >= 0 && batch.loss[0] < 1e-3 && !std::signbit(batch.loss[0]));
+        CHECK(from_logits ? batch.loss[1] >= 0 : batch.loss[1] < -0.29);
+      }
+    }
   }
 }
 
@@ -222,7 +265,7 @@ TEST(a_bad_sample_is_marked_and_leaves_the_others_alone) {
     batch.from_logits = true;
     batch.randomize(random, 1);
     batch.targets[1 * 3 + 1] = 4;                  // not a class
-    batch.targets[2 * 3 + 2] = 0;                  // the blank
+    batch.targets[2 * 3 + 2] = -1;                 // not a class
     batch.input_lengths[3] = 7;                    // more frames than there are
     batch.input_lengths[4] = 2;                    // too few
     batch.x[(2 * 6 + 5) * 4 + 3] = std::nanf("");  // frame 2 of sample 5
@@ -241,7 +284,7 @@ TEST(a_bad_sample_is_marked_and_leaves_the_others_alone) {
   }
 }
 
-// max_length comes from the caller; the emulated kernels know no better than to check.
+// max_length comes from the caller, and the kernels check it.
 TEST(a_target_longer_than_promised_is_infeasible) {
   std::mt19937 random(7);
   Batch<float> batch(9, 2, 4, 5, 0);

@@ -84,7 +84,7 @@ struct Batch {
       }
     }
     const Labelling target(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
-    return posteriors(log_probs, int(input_lengths[n]), C, target, blank).gamma;
+    return StatePaths(log_probs, int(input_lengths[n]), C, target, blank).result().gamma;
   }
 
   void check_against_differences() const {
@@ -155,7 +155,7 @@ TEST(a_bad_sample_leaves_the_others_alone) {
     Batch batch(6, 6, 4, 3, 4);
     batch.from_logits = true;
     batch.targets[1 * 3 + 1] = 4;                 // not a class
-    batch.targets[2 * 3 + 2] = 0;                 // the blank
+    batch.targets[2 * 3 + 2] = -1;                // not a class
     batch.input_lengths[3] = 7;                   // more frames than there are
     batch.input_lengths[4] = 2;                   // too few
     batch.x[(2 * 6 + 5) * 4 + 3] = std::nan("");  // frame 2 of sample 5

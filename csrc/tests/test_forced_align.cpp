@@ -14,7 +14,7 @@ using namespace fastctc::testing;
 namespace {
 
 enum class Machine { kCpu, kCuda };
-// How much is kept: everything, or segments of so many frames.
+// How much is kept: everything, or segments of this many frames.
 struct Schedule {
   int64_t kept_bytes, segment_frames;
 };
@@ -93,7 +93,7 @@ struct Batch {
     return out;
   }
 
-  // (T, C + 1) log-probabilities of a sample; the last column is that of a star.
+  // (T, C + 1) log-probabilities of a sample; the last column is the star's.
   std::vector<double> log_probs(int n) const {
     std::vector<double> rows;
     for (int64_t t = 0; t < input_lengths[n]; ++t) {

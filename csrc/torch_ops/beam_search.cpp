@@ -42,11 +42,11 @@ struct Outputs {
   BeamResultParams params{};
 
   Outputs(const Tensor& place, int64_t batch, int64_t beam_size, int64_t nbest, int64_t max_length, bool float64)
-      : tokens(torch::stable::new_empty(place, {batch, nbest, max_length}, ScalarType::Long)),
-        lengths(torch::stable::new_empty(place, {batch, nbest}, ScalarType::Long)),
-        scores(torch::stable::new_empty(place, {batch, nbest}, scalar(float64))),
-        timesteps(torch::stable::new_empty(place, {batch, nbest, max_length}, ScalarType::Long)),
-        confidences(torch::stable::new_empty(place, {batch, nbest, max_length}, scalar(float64))) {
+      : tokens(empty_tensor(place, {batch, nbest, max_length}, ScalarType::Long)),
+        lengths(empty_tensor(place, {batch, nbest}, ScalarType::Long)),
+        scores(empty_tensor(place, {batch, nbest}, scalar(float64))),
+        timesteps(empty_tensor(place, {batch, nbest, max_length}, ScalarType::Long)),
+        confidences(empty_tensor(place, {batch, nbest, max_length}, scalar(float64))) {
     params.batch = batch;
     params.beam_size = beam_size;
     params.nbest = nbest;
@@ -77,7 +77,7 @@ void for_each_sample(int64_t batch, const F& run) {
     return n < batch ? n : -1;
   };
   const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), batch);
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) { run(next); });
+  parallel_for(threads, 1, [&](int64_t, int64_t) { run(next); });
 }
 
 // Raises, of a sample whose status is kInvalid though its length is right.
@@ -129,7 +129,7 @@ void search_on_cpu(const BeamSearchParams& params, const BeamResultParams& resul
 void search_on_cuda(BeamSearchParams& p, BeamResultParams& r, const Tensor& input) {
   const DeviceGuard guard(input);
   const int64_t state_bytes = int64_t(BeamState::bytes(p.beam_size));
-  Tensor state = torch::stable::new_zeros(input, {p.batch, state_bytes}, ScalarType::Byte);
+  Tensor state = zero_tensor(input, {p.batch, state_bytes}, ScalarType::Byte);
   Tensor arena = device_workspace(input, size_t(p.batch) * size_t(p.capacity) * sizeof(BeamNode));
   r.state = p.state = static_cast<char*>(state.mutable_data_ptr());
   r.arena = p.arena = static_cast<BeamNode*>(arena.mutable_data_ptr());
@@ -223,8 +223,7 @@ Result beam_search_result(Tensor state, Tensor arena, int64_t beam_size, int64_t
     const int64_t frames = BeamState(const_cast<char*>(p.state) + n * p.state_stride, beam_size).header->frame;
     if (frames > max_length) value_error("max_length is ", max_length, ", but sample ", n, " has ", frames, " frames");
   }
-  torch::stable::parallel_for(0, p.batch, 16,
-                              [&](int64_t begin, int64_t end) { cpu::beam_search_result(p, begin, end); });
+  parallel_for(p.batch, 16, [&](int64_t begin, int64_t end) { cpu::beam_search_result(p, begin, end); });
   return out.result();
 }
 

@@ -1,6 +1,7 @@
 // fastctc::ctc_loss and its backward: checks, allocation, registration.
 #include "ctc_loss.h"
 
+#include <algorithm>
 #include <tuple>
 
 #include "../math/lattice.h"
@@ -16,7 +17,7 @@ CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tenso
   p.target_count = targets.numel();
   p.target_columns = targets.dim() == 2 ? targets.size(1) : -1;
   p.target_lengths = lengths_data(target_lengths, "target_lengths", input, p.batch);
-  p.max_length = max_length < p.frames ? max_length : p.frames;
+  p.max_length = std::min({max_length, p.frames, targets.dim() == 2 ? targets.size(1) : p.target_count});
   p.star = star;
   p.from_logits = from_logits;
   const bool whole = targets.dim() == 1 || (targets.dim() == 2 && targets.size(0) == p.batch);
@@ -49,7 +50,7 @@ static void check_target(const CtcLossParams& p, int64_t n) {
   }
   for (int64_t i = 0; i < length; ++i) {
     const int64_t label = p.targets[offset + i];
-    if (label_is_valid(label, p.classes, p.blank, p.star)) continue;
+    if (label_is_valid(p, label)) continue;
     std::ostringstream where;
     if (padded) {
       where << "targets[" << n << ", " << i << "] is " << label;
@@ -108,14 +109,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets
   p.delay_penalty = delay_penalty;
   const ScalarType scalar = scalar_type_of(input);
   set_class_bias(p, class_bias, input);
-  Tensor loss = torch::stable::new_empty(input, {p.batch}, scalar);
+  Tensor loss = empty_tensor(input, {p.batch}, scalar);
   const auto occupancies = [&](bool filled) {
-    return torch::stable::new_empty(input, {p.batch, filled ? p.frames : 0, p.max_length}, scalar);
+    return empty_tensor(input, {p.batch, filled ? p.frames : 0, p.max_length}, scalar);
   };
   Tensor occupancy = occupancies(need_grad);
   Tensor room = need_grad || on_cuda(input) ? occupancy : occupancies(true);  // on the CPU also scratch
-  Tensor row_statistics = torch::stable::new_empty(input, {from_logits ? 3 : 1, p.batch, p.frames}, scalar);
-  Tensor status = torch::stable::new_empty(input, {p.batch}, ScalarType::Int);
+  Tensor row_statistics = empty_tensor(input, {from_logits ? 3 : 1, p.batch, p.frames}, scalar);
+  Tensor status = empty_tensor(input, {p.batch}, ScalarType::Int);
   p.loss = loss.mutable_data_ptr();
   p.occupancy = room.mutable_data_ptr();
   p.row_statistics = row_statistics.mutable_data_ptr();
@@ -143,7 +144,7 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
       saved_data(row_statistics, "row_statistics", input, scalar, {row_statistics.size(0), p.batch, p.frames});
   if (row_statistics.size(0) < (from_logits ? 3 : 1)) value_error("row_statistics are not of logits");
   p.status = static_cast<int32_t*>(saved_data(status, "status", input, ScalarType::Int, {p.batch}));
-  Tensor grad = torch::stable::empty_like(input);
+  Tensor grad = tensor_like(input);
   p.grad = grad.mutable_data_ptr();
   p.grad_stride_t = grad.stride(0);
   p.grad_stride_n = grad.stride(1);

@@ -23,7 +23,7 @@ std::vector<int64_t> set_checked_offsets(CtcLossParams& p);
 // f(begin, end, workspace) for ranges of [0, count), on several threads.
 template <class F>
 void parallel(int64_t count, size_t workspace_bytes, const F& f) {
-  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(count, 1, [&](int64_t begin, int64_t end) {
     const HostWorkspace workspace(workspace_bytes);
     f(begin, end, workspace.get());
   });

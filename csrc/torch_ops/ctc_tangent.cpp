@@ -25,10 +25,10 @@ Tensor ctc_loss_tangent(Tensor input, Tensor tangent, Tensor targets, Tensor inp
   p.tangent_stride_t = tangent.stride(0);
   p.tangent_stride_n = tangent.stride(1);
   p.tangent_stride_c = tangent.stride(2);
-  Tensor occupancy_tangent = torch::stable::new_empty(input, {p.loss.batch, p.loss.frames, p.loss.max_length}, scalar);
+  Tensor occupancy_tangent = empty_tensor(input, {p.loss.batch, p.loss.frames, p.loss.max_length}, scalar);
   p.occupancy_tangent = occupancy_tangent.mutable_data_ptr();
   if (on_cuda(input)) {
-    Tensor status = torch::stable::new_empty(input, {p.loss.batch}, ScalarType::Int);
+    Tensor status = empty_tensor(input, {p.loss.batch}, ScalarType::Int);
     p.loss.status = static_cast<int32_t*>(status.mutable_data_ptr());
     run_on_cuda(input, p, cuda::ctc_tangent_workspace, cuda::ctc_tangent);
   } else {

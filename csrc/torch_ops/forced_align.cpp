@@ -17,10 +17,11 @@ std::tuple<Tensor, Tensor, Tensor> forced_align(Tensor input, Tensor targets, Te
                                                 bool from_logits) {
   ForcedAlignParams p{};
   p.loss = parameters(input, targets, input_lengths, target_lengths, max_length, blank, star, from_logits);
+  p.loss.refuses_blank = true;
   const int64_t batch = p.loss.batch, frames = p.loss.frames;
-  Tensor paths = torch::stable::new_empty(input, {batch, frames}, ScalarType::Long);
-  Tensor scores = torch::stable::new_empty(input, {batch, frames}, scalar_type_of(input));
-  Tensor status = torch::stable::new_empty(input, {batch}, ScalarType::Int);
+  Tensor paths = empty_tensor(input, {batch, frames}, ScalarType::Long);
+  Tensor scores = empty_tensor(input, {batch, frames}, scalar_type_of(input));
+  Tensor status = empty_tensor(input, {batch}, ScalarType::Int);
   p.paths = static_cast<int64_t*>(paths.mutable_data_ptr());
   p.scores = scores.mutable_data_ptr();
   p.loss.status = static_cast<int32_t*>(status.mutable_data_ptr());

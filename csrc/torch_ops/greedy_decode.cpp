@@ -14,11 +14,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, T
   set_input(p, input, Layout::kBatchFirst, input_lengths, blank);
   p.from_logits = from_logits;
 
-  Tensor tokens = torch::stable::new_empty(input, {p.batch, p.frames}, ScalarType::Long);
-  Tensor lengths = torch::stable::new_empty(input, {p.batch}, ScalarType::Long);
-  Tensor scores = torch::stable::new_empty(input, {p.batch}, scalar_type_of(input));
-  Tensor timesteps = torch::stable::new_empty(input, {p.batch, p.frames}, ScalarType::Long);
-  Tensor confidences = torch::stable::new_empty(input, {p.batch, p.frames}, scalar_type_of(input));
+  Tensor tokens = empty_tensor(input, {p.batch, p.frames}, ScalarType::Long);
+  Tensor lengths = empty_tensor(input, {p.batch}, ScalarType::Long);
+  Tensor scores = empty_tensor(input, {p.batch}, scalar_type_of(input));
+  Tensor timesteps = empty_tensor(input, {p.batch, p.frames}, ScalarType::Long);
+  Tensor confidences = empty_tensor(input, {p.batch, p.frames}, scalar_type_of(input));
   p.tokens = static_cast<int64_t*>(tokens.mutable_data_ptr());
   p.lengths = static_cast<int64_t*>(lengths.mutable_data_ptr());
   p.scores = scores.mutable_data_ptr();
@@ -27,7 +27,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> greedy_decode(Tensor input, T
   if (on_cuda(input)) {
     run_on_cuda(input, p, cuda::greedy_decode_workspace, cuda::greedy_decode);
   } else {
-    torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) { cpu::greedy_decode(p, begin, end); });
+    parallel_for(p.batch, 1, [&](int64_t begin, int64_t end) { cpu::greedy_decode(p, begin, end); });
   }
   return {tokens, lengths, scores, timesteps, confidences};
 }

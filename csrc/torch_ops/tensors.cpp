@@ -80,9 +80,47 @@ void* saved_data(const Tensor& t, const char* name, const Tensor& input, ScalarT
   return const_cast<void*>(t.const_data_ptr());
 }
 
-Tensor device_workspace(const Tensor& t, size_t bytes) {
-  return torch::stable::new_empty(t, {int64_t(bytes)}, ScalarType::Byte);
+void host_memory_error(size_t bytes) {
+  throw std::runtime_error("DefaultCPUAllocator: can't allocate memory: you tried to allocate " +
+                           std::to_string(bytes) + " bytes");
 }
+
+// Throws what PyTorch said in this thread when it could not allocate `elements` elements. Before PyTorch 2.13 that is
+// not handed on.
+[[noreturn]] static void allocation_error(const Tensor& place, double elements) {
+  using Function = const char* (*)();
+  static const auto last_message =
+      reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, "torch_exception_get_what_without_backtrace"));
+  if (last_message) throw std::runtime_error(last_message());
+  std::ostringstream text;
+  text << (place.is_cuda() ? "CUDA out of memory, or in an error state: could not allocate "
+                           : "DefaultCPUAllocator: can't allocate memory: you tried to allocate ")
+       << elements << " elements";
+  throw std::runtime_error(text.str());
+}
+
+template <class Allocate>
+static Tensor allocated(const Tensor& place, std::initializer_list<int64_t> shape, const Allocate& allocate) {
+  try {
+    return allocate();
+  } catch (const std::runtime_error&) {
+    double elements = 1;
+    for (const int64_t size : shape) elements *= double(size);
+    allocation_error(place, elements);
+  }
+}
+
+Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
+  return allocated(like, shape, [&] { return torch::stable::new_empty(like, shape, type); });
+}
+Tensor zero_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
+  return allocated(like, shape, [&] { return torch::stable::new_zeros(like, shape, type); });
+}
+Tensor tensor_like(const Tensor& t) {
+  return allocated(t, {t.numel()}, [&] { return torch::stable::empty_like(t); });
+}
+
+Tensor device_workspace(const Tensor& t, size_t bytes) { return empty_tensor(t, {int64_t(bytes)}, ScalarType::Byte); }
 
 void advise_huge_pages(void* p, size_t bytes) {
 #ifdef MADV_HUGEPAGE
@@ -98,10 +136,6 @@ void advise_huge_pages(void* p, size_t bytes) {
 bool on_cuda(const Tensor&) { return true; }
 DeviceGuard::DeviceGuard(const Tensor&) {}
 void* current_stream(const Tensor&) { return nullptr; }
-void check_cuda(int error) {
-  if (error != 0) throw std::runtime_error("emulated CUDA error " + std::to_string(error));
-}
-
 #else
 
 bool on_cuda(const Tensor& t) { return t.is_cuda(); }
@@ -122,10 +156,12 @@ void* current_stream(const Tensor& t) {
   return stream;
 }
 
+#endif
+
 void check_cuda(int error) {
+  constexpr int kMemoryAllocation = 2;  // cudaErrorMemoryAllocation
+  if (error == kMemoryAllocation) throw std::runtime_error("CUDA out of memory at the launch of a kernel of fastctc");
   if (error != 0) throw std::runtime_error("fastctc: CUDA error " + std::to_string(error) + " at a kernel launch");
 }
-
-#endif
 
 }  // namespace fastctc

@@ -8,9 +8,10 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdlib>
+#include <exception>
 #include <initializer_list>
 #include <memory>
-#include <new>
+#include <mutex>
 #include <sstream>
 #include <stdexcept>
 
@@ -96,10 +97,10 @@ void* saved_data(const Tensor& t, const char* name, const Tensor& input, ScalarT
 
 // PyTorch's current stream on the device of `t`.
 void* current_stream(const Tensor& t);
-// Turns a cudaError_t into a RuntimeError.
+// Turns a cudaError_t into a RuntimeError, which begins with "CUDA out of memory" where memory is lacking.
 void check_cuda(int error);
 
-// Makes the device of `t` the current one while it lives.
+// Makes the device of `t` the current one as long as this object exists.
 class DeviceGuard {
  public:
   explicit DeviceGuard(const Tensor& t);
@@ -107,6 +108,30 @@ class DeviceGuard {
  private:
   std::shared_ptr<void> guard_;
 };
+
+// Uninitialized memory, zeros, and memory in the layout of another tensor. Where memory is lacking, the error has the
+// words of PyTorch's allocators: programs that retry with a smaller batch look for them.
+Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
+Tensor zero_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
+Tensor tensor_like(const Tensor& t);
+[[noreturn]] void host_memory_error(size_t bytes);
+
+// Calls f(begin, end) for ranges of [0, count), on several threads. Rethrows the first exception of f, of which PyTorch
+// would drop the message.
+template <class F>
+void parallel_for(int64_t count, int64_t grain, const F& f) {
+  std::mutex lock;
+  std::exception_ptr first;
+  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+    try {
+      f(begin, end);
+    } catch (...) {
+      const std::lock_guard<std::mutex> guard(lock);
+      if (!first) first = std::current_exception();
+    }
+  });
+  if (first) std::rethrow_exception(first);
+}
 
 // A workspace in the memory of the device of `t`.
 Tensor device_workspace(const Tensor& t, size_t bytes);
@@ -128,7 +153,7 @@ void advise_huge_pages(void* p, size_t bytes);
 class HostWorkspace {
  public:
   explicit HostWorkspace(size_t bytes) : memory_(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64), std::free) {
-    if (!memory_) throw std::bad_alloc();
+    if (!memory_) host_memory_error(bytes);
   }
   void* get() const { return memory_.get(); }
 

@@ -1,20 +1,21 @@
-"""The ``fastctc`` command: one module for each subcommand, imported when it is asked for.
+"""The ``fastctc`` command: one module for each subcommand, imported when it is used.
 
-Exit status: 0 all went well; 1 done, but some images could not be read; 2 not done, the reason is on stderr.
+Exit status: 0 for success, 1 if some images could not be read, 2 for an error, whose reason is on stderr.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import sys
 
-EXIT_STATUS = "exit status: 0 all went well; 1 done, but some images could not be read; 2 not done"
+from fastctc.version import __version__
+
+EXIT_STATUS = "exit status: 0 for success, 1 if some images could not be read, 2 for an error"
 COMMANDS = {
-    "read": "read images: one line each, the path, a tab, the text; with --nbest, a line for each hypothesis, with"
-    " its natural-log probability behind another tab",
+    "read": "read images: one line per image with the path, a tab and the text; with --nbest, one line per"
+    " hypothesis, with another tab and its natural-log probability",
     "generate": "draw images: a folder of PNG files and labels.tsv",
     "explore": "draw what to see before training: samples, labels, sizes, contrast, filters",
     "train": "train a recognizer on drawn images, or on labeled images",
@@ -23,7 +24,7 @@ COMMANDS = {
     "summary": "show a checkpoint's layers and sizes, and how it was trained",
     "export": "write a checkpoint as ONNX or as a torch.export program, checked against it",
 }
-"""The subcommands and what they do. Each has a module of its name, with EXAMPLES, ``configure`` and ``run``."""
+"""The subcommands and what they do. The module of each has EXAMPLES, ``configure`` and ``run``."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     arguments = _parser(argv).parse_args(argv)
+    import logging  # --help and --version do without it
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         status: int = arguments.run(arguments)
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fastctc: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of the output has ended, as `head` does
+    except BrokenPipeError:  # the reader of the output has stopped, as `head` does
         _discard_output()
         return 1
     except MemoryError as error:
@@ -76,6 +79,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         + EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked_for = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""Runs ``python -m fastctc.cli``."""
+"""Run the ``fastctc`` command as ``python -m fastctc.cli``."""
 
 import sys
 

@@ -67,7 +67,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read the images and print how right they were read."""
+    """Read the images and print the accuracy."""
     with ExitStack() as claims:
         if arguments.report:  # what stops the report stops it before the reading
             load_matplotlib()

@@ -52,8 +52,8 @@ def add_settings(
     """Offer the settings of a configuration as options.
 
     Args:
-        parser: of the command.
-        group: what stands before the dot where the values are stored.
+        parser: parser of the command.
+        group: the part before the dot in the name of a stored value.
         defaults: a dataclass whose fields are made by :func:`fastctc.crnn.data.setting`; ``--help`` shows its
             values as the defaults.
         title: of the options in ``--help``; None: among the others.
@@ -85,7 +85,7 @@ def add_settings(
 
 
 def _reader(kind: Any, setting: Field[Any]) -> Callable[[str], Any]:
-    """Return what reads the value of an option from its text, within the setting's bounds."""
+    """Return a function that parses the value of an option and checks the setting's bounds."""
 
     def read(text: str) -> Any:
         value, check = kind(text), setting.metadata["check"]
@@ -115,9 +115,9 @@ def add_drawing(parser: argparse.ArgumentParser, argv: list[str], training: Draw
     """Offer the settings of drawing: of the domain that ``--domain`` in ``argv`` names.
 
     Args:
-        parser: of the command.
+        parser: parser of the command.
         argv: the command line.
-        training: the recipe's settings, of which all are offered; None: of images that are looked at or kept.
+        training: settings of a recipe, which are all offered; None: settings of images to show or to write.
     """
     domain = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     names = list(DOMAINS)
@@ -129,7 +129,7 @@ def add_drawing(parser: argparse.ArgumentParser, argv: list[str], training: Draw
 
 
 def drawing_of(arguments: argparse.Namespace) -> DrawConfig:
-    """Return how images are drawn that are looked at, kept or evaluated."""
+    """Return the settings of drawn images that are shown, written or evaluated."""
     return replace(DOMAINS[domain_in(arguments)].draw().unseen(), **given(arguments, "draw"))
 
 
@@ -160,7 +160,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """Offer how texts are found in what the model says."""
+    """Offer the options of decoding."""
     parser.add_argument(
         "--beam-size", type=positive_int, metavar="N",
         help="beam search with N prefixes (default: greedy, or 20 with --constraint)",
@@ -178,10 +178,10 @@ def constraint_of(arguments: argparse.Namespace) -> Constraint | None:
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Offer how many processes draw or read."""
+    """Offer the number of processes that draw or read."""
     parser.add_argument(
         "--workers", type=count_from_zero, metavar="N",
-        help="processes that draw or read images (default: one for each CPU)",
+        help="processes that draw or read images (default: one per CPU)",
     )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_reading(path: Path, reading: Reading, arguments: argparse.Namespace) -> None:
-    warning = getattr(reading, "warning", None)
+    warning = reading.warning
     if arguments.json:
         nbest = [{"text": h.text, "log_prob": h.log_prob} for h in reading.nbest]
         line = {"path": str(path), "text": reading.text, "score": reading.score, "nbest": nbest}

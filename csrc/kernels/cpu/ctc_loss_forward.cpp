@@ -1,6 +1,7 @@
 // The second phase of the CTC loss on the CPU, a sample at a time: emissions and recursions, segment by segment.
 #include "../../math/delay.h"
 #include "../../math/recursion.h"
+#include "../loss_bound.h"
 #include "../workspace.h"
 #include "ctc_loss.h"
 #include "targets.h"
@@ -21,6 +22,7 @@ struct ForwardWorkspace {
   Sequence<X> sequence;
   States<X> forward, backward;
   uint8_t *skip, *blank_is_zero;
+  uint8_t* counts;          // (S) of loss_bound.h
   int32_t* labels;          // (P)
   Scalar* bias;             // (P) added to the labels' scores; null if nothing is
   Plane<Scalar> origins;    // (T) n and r of the score that the emissions of a frame are relative to
@@ -42,6 +44,7 @@ struct ForwardWorkspace {
     labels = w.take<int32_t>(q.slots);
     bias = p.class_bias ? w.take<Scalar>(q.slots) : nullptr;
     blank_is_zero = w.take<uint8_t>(frames);
+    counts = w.take<uint8_t>(length);
     q.blank_is_zero = nullptr;
     const bool tilted = p.delay_penalty != 0;
     q.tilt = w.take_plane<Scalar>(tilted ? q.slots + N : 0);
@@ -146,13 +149,24 @@ class ForwardSample {
     return kOk;
   }
   double loss() const {
-    const double loss = -kLn2 * log2_p_ - offset_;
-    const bool normalized = p_.from_logits && !p_.has_options();
-    return normalized && loss < 0 ? 0 : loss;  // where P <= 1, up to rounding
+    const double loss = 0 - (kLn2 * log2_p_ + offset_);
+    return loss < 0 && is_bounded() ? 0 : loss;
   }
 
  private:
   static constexpr bool kInPlace = sizeof(Stored) == sizeof(Scalar);
+
+  // Is P at most 1? See loss_bound.h.
+  bool is_bounded() const {
+    if (q_.tilt) return false;
+    for (int64_t i = 0; i < length_; ++i) {
+      if (!label_is_bounded(p_, labels_, i, w_.counts)) return false;
+    }
+    for (int64_t t = 0; t < frames_ && !frames_are_bounded(p_); ++t) {
+      if (!frame_is_bounded<Stored>(p_, n_, t, labels_, w_.counts)) return false;
+    }
+    return true;
+  }
 
   Status check_emissions() const {
     if (L::any(L::invert(finite_))) return kNotANumber;

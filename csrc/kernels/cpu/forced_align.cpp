@@ -1,7 +1,7 @@
 // Forced alignment on the CPU, compiled once per instruction set (FASTCTC_ISA).
 //
-// Tiles of frames go through blocks of slots, whose states stay in registers. What a frame says of a class that occurs
-// in the target is read once: a table of columns, from which the labels of a block take theirs, transposed.
+// Tiles of frames go through blocks of slots, whose states stay in registers. The score of a class that occurs in the
+// target is read once per frame: a table of columns, from which the labels of a block take theirs, transposed.
 //
 //            frames 0..15    16..31                 table, of one tile: a row of kTile frames for each column
 //   block 0  [  tile  ]     [  tile  ]                  blank | nothing | star | classes of the target
@@ -161,7 +161,7 @@ class Alignment {
   double* labels(double* states) const { return states + w_.slots(); }
   int64_t end_of(int64_t s, int64_t segment) const { return (s + 1) * segment < frames_ ? (s + 1) * segment : frames_; }
 
-  // Segment s once more, for its bits: in the slots from which the path can get to where it is.
+  // Segment s again, for its bits, in the slots from which the path can get to where it is.
   void go_back(int64_t s) {
     const int64_t t0 = s * w_.segment, t1 = end_of(s, w_.segment), reach = place_.slot - (t1 - t0);
     const BitRows rows = {w_.bits, t0, (reach > 0 ? reach : 0) / kBlock, blocks_crossed(t1 - t0, w_.blocks)};
@@ -323,7 +323,7 @@ class Alignment {
     for (int64_t t = t1 - 1; t >= t0; --t) {
       const int64_t label = place_.is_label ? labels_[place_.slot] : p_.blank;
       path_[t] = label;
-      scores_[t] = score(t, label);
+      scores_[t] = returned_score(score(t, label), p_.dtype);
       const Bits bits = *rows.at(t, place_.slot / kBlock);
       const int shift = int(place_.slot % kBlock);
       place_ = previous_place(place_, bits.from_label >> shift & 1, bits.moved >> shift & 1, w_.skip[place_.slot]);

@@ -404,7 +404,8 @@ struct Lanes {
   }
 };
 
-// Flushes denormals to zero while it lives: they would cost a hundred cycles each and are zero to the recursion anyway.
+// Flushes denormals to zero as long as it exists. They would cost a hundred cycles each, and the recursion takes them
+// for zero anyway.
 class FlushDenormals {
  public:
 #if defined(__SSE2__)

@@ -13,7 +13,7 @@ inline bool sample_is_valid(const CtcLossParams& p, int64_t n) {
   const int64_t end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
   if (!lengths_are_valid(p.input_lengths[n], p.frames, length, offset, end)) return false;
   for (int64_t i = 0; i < length; ++i) {
-    if (!label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star)) return false;
+    if (!label_is_valid(p, p.targets[offset + i])) return false;
   }
   return true;
 }

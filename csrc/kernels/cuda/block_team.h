@@ -10,7 +10,7 @@ namespace cuda {
 template <bool kOneWarp>
 struct BlockTeam {
   static constexpr int kMaxWarps = 32;
-  // What the warps tell each other, in shared memory.
+  // What the warps exchange, in shared memory.
   struct Shared {
     double numbers[kMaxWarps];
     int counts[kMaxWarps];
@@ -26,7 +26,7 @@ struct BlockTeam {
     if constexpr (kOneWarp) return __any_sync(kFullWarp, x);
     if constexpr (!kOneWarp) return __syncthreads_or(x);
   }
-  // How many threads say yes.
+  // The number of threads whose x is true.
   static __device__ __forceinline__ int count(bool x) {
     if constexpr (kOneWarp) return __popc(__ballot_sync(kFullWarp, x));
     if constexpr (!kOneWarp) return __syncthreads_count(x);

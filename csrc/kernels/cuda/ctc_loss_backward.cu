@@ -15,11 +15,12 @@ namespace cuda {
 namespace {
 
 constexpr int kSortThreads = 256;
-constexpr int64_t kSortShared = 4096;  // so many labels are sorted in shared memory
+constexpr int64_t kSortShared = 4096;  // this many labels are sorted in shared memory
 
-// A label and its position. Sorted, equal labels are neighbors, in the order of the target; stars are behind them.
+// A label and its position. Sorted, equal labels are neighbors, in the order of the target. Behind them are labels that
+// equal the blank, then stars.
 using Key = uint64_t;
-constexpr uint32_t kStarLabel = 0xfffffffeu;
+constexpr uint32_t kBlankLabel = 0xfffffffdu, kStarLabel = 0xfffffffeu;
 constexpr Key kNoKey = ~Key(0);
 __device__ __forceinline__ uint32_t label_of(Key key) { return uint32_t(key >> 32); }
 __device__ __forceinline__ int64_t position_of(Key key) { return int64_t(uint32_t(key)); }
@@ -28,6 +29,7 @@ struct BackwardWorkspace {
   int64_t columns;   // of keys: max_length, or the next power of two where they are sorted in place
   int64_t* offsets;  // (N) of concatenated targets
   Key* keys;         // (N, columns) the labels of each sample, sorted
+  uint8_t* blanks;   // (N) is a label of this sample equal to the blank?
   size_t size;
 
   BackwardWorkspace(void* base, const CtcLossParams& p) {
@@ -35,6 +37,7 @@ struct BackwardWorkspace {
     columns = p.max_length <= kSortShared ? p.max_length : power_of_two_from(p.max_length);
     offsets = w.take<int64_t>(target_offsets_count(p));
     keys = w.take<Key>(p.batch * columns);
+    blanks = w.take<uint8_t>(p.batch);
     size = w.size();
   }
 };
@@ -47,10 +50,16 @@ __global__ void __launch_bounds__(kSortThreads) sort_labels(CtcLossParams p, Bac
   const bool in_place = p.max_length > kSortShared;
   Key* const keys = in_place ? out : dynamic_shared<Key>();
   const int64_t count = power_of_two_from(length);
+  bool blank = false;
   for (int64_t i = threadIdx.x; i < count; i += kSortThreads) {
     keys[i] = kNoKey;
-    if (i < length) keys[i] = Key(labels[i] == p.star ? kStarLabel : uint32_t(labels[i])) << 32 | Key(i);
+    if (i >= length) continue;
+    const bool is_blank = labels[i] == p.blank;
+    keys[i] = Key(is_blank ? kBlankLabel : labels[i] == p.star ? kStarLabel : uint32_t(labels[i])) << 32 | Key(i);
+    blank |= is_blank;
   }
+  blank = __syncthreads_or(blank);
+  if (threadIdx.x == 0) w.blanks[n] = blank;
   sort_keys<BlockTeam<false>>(keys, count);
   for (int64_t i = threadIdx.x; !in_place && i < length; i += kSortThreads) out[i] = keys[i];
 }
@@ -116,7 +125,7 @@ struct Gradient {
       const int64_t k = k0 + lane_id();
       const Key key = k < length ? keys[k] : kNoKey;
       const uint32_t label = label_of(key), next = label_of(k + 1 < length ? keys[k + 1] : kNoKey);
-      const bool counts = label < kStarLabel;
+      const bool counts = label < kBlankLabel;
       // the sum over the lanes up to this one that have the same label
       Scalar sum = counts ? occupancy[position_of(key)] : Scalar(0);
       for (int d = 1; d < kWarp; d *= 2) {
@@ -162,13 +171,16 @@ __global__ void __launch_bounds__(kRowThreads, 3) gradient(CtcLossParams p, Back
     const Scalar* const occupancy = static_cast<const Scalar*>(p.occupancy) + (n * p.frames + t) * p.max_length;
     const int64_t length = p.target_lengths[n];
     const Key* const keys = w.keys + n * w.columns;
-    Scalar total = 0, stars = 0;
+    const bool has_blanks = w.blanks[n];
+    Scalar total = 0, stars = 0, blanks = 0;
     for (int64_t i = T::rank(); i < length; i += T::kThreads) {
       total += occupancy[i];
       if (p.star >= 0 && label_of(keys[i]) == kStarLabel) stars += occupancy[position_of(keys[i])];
+      if (has_blanks && label_of(keys[i]) == kBlankLabel) blanks += occupancy[position_of(keys[i])];
     }
     total = T::sum(total, shared);
     if (p.star >= 0) stars = T::sum(stars, shared);
+    if (has_blanks) blanks = T::sum(blanks, shared);
     const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
     RowStatistics<Scalar> row = {0, 0};
     if (p.from_logits) {
@@ -180,7 +192,7 @@ __global__ void __launch_bounds__(kRowThreads, 3) gradient(CtcLossParams p, Back
     to.write_classes();
     T::sync();
     to.write_labels();
-    if (T::rank() == 0) to.write(p.blank, total < 1 ? 1 - total : Scalar(0));
+    if (T::rank() == 0) to.write(p.blank, (total < 1 ? 1 - total : Scalar(0)) + blanks);
   }
 }
 

@@ -2,11 +2,12 @@
 //
 //   inspect     a block per sample: checks lengths and labels; for log-probabilities, the blank's scores
 //   statistics  a warp or a block per row of logits
-//   recursions  a block per sample, see walk.h; then once more in double for the samples that need it
+//   recursions  a block per sample, see walk.h; then again in double for the samples that need it
 //
 // The scores of labels are read from the input where they are needed, twice.
 #include "../ctc_loss.h"
 
+#include "../loss_bound.h"
 #include "rows.h"
 #include "walk.h"
 
@@ -81,8 +82,8 @@ struct Outcome {
   double loss;
 };
 template <bool kOptions, class Element, class Scalar>
-__device__ __forceinline__ Outcome outcome(const CtcLossParams& p, const Task<Element, Scalar>& q,
-                                           const Exchange<Scalar>& shared, Scaled<Lanes<Scalar>> total) {
+__device__ __forceinline__ Outcome outcome(const Task<Element, Scalar>& q, const Exchange<Scalar>& shared,
+                                           Scaled<Lanes<Scalar>> total) {
   double offset = shared.offset[0] + shared.offset[1];
   double range = 0;
   for (int i = 0; i < q.warps; ++i) range = fmax(range, fmax(double(shared.range[0][i]), double(shared.range[1][i])));
@@ -99,9 +100,25 @@ __device__ __forceinline__ Outcome outcome(const CtcLossParams& p, const Task<El
     found = {kInfeasible, double(INFINITY)};
   } else {
     found.loss = 0 - (kLn2 * (log2(double(total.m)) + double(total.e)) + offset);
-    if (!kOptions && p.from_logits && found.loss < 0) found.loss = 0;  // P <= 1, up to rounding
   }
   return found;
+}
+
+// Is P at most 1? By all threads of a block; see loss_bound.h. It is apart from the kernel, to which it would cost
+// registers, and gets a copy, because the address of a kernel's parameter would.
+template <class Stored>
+FASTCTC_OUT_OF_LINE bool is_bounded(CtcLossParams p, int64_t n, const int64_t* labels, uint8_t* counts) {
+  if (p.delay_penalty != 0) return false;
+  bool bounded = true;
+  for (int64_t i = threadIdx.x; i < p.target_lengths[n]; i += blockDim.x) {
+    bounded &= label_is_bounded(p, labels, i, counts);
+  }
+  bounded = __syncthreads_and(bounded);
+  if (!bounded || frames_are_bounded(p)) return bounded;
+  for (int64_t t = threadIdx.x; bounded && t < p.input_lengths[n]; t += blockDim.x) {
+    bounded = frame_is_bounded<Stored>(p, n, t, labels, counts);
+  }
+  return __syncthreads_and(bounded);
 }
 
 // K labels in each lane; with one, a single warp in each direction has all of them. The states are Scalars. Where these
@@ -155,7 +172,8 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   __syncthreads();
 
   const X total = {shared.p_m[side], shared.p_e[side]};
-  const Outcome found = outcome<kOptions>(p, q, shared, total);
+  Outcome found = outcome<kOptions>(q, shared, total);
+  if (found.loss < 0 && is_bounded<Stored>(p, n, q.labels, w.counts + n * p.max_length)) found.loss = 0;
   if (threadIdx.x == 0) {
     p.status[n] = found.status;
     *loss = Stored(found.loss);

@@ -100,6 +100,7 @@ template <class Element>
 struct AlignTask {
   using Scalar = typename ScalarOf<Element>::type;
   const Element* input;  // (T, C)
+  DType dtype;
   int64_t stride_t, stride_c, blank, star;
   int64_t frames, length;
   const int64_t* labels;
@@ -110,6 +111,7 @@ struct AlignTask {
 
   __device__ __forceinline__ AlignTask(const ForcedAlignParams& p, const AlignWorkspace& w, int64_t n)
       : input(row_of<Element>(p.loss, 0, n)),
+        dtype(p.loss.dtype),
         stride_t(p.loss.stride_t),
         stride_c(p.loss.stride_c),
         blank(p.loss.blank),
@@ -308,7 +310,7 @@ __device__ __forceinline__ Place trace(const AlignTask<Element>& q, const Bits* 
     if (t >= t0) {
       const int64_t label = mine.is_label ? q.labels[mine.slot] : q.blank;
       path[t] = label;
-      scores[t] = q.score(t, label);
+      scores[t] = returned_score(q.score(t, label), q.dtype);
     }
   }
   return place;

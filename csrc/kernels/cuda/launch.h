@@ -6,6 +6,7 @@
 //   async_copy<16>(to_shared, from_global); async_commit(); async_wait<groups that may still be pending>();
 //   named_barrier(id, threads)                             a barrier for some warps of a block
 //   prefetch(global)                                       into the L2 cache
+//   FASTCTC_OUT_OF_LINE void f();                          a device function that is called, not inlined
 //
 // With FASTCTC_EMULATED_CUDA a C++ compiler runs the kernels on the CPU: csrc/tests/cuda_emulation.h.
 #pragma once
@@ -21,6 +22,8 @@
 namespace fastctc::cuda {
 
 #ifdef FASTCTC_EMULATED_CUDA
+
+#define FASTCTC_OUT_OF_LINE inline
 
 // Throws std::runtime_error where a GPU would hang, race or read garbage.
 template <class... P, class... A>
@@ -78,11 +81,13 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_by
       return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shared_bytes, stream);
     }(arguments...);
   }
-  if (error != cudaSuccess) cudaGetLastError();  // returned here, so it need not greet the next caller as well
+  if (error != cudaSuccess) cudaGetLastError();  // it is returned here, so the next caller must not get it too
   return error;
 }
 
 #ifdef __CUDACC__
+
+#define FASTCTC_OUT_OF_LINE static __device__ __noinline__
 
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {

@@ -13,7 +13,7 @@ namespace fastctc {
 namespace cuda {
 
 constexpr int kRowThreads = 256;       // of a block of the row kernels
-constexpr int64_t kLongRow = 2048;     // rows of so many classes have a block each, others a warp
+constexpr int64_t kLongRow = 2048;     // classes; longer rows have a block each, shorter ones a warp
 constexpr int64_t kMaxGrid = 1 << 30;  // blocks; they loop over what is beyond
 constexpr int kRowWarps = kRowThreads / kWarp;
 

@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kInspectThreads) inspect(CtcLossParams p, Then
   const int64_t offset = target_offset(p, n), end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
   bool valid = lengths_are_valid(frames, p.frames, length, offset, end);
   for (int64_t i = threadIdx.x; valid && i < length; i += kInspectThreads) {
-    valid = label_is_valid(p.targets[offset + i], p.classes, p.blank, p.star);
+    valid = label_is_valid(p, p.targets[offset + i]);
   }
   valid = __syncthreads_and(valid);
   const bool fits = length <= frames && length <= p.max_length;

@@ -5,7 +5,7 @@
 //   first    forward  ------->  |  <-------  backward     each keeps its closed label states;
 //   second   backward <-------  |  ------->  forward      each goes on where the other has been: occupancies
 //
-// so that the latency is that of T frames, not of 2 T. In between, the total probability P comes from the states on
+// so that the latency is T frames, not 2 T. In between, the total probability P comes from the states on
 // both sides of the middle, and both go on from their states divided by P.
 //
 // The slots of long targets are walked in columns of one warp's width, by at most kMaxWarps warps, each one tile of
@@ -20,7 +20,7 @@
 // tiles as there can be warps: the first warp never waits for the last.
 //
 // Rounding drifts apart in the two directions. At the last frame of each segment of the second half, the probability of
-// all paths is summed: it should be one. The states are corrected one segment later, when all warps know of it.
+// all paths is summed: it should be one. The states are corrected one segment later, when all warps have the sum.
 #pragma once
 
 #include "../../math/delay.h"

@@ -25,6 +25,7 @@ struct ForwardWorkspace {
   int32_t* frames;   // (N) that are read
   Plane<Stored> states, snapshots;
   Stored* exponents;  // (N, T, S) of the kept states
+  uint8_t* counts;    // (N, S) of loss_bound.h
   size_t size;
 
   ForwardWorkspace(void* base, const CtcLossParams& p) {
@@ -34,6 +35,7 @@ struct ForwardWorkspace {
     states = w.take_plane<Stored>(p.batch * 2 * states_size(p));
     snapshots = w.take_plane<Stored>(p.need_grad ? p.batch * 2 * snapshots_size(p) : 0);
     exponents = w.take<Stored>(p.need_grad ? p.batch * p.frames * p.max_length : 0);
+    counts = w.take<uint8_t>(p.batch * p.max_length);
     size = w.size();
   }
   // of one direction of one sample
@@ -95,7 +97,7 @@ __device__ __forceinline__ Streams<Element, Scalar> make_streams(
           {static_cast<Stored*>(p.occupancy) + rows, reinterpret_cast<Exponent*>(w.exponents) + rows}};
 }
 
-// The rest of what a walk needs to know of a sample. It is kept in shared memory, to save registers.
+// The rest of what a walk needs of a sample. It is in shared memory, to save registers.
 template <class Element, class Scalar>
 struct Task {
   using Stored = typename ScalarOf<Element>::type;
@@ -107,7 +109,7 @@ struct Task {
   int stride;          // of the rows of labels: max_length
   int filled;          // labels that occupancies are written for; zero from `length` on
   bool keep;           // label states, for a second walk
-  int far;             // frames ahead of their use that scores are brought into the cache; very many: they are there
+  int far;             // frames by which scores are brought into the cache ahead of use; all if they are there
   int64_t stride_t, stride_c;
   const int64_t* labels;
   const Stored *max, *log2_sum;  // (T) row statistics; null for log-probabilities
@@ -160,7 +162,7 @@ __device__ __forceinline__ Task<Element, Scalar> make_task(const CtcLossParams& 
   return q;
 }
 
-// What the warps of a block tell each other; [2] are the directions.
+// What the warps of a block exchange; [2] are the directions.
 template <class Scalar>
 struct Exchange {
   static constexpr int kWarps = kMaxWarps<Scalar>;

@@ -101,16 +101,17 @@ def no_such_file(path: str | Path) -> str:
         return "no such file: the name has a NUL character"
     found, how = _similar(Path(text)), "with other capital letters"
     if found is None and os.sep != "\\" and "\\" in text:
-        slashes = Path(text.replace("\\", "/"))
+        text = text.replace("\\", "/")
+        slashes = Path(text)
         found, how = (slashes if slashes.exists() else _similar(slashes)), "written with / instead of \\"
         if found is None:
             return "no such file; the name has a backslash: separate folders with /"
     if found is None:
         return "no such file"
-    if found == Path(text):
+    if found == Path(path):
         return "no such file; the name is a link whose target is missing"
     asked, there = unicodedata.normalize("NFC", text), unicodedata.normalize("NFC", str(found))
-    if asked == there:
+    if asked == there and text != str(found):
         forms = [
             next((form for form in ("NFC", "NFD") if unicodedata.is_normalized(form, name)), "a mixed form")
             for name in (text, str(found))

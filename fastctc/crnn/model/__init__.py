@@ -1,4 +1,4 @@
-"""The network: its layers, the file it is kept in, its summary, and its exports."""
+"""The network: its layers, its file, its summary, and its exports."""
 
 from fastctc.crnn.model.checkpoint import (
     DAMAGED,

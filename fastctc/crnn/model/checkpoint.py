@@ -1,4 +1,4 @@
-"""Files a recognizer is kept in: a self-describing model, and the full state of a training run.
+"""Files of a recognizer: a self-describing model, and the full state of a training run.
 
 Both are written to a temporary name and moved into place, so a file that exists is whole.
 """
@@ -40,14 +40,13 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Checkpoint:
-    """A model with all that is needed to read an image by it.
+    """A model with everything that reading an image needs.
 
     Attributes:
         model: in evaluation mode, on the CPU, float32.
         alphabet: characters and blank.
-        preprocess: what is done to an image before the model.
-        training: how it came to be: recipe, seed, steps, accuracy, versions. For people; nothing depends on
-        it.
+        preprocess: how an image is prepared for the model.
+        training: record of the training: recipe, seed, steps, accuracy, versions. No code depends on it.
     """
 
     model: CRNN
@@ -78,7 +77,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
 
 @own_torch_state()
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint; it needs nothing but the file.
+    """Read a checkpoint from a file, which holds everything it needs.
 
     Args:
         path: a file, or the name of a model that comes with the package: ``"shipped"`` or ``"wide"``.

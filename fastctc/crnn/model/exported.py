@@ -1,4 +1,4 @@
-"""What all exports of a trained model have in common: inputs and outputs, description, and check.
+"""The common parts of all exports of a trained model: inputs and outputs, description, and check.
 
 An exported file takes gray pixels and returns log-probabilities. It centers and scales the images itself. The steps
 before, from any image to gray pixels, are described in the file, as JSON under the name ``fastctc`` of its
@@ -43,7 +43,7 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """Description of a written file.
 
     Attributes:
         path: the file.
@@ -74,10 +74,10 @@ class Export:
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """All that is needed to prepare an image for an exported model and to read its output.
+    """Return the description that prepares an image for an exported model and decodes its output.
 
     Returns:
-        What can be written as JSON: ``alphabet``, ``blank``, ``direction`` (``"rtl"`` or ``"ltr"`` where the
+        JSON data: ``alphabet``, ``blank``, ``direction`` (``"rtl"`` or ``"ltr"`` where the
         classes are in visual order), ``classes`` (the text of each class, the blank's empty), ``preprocess`` (the
         fields of :class:`fastctc.crnn.data.preprocess.PreprocessConfig`), ``columns_per_frame``, ``steps`` (in
         words, from an image to its text), ``architecture``, ``training`` and the versions of ``fastctc`` and
@@ -104,7 +104,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _steps(config: PreprocessConfig) -> list[str]:
-    """What is done from an image to its text, in words."""
+    """Return the steps from an image to its text, in words."""
     filters = [f"{name} = {value}" for name, value in config.filters().items()]
     return [
         "Gray: turn the image as its EXIF data say, take the first frame of an animation, lay transparent"
@@ -128,7 +128,7 @@ def _steps(config: PreprocessConfig) -> list[str]:
 
 
 def plain(model: CRNN) -> CRNN:
-    """A copy that reads, on the CPU, its kernels laid out as usual."""
+    """Return a copy in evaluation mode on the CPU, float32, with contiguous kernels."""
     copied = copy.deepcopy(model).cpu().float().eval()
     return copied.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
 
@@ -141,7 +141,7 @@ def version() -> str:
 
 
 def signature(checkpoint: Checkpoint, spare_frames: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Inputs and outputs for people."""
+    """Return descriptions of the inputs and the outputs."""
     config = checkpoint.model.config
     spare = f" + {spare_frames}" if spare_frames else ""
     frames = f"ceil(W / {config.columns_per_frame}){spare}"
@@ -152,7 +152,7 @@ def signature(checkpoint: Checkpoint, spare_frames: int) -> tuple[tuple[str, ...
 
 
 class Exported(nn.Module):
-    """What is exported: pixels to log-probabilities, nothing in it depending on the values of a tensor."""
+    """The exported module: pixels to log-probabilities, without branches on the values of a tensor."""
 
     def __init__(
         self, checkpoint: Checkpoint, recurrence: Callable[[RecurrentHead], nn.Module], spare_frames: int
@@ -172,7 +172,7 @@ class Exported(nn.Module):
         return log_probs, lengths
 
     def example(self) -> tuple[Tensor, Tensor]:
-        """Inputs to trace with."""
+        """Return inputs to trace with."""
         width = 9 * self.model.config.columns_per_frame + 3
         images = torch.zeros(3, 1, self.model.config.height, width, dtype=torch.uint8)
         return images, torch.tensor([width, 1, width // 2])
@@ -180,7 +180,7 @@ class Exported(nn.Module):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what the exporters say about packages and plans of their own."""
+    """Silence the exporters' messages about their own packages and plans."""
     loggers = [logging.getLogger(name) for name in NOISY]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -203,7 +203,7 @@ def dynamic_shapes() -> dict[str, Any]:
 
 
 def compare(checkpoint: Checkpoint, run: Run, name: str) -> float:
-    """The largest difference of log-probabilities between a file and the model, which reads image by image.
+    """Return the largest difference of log-probabilities between a file and the model.
 
     Raises:
         ExportError: it is above ``TOLERANCE``, or a length differs.

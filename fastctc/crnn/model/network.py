@@ -1,8 +1,8 @@
 """The recognizer's network: an image of one line of text in, CTC log-probabilities out.
 
-Images of a batch are padded on the right to one width. After every stage the columns that are padding are set
-to zero again, which is what a convolution sees beyond the edge of an image that stands alone; so neither
-padding nor the company in a batch changes what is read.
+Images of a batch are padded on the right to one width. After every stage, the padding is set to zero again. A
+convolution sees the same zeros beyond the edge of a single image. Neither padding nor the other images of a batch
+change the result.
 
     images (N, 1, H, W) ── convolutions, pooling ──> (N, C, H', T) ── columns ──> (N, T, C·H')
                         ── linear ──> (N, T, hidden) ── head ──> (N, T, classes)
@@ -75,21 +75,21 @@ class CRNNConfig:
 
     @classmethod
     def paper(cls, num_classes: int) -> CRNNConfig:
-        """The sizes of the CRNN paper (Shi, Bai and Yao, 2015): 64 to 512 channels, 2 x BiLSTM(256)."""
+        """Return the sizes of the CRNN paper (Shi, Bai and Yao, 2015): 64 to 512 channels, 2 x BiLSTM(256)."""
         return cls(num_classes, "vgg-bilstm", channels=64, hidden=256, dropout=0.0)
 
     @property
     def columns_per_frame(self) -> int:
-        """Image columns that become one frame."""
+        """Return the number of image columns that become one frame."""
         return self.pooled_columns * self.stem_stride
 
     def frames(self, width: int) -> int:
-        """Frames the model makes of an image of this width: width / columns_per_frame, rounded up."""
+        """Return the number of frames of an image of this width: width / columns_per_frame, rounded up."""
         return (width + self.columns_per_frame - 1) // self.columns_per_frame
 
 
 def _divided(widths: Tensor, by: int) -> Tensor:
-    """Widths after a layer that makes one column of ``by``, a rest counting as one."""
+    """Return the widths after a layer that makes one column of ``by``, rounded up."""
     return torch.div(widths + by - 1, by, rounding_mode="floor")
 
 
@@ -97,7 +97,7 @@ class MaskedBatchNorm(nn.BatchNorm2d):
     """Batch normalization whose statistics in training leave the padding out."""
 
     def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
-        """Equals ``BatchNorm2d`` over the columns where ``inside`` is true.
+        """Apply ``BatchNorm2d`` over the columns where ``inside`` is true.
 
         Args:
             x: (N, C, H, W).
@@ -132,7 +132,7 @@ class ConvStage(nn.Module):
         self.stride, self.pool = stride, pool
 
     def forward(self, x: Tensor, widths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(N, C, H, W), widths -> (N, C', H / stride / pool, W / stride / pool) and the widths."""
+        """Map (N, C, H, W) and widths to (N, C', H / stride / pool, W / stride / pool) and the new widths."""
         x = self.conv(x)
         widths = None if widths is None else _divided(widths, self.stride)
         inside = _inside(x, widths)
@@ -150,7 +150,7 @@ class ConvStage(nn.Module):
 
 
 def _inside(x: Tensor, widths: Tensor | None) -> Tensor | None:
-    """(N, 1, 1, W) bool, true in the columns that are not padding; None where there is no padding."""
+    """Return (N, 1, 1, W) bool, true in the columns that are not padding; None without padding."""
     if widths is None:
         return None
     return (torch.arange(x.shape[3], device=x.device) < widths[:, None])[:, None, None, :]
@@ -169,7 +169,7 @@ class ConvHead(nn.Module):
         self.features = hidden
 
     def forward(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
-        """(N, T, hidden) -> (N, T, hidden)."""
+        """Map (N, T, hidden) to (N, T, hidden)."""
         x = frames.transpose(1, 2).unsqueeze(2)  # (N, hidden, 1, T)
         inside = _inside(x, lengths)
         if inside is not None:
@@ -189,7 +189,7 @@ class RecurrentHead(nn.Module):
         self.features = 2 * hidden
 
     def forward(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
-        """(N, T, inputs) -> (N, T, 2 hidden)."""
+        """Map (N, T, inputs) to (N, T, 2 hidden)."""
         if lengths is None:
             result: Tensor = self.rnn(frames)[0]
             return result
@@ -198,8 +198,8 @@ class RecurrentHead(nn.Module):
 
 
 def _conv_stages(c: int, stem_stride: int, pooled_columns: int, **place: Any) -> list[ConvStage]:
-    """Four convolutions; height / 8, width / pooled_columns, and both by the stem's stride."""
-    wide = 4 * c if pooled_columns == 4 else 3 * c  # twice the columns want fewer channels
+    """Return four convolutions: height / 8, width / pooled_columns, and both by the stem's stride."""
+    wide = 4 * c if pooled_columns == 4 else 3 * c  # twice the columns with fewer channels
     return [
         ConvStage(1, c, pool=(2, 2), stride=stem_stride, **place),
         ConvStage(c, 2 * c, pool=(2, pooled_columns // 2), **place),
@@ -209,7 +209,7 @@ def _conv_stages(c: int, stem_stride: int, pooled_columns: int, **place: Any) ->
 
 
 def _vgg_stages(c: int, **place: Any) -> list[ConvStage]:
-    """The paper's table 1 without its last 2x2 convolution; height / 16, width / 4."""
+    """Return the paper's table 1 without its last 2x2 convolution; it divides height by 16 and width by 4."""
     return [
         ConvStage(1, c, pool=(2, 2), norm=False, **place),
         ConvStage(c, 2 * c, pool=(2, 2), norm=False, **place),
@@ -272,7 +272,7 @@ class CRNN(nn.Module):
         self.classify = nn.Linear(self.head.features, config.num_classes, **place)
 
     def forward(self, images: Tensor, widths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the classes at each frame.
+        """Return log-probabilities of the classes at each frame.
 
         Args:
             images: (N, 1, H, W) float, normalized; H as in the configuration, any W.
@@ -286,7 +286,7 @@ class CRNN(nn.Module):
         return logits.log_softmax(-1), lengths
 
     def logits(self, images: Tensor, widths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As ``forward``, without the softmax: for a loss that takes logits."""
+        """Return the output of ``forward`` without the softmax, for a loss that takes logits."""
         self._check(images, widths)
         n, _, _, width = images.shape
         full = self.config.frames(width) * self.config.columns_per_frame
@@ -305,7 +305,7 @@ class CRNN(nn.Module):
         return self.classify(self.dropout(frames)).float(), lengths
 
     def _columns(self, x: Tensor) -> Tensor:
-        """(N, C, H', T) -> (N, T, features): each column of the feature map becomes a frame."""
+        """Map (N, C, H', T) to (N, T, features): each column of the feature map becomes a frame."""
         if self.config.architecture == "vgg-bilstm":
             # The paper's last layer, a 2x2 convolution over two rows, as a linear map of column t and t + 1.
             x = torch.cat([x, F.pad(x, (0, 1))[..., 1:]], dim=1)  # (N, 2C, H', T)

@@ -97,7 +97,7 @@ def _onnx_runner(content: bytes) -> Run | None:
 
 
 class _OnnxRecurrence(nn.Module):
-    """A recurrent head as ONNX's operator of that name, which knows the length of each sequence."""
+    """A recurrent head as ONNX's operator LSTM or GRU, which takes the length of each sequence."""
 
     def __init__(self, head: RecurrentHead) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _OnnxRecurrence(nn.Module):
         self.attributes: dict[str, Any] = {"direction": "bidirectional", "hidden_size": rnn.hidden_size}
         if self.operator == "GRU":
             self.attributes["linear_before_reset"] = 1
-        # Gates in the order of PyTorch (LSTM i f g o, GRU r z n) to that of ONNX (i o f c, z r h).
+        # Gates in the order of PyTorch (LSTM i f g o, GRU r z n) to the order of ONNX (i o f c, z r h).
         self.order = (0, 3, 1, 2) if self.operator == "LSTM" else (1, 0, 2)
         self.layers, self.hidden, self.features = rnn.num_layers, rnn.hidden_size, head.features
         for layer in range(self.layers):
@@ -126,7 +126,7 @@ class _OnnxRecurrence(nn.Module):
         return torch.cat([gates[i] for i in self.order])
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(N, T, inputs) -> (N, T, 2 hidden)."""
+        """Map (N, T, inputs) to (N, T, 2 hidden)."""
         x = frames.transpose(0, 1)
         for layer in range(self.layers):
             weights = [self.get_buffer(f"{name}_{layer}") for name in ("input", "hidden", "bias")]

@@ -74,7 +74,7 @@ def _export(checkpoint: Checkpoint, path: Path) -> Export:
 
 
 class _LoopedRecurrence(nn.Module):
-    """A recurrent head without packed sequences, which ``torch.export`` does not know.
+    """A recurrent head without packed sequences, which ``torch.export`` does not support.
 
     Backward in time is forward over the frames in reverse order, each sequence reversed within its own
     length; what follows it comes last in both directions and reaches none of its frames.
@@ -85,7 +85,7 @@ class _LoopedRecurrence(nn.Module):
         self.rnn, self.features = head.rnn, head.features
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(N, T, inputs) -> (N, T, 2 hidden)."""
+        """Map (N, T, inputs) to (N, T, 2 hidden)."""
         time, last = torch.arange(frames.shape[1], device=frames.device), lengths[:, None] - 1
         reverse = torch.where(time <= last, last - time, time)[:, :, None]  # (N, T, 1)
         x = frames
@@ -96,7 +96,7 @@ class _LoopedRecurrence(nn.Module):
         return x
 
     def _one_direction(self, x: Tensor, suffix: str) -> Tensor:
-        """One layer in one direction: (N, T, inputs) -> (N, T, hidden)."""
+        """Map (N, T, inputs) to (N, T, hidden): one layer in one direction."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         weights = [getattr(self.rnn, f"{name}_{suffix}") for name in names]
         start = x.new_zeros(1, x.shape[0], self.rnn.hidden_size)

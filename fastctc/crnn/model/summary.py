@@ -1,4 +1,4 @@
-"""What a model consists of: its layers, their sizes, what a frame sees, and how long a label may be."""
+"""The summary of a model: layers, sizes, receptive field, and the longest label."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Layer:
     """One row of a summary.
 
     Attributes:
-        name: of the module in the model.
-        kind: what it does, in words.
-        shape: of its output for one image.
-        parameters: how many it has.
-        multiply_adds: for one image.
+        name: name of the module in the model.
+        kind: operations of the layer, in words.
+        shape: shape of the output for one image.
+        parameters: number of parameters.
+        multiply_adds: number of multiply-adds for one image.
     """
 
     name: str
@@ -60,22 +60,22 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Parameters of all layers."""
+        """Return the number of parameters of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of all layers for one image."""
+        """Return the number of multiply-adds of all layers for one image."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def longest_label(self) -> int:
-        """Characters that fit into the image's frames if no two neighbors are equal: one a frame."""
+        """Return the length of the longest label without equal neighbors: one character per frame."""
         return self.frames
 
     @property
     def longest_repetition(self) -> int:
-        """Characters that fit if all are equal: a blank must stand between any two."""
+        """Return the length of the longest label of equal characters, with a blank between any two."""
         return (self.frames + 1) // 2
 
     def __str__(self) -> str:
@@ -122,7 +122,7 @@ class Summary:
 
 @own_torch_state()
 def summarize(model: CRNN, width: int | None = None) -> Summary:
-    """Figures of a model, its shapes for one image; the model stays as it is.
+    """Return the figures of a model, with shapes for one image; the model is not changed.
 
     Args:
         model: on any device, in any mode.
@@ -155,7 +155,7 @@ def summarize(model: CRNN, width: int | None = None) -> Summary:
 
 
 def _kind(name: str, module: nn.Module) -> str:
-    """What a part of the model does, in words; empty for what is no row of its own."""
+    """Return the operations of a part of the model in words; empty for a part without a row of its own."""
     if isinstance(module, ConvStage):
         conv, (rows, columns) = module.conv, module.pool
         words = [f"conv {conv.kernel_size[0]}x{conv.kernel_size[1]}"]
@@ -179,7 +179,7 @@ def _convs(head: ConvHead) -> list[nn.Conv2d]:
 def _observe(
     model: CRNN, parts: list[nn.Module], width: int
 ) -> tuple[dict[nn.Module, tuple[int, ...]], dict[nn.Module, int]]:
-    """Output shapes of parts, and multiply-adds of the layers that multiply, for one image."""
+    """Return output shapes of parts, and multiply-adds of the layers that multiply, for one image."""
     shapes: dict[nn.Module, tuple[int, ...]] = {}
     costs: dict[nn.Module, int] = {}
 
@@ -215,7 +215,7 @@ def _observe(
 
 
 def _field(model: CRNN) -> tuple[int, int]:
-    """First column and number of columns that frame 0 depends on before a recurrent head."""
+    """Return the first column and the number of columns that frame 0 depends on before a recurrent head."""
     first = last = 0  # columns, seen from one output column, in units of the input
     step = 1  # image columns between neighboring columns of the layer
 
@@ -238,7 +238,7 @@ def _field(model: CRNN) -> tuple[int, int]:
 
 
 def _stored_bytes(model: CRNN) -> int:
-    """Bytes of the weights in a checkpoint file: float16 for matrices and kernels, the others as they are."""
+    """Return the bytes of the weights in a checkpoint file: float16 for matrices and kernels."""
     return sum(
         tensor.numel() * (2 if tensor.is_floating_point() and tensor.dim() > 1 else tensor.element_size())
         for tensor in model.state_dict().values()

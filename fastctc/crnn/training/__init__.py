@@ -1,4 +1,4 @@
-"""Training: a recipe, a run, and all that a run needs."""
+"""Training: recipes, runs, and everything a run needs."""
 
 from fastctc.crnn.training.config import (
     GROUPS,

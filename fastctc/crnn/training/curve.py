@@ -17,7 +17,7 @@ Lines = list[dict[str, Any]]
 
 
 def save_curve(lines: Lines, path: Path, title: str = "") -> None:
-    """Writes :func:`plot_curve` as a PNG file, whole or not at all.
+    """Write :func:`plot_curve` as a PNG file, whole or not at all.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -28,7 +28,7 @@ def save_curve(lines: Lines, path: Path, title: str = "") -> None:
 
 
 def plot_curve(lines: Lines, title: str = "") -> Figure:
-    """Draws the log of a run; needs matplotlib.
+    """Draw the log of a run; needs matplotlib.
 
     Args:
         lines: as :func:`fastctc.crnn.training.journal.read_log` gives them; ``exact_match`` where it was measured.
@@ -91,6 +91,6 @@ def _shares(axes: Axes, lines: Lines) -> None:
 
 
 def _series(lines: Lines, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the lines that have a value of this name."""
+    """Return steps and values of the lines that have a value of this name."""
     points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
     return [step for step, _ in points], [value for _, value in points]

@@ -1,7 +1,8 @@
-"""The images of a training run: drawn or read, checked, and parted into training and evaluation."""
+"""The images of a training run: drawn or read, checked, and split into training and evaluation."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from fastctc.crnn.data import (
     Collected,
+    FolderInUseError,
     KeyedSource,
     LabelError,
     PreprocessConfig,
@@ -36,8 +38,11 @@ DRAWING_SHARE = 0.2  # of a budget of minutes, if the number of images is left o
 MAX_DRAWN = 200_000  # in memory 12 kB each, if their number is left open
 
 
+log = logging.getLogger(__name__)
+
+
 class TrainingData(NamedTuple):
-    """What a run trains on and is judged by."""
+    """Samples to train on, samples to evaluate, and the problems of the others."""
 
     train: Samples
     unseen: Samples
@@ -74,7 +79,7 @@ def usable_samples(
 
 @dataclass(frozen=True)
 class Loader:
-    """How images are drawn and read; no influence on what they are.
+    """How images are drawn and read; the settings do not change the images.
 
     Attributes:
         workers: processes that draw; 0 draws in this one; None: one for each CPU if they are worth it.
@@ -97,7 +102,7 @@ class Loader:
             start: alphabet of the checkpoint that the run starts from; None: there is none.
 
         Returns:
-            The data, and the recipe with the alphabet and the number of images that were drawn.
+            The data, and the recipe with the alphabet, the direction and the number of drawn images.
 
         Raises:
             LabelError: the data cannot be used.
@@ -113,12 +118,17 @@ class Loader:
             unseen = self._draw_unseen(config)
             alphabet, training, unusable = usable_samples(config, samples, start)
             config = replace(config, draw=replace(config.draw, images=len(samples) + len(problems)))
-        config = replace(config, characters=alphabet.characters)
+        labels = replace(config.labels, direction=direction_of(alphabet) or "stored")
+        config = replace(config, characters=alphabet.characters, labels=labels)
         return TrainingData(training, unseen, alphabet, preprocess, problems + unusable), config
 
     def draw(self, config: TrainConfig, number: int) -> Samples:
-        """Return the training images of a later round."""
-        return self._draw_round(config, number)[0]
+        """Return the training images of a later round; not from the cache if another process writes into it."""
+        try:
+            return self._draw_round(config, number)[0]
+        except FolderInUseError as error:
+            log.warning("drawing without the cache: %s", error)
+            return replace(self, cache=None)._draw_round(config, number)[0]
 
     def _draw_round(self, config: TrainConfig, number: int) -> Collected:
         """Return the images of a round: as many as are named, or fit into a share of the minutes."""

@@ -1,10 +1,10 @@
 """Training in several processes, as ``torchrun`` starts them: each computes its parts of every batch.
 
-A batch has the same parts whoever computes them, see :mod:`fastctc.crnn.training.step`, so the result is that of a
-single process: to the bit on CPUs if there are two parts, else up to the order of sums. The first process alone
-draws images, evaluates, logs and writes; the others wait for it in a group of their own, whose patience is as
-good as endless, because an evaluation or a drawing takes its time. They do not wait for the dead: a process that
-ends closes its connections, and ``torchrun`` ends the others.
+A batch has the same parts for any number of processes, see :mod:`fastctc.crnn.training.step`. The result equals the
+result of a single process: to the bit on CPUs if there are two parts, otherwise up to the order of sums. Only the
+first process draws images, evaluates, logs and writes. The others wait for it in a process group with a timeout of
+days, because an evaluation or a drawing may take long. A process that ends closes its connections, and ``torchrun``
+then ends the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 STEP_TIMEOUT = timedelta(minutes=10)  # of an exchange between processes within a step
-PATIENCE = timedelta(days=2)  # of those that wait for the first
+PATIENCE = timedelta(days=2)  # of the processes that wait for the first
 
 T = TypeVar("T")
 _control: dist.ProcessGroup | None = None  # of all processes of the run; None: there is only this one
@@ -33,22 +33,22 @@ class EndedFromOutside(RuntimeError):
 
 
 def launched() -> bool:
-    """Whether this process was started as one of several, by ``torchrun`` or in its way."""
+    """Return True if this process was started as one of several, by ``torchrun`` or with its variables."""
     return dist.is_available() and "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 @contextmanager
 def processes(device: str) -> Iterator[torch.device]:
-    """Joins the processes that were launched together, for the time of a run; alone, it does nothing.
+    """Join the processes that were launched together for a block; do nothing in a single process.
 
     Args:
         device: ``"cpu"``, ``"cuda"``, or with one process only, a certain GPU.
 
     Yields:
-        The device of this process: of several, each has the GPU of its number on its machine.
+        The device of this process. Each of several processes has the GPU of its local rank.
 
     Raises:
-        ValueError: there is no GPU for this process, or one was named for all.
+        ValueError: there is no GPU for this process, or one GPU was named for all processes.
     """
     global _control
     if not launched():
@@ -83,7 +83,7 @@ def _own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def _end_as_error() -> Iterator[None]:
-    """Makes the signal to end an exception, so that the run can say what is left of it."""
+    """Raise the termination signal as an exception in a block, so that the run can report its state."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -100,28 +100,28 @@ def _end_as_error() -> Iterator[None]:
 
 
 def ignore_end() -> None:
-    """Lets this process, which ends anyway, say its last words; ``torchrun`` grants it 30 seconds."""
+    """Ignore the termination signal while this process reports; ``torchrun`` kills it after 30 seconds."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def is_shared() -> bool:
-    """Whether several processes share the batches (also true of one that ``torchrun`` started)."""
+    """Return True if processes share the batches, which includes a single one started by ``torchrun``."""
     return _control is not None
 
 
 def number() -> int:
-    """Which process this is: 0 the first."""
+    """Return the rank of this process; the first has 0."""
     return 0 if _control is None else dist.get_rank()
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return 1 if _control is None else dist.get_world_size()
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What ``make`` returns in the first process; where it raises an exception, all of them do."""
+    """Return the result of ``make`` in the first process; its exception is raised in all processes."""
     if _control is None:
         return make()
     outcome: list[Any] = [None, None]
@@ -138,14 +138,14 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def first_before_others(make: Callable[[], T]) -> T:
-    """What ``make`` returns in each process; the others begin when the first is done, and if it succeeds."""
+    """Return the result of ``make`` in each process; the others call it after the first one succeeded."""
     made: list[T] = []
     from_first(lambda: made.append(make()))
     return made[0] if made else make()
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is true in any process."""
+    """Return True if the flag is true in any process."""
     if _control is None:
         return flag
     votes = torch.tensor(int(flag))
@@ -154,7 +154,7 @@ def any_of(flag: bool) -> bool:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over the processes."""
+    """Return the sum over the processes."""
     summed = values.clone()
     if _control is not None:
         dist.all_reduce(summed)

@@ -58,7 +58,7 @@ def with_start(config: TrainConfig, start: Checkpoint | None) -> TrainConfig:
 
 
 def new_model(config: TrainConfig, alphabet: Alphabet, start: Checkpoint | None, **changes: float) -> CRNN:
-    """Return the network of a recipe on its device, with random weights from its seed or those of a checkpoint.
+    """Return the network of a recipe, with random weights from its seed or the weights of a checkpoint.
 
     Args:
         config: the recipe, settled.

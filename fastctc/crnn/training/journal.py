@@ -21,7 +21,7 @@ class Tally:
         self.loss = self.blank_rate = self.data = self.compute = 0.0
 
     def add(self, report: StepReport, images: int, data: float, compute: float) -> None:
-        """Counts a step: its report, its images, and its seconds in making the batch and in training on it."""
+        """Add a step: its report, its images, and the seconds of making the batch and of training on it."""
         self.steps += 1
         self.images += images
         if report.skipped:
@@ -33,11 +33,11 @@ class Tally:
         self.compute += compute
 
     def images_per_second(self) -> float:
-        """Images over the time of the steps."""
+        """Return the number of images per second of the steps."""
         return self.images / max(1e-9, self.data + self.compute)
 
     def data_share(self) -> float:
-        """Share of the time that went into making batches."""
+        """Return the share of the time that was spent on making batches."""
         return self.data / max(1e-9, self.data + self.compute)
 
     def figures(self) -> dict[str, float | None]:
@@ -57,7 +57,7 @@ class Tally:
         }
 
     def rate(self) -> str:
-        """Speed, for people."""
+        """Return the speed in words."""
         return f"{self.images_per_second():.0f} img/s, {100 * self.data_share():.0f}% data"
 
 
@@ -66,7 +66,7 @@ class Journal:
 
     Args:
         folder: the run's.
-        step: the step the run goes on from; what the log says of later ones, before the run was killed, goes.
+        step: the step the run goes on from; later lines of an earlier, killed run are removed.
         tensorboard: write event files for TensorBoard, too.
 
     Raises:
@@ -86,7 +86,7 @@ class Journal:
             self._writer = writer(str(folder / TENSORBOARD_FOLDER), purge_step=step + 1)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Appends a line; it has a ``step``, a ``loss`` and the rest of what :class:`Tally` gives."""
+        """Append a line with a ``step`` and the figures of a :class:`Tally`."""
         text = to_json(line) + "\n"
         with explain_full_disk(self._path, len(text)), self._path.open("a", encoding="utf-8") as file:
             file.write(text)
@@ -100,7 +100,7 @@ class Journal:
         self._writer.flush()
 
     def close(self) -> None:
-        """Closes the event file."""
+        """Close the event file."""
         if self._writer is not None:
             self._writer.close()
 
@@ -109,7 +109,7 @@ _SHOWN = ("loss", "blank_rate", "exact_match", "learning_rate", "images_per_seco
 
 
 def tensorboard_writer() -> Any:
-    """The class that writes event files.
+    """Return the class that writes event files.
 
     Raises:
         ModuleNotFoundError: ``tensorboard`` is not installed.
@@ -124,7 +124,7 @@ def tensorboard_writer() -> Any:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; none if there is no log, and without the line a killed run left unfinished."""
+    """Return the lines of a log, without an unfinished last line; an empty list if there is no log."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -41,11 +41,11 @@ class TrainingLoop:
 
     Args:
         config: the recipe, settled.
-        data: what is trained on; its training images are those of the round that ``pace`` is in.
-        pace: where the run stands.
+        data: images to train on, of the round that ``pace`` is in, and images to evaluate.
+        pace: the position of the run on its plan.
         out: the folder of the run.
         loader: draws the images of later rounds.
-        device: of this process.
+        device: device of this process.
         tensorboard: write event files for TensorBoard.
         state: saved by an earlier process, to go on from; None to begin.
         start: the checkpoint whose weights the run begins with; None: random weights.
@@ -58,7 +58,7 @@ class TrainingLoop:
         start: Checkpoint | None, started: float,
     ) -> None:  # fmt: skip
         self.config, self.pace, self.out, self.loader, self.device = config, pace, out, loader, device
-        self.data = data._replace(train=Samples())  # the batches hold the images, and let go of them
+        self.data = data._replace(train=Samples())  # the batches hold the images, and free them
         self._writes = distributed.number() == 0
         self.step = self.bad_steps = 0
         self._started = started
@@ -219,7 +219,7 @@ class TrainingLoop:
         return report
 
     def _keep_budget(self) -> None:
-        """Let the rest of the plan end with the time, if the run has a budget."""
+        """Fit the rest of the plan into the time left, if the run has a budget."""
         if self.budget is None or not self.pace.left:
             return
         if self.step % REPLAN_EVERY == 0 or self.step < REPLAN_EVERY:
@@ -231,7 +231,7 @@ class TrainingLoop:
         return 1 if self.config.draw is None else self.config.draw.rounds
 
     def _round(self) -> int:
-        """Return which set of drawn images the next step is trained on."""
+        """Return the number of the set of drawn images that the next step is trained on."""
         return self.pace.round_of(self._rounds())
 
     def _begin_round(self, number: int, samples: Samples) -> None:
@@ -248,7 +248,7 @@ class TrainingLoop:
     def _draw_round(self, number: int) -> None:
         """Replace the training images by newly drawn ones."""
         began = time.monotonic()
-        self._begin_round(number, Samples())  # lets go of the old ones first
+        self._begin_round(number, Samples())  # frees the old ones first
         draw = self.loader.draw
         self._begin_round(number, distributed.first_before_others(lambda: draw(self.config, number)))
         if self.budget is not None:
@@ -266,7 +266,7 @@ class TrainingLoop:
         return evaluate_samples(model, data.unseen, data.alphabet, data.preprocess, device=self.device)
 
     def _evaluate_now(self) -> Evaluation:
-        """Evaluate the weights as they are; the time of that counts in the budget."""
+        """Evaluate the weights as they are, and count the time in the budget."""
         began = time.monotonic()
         evaluation = self._evaluate(self.learner.result)
         if self.budget is not None:
@@ -274,7 +274,7 @@ class TrainingLoop:
         return evaluation
 
     def _evaluate_stored(self) -> Evaluation:
-        """Store the model and evaluate it as it is read from the file."""
+        """Write the checkpoint and evaluate the weights that it holds."""
         save_checkpoint(self._checkpoint(None), self.out / MODEL_FILE)
         return self._evaluate(load_checkpoint(self.out / MODEL_FILE).model.to(self.device))
 

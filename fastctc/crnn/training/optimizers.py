@@ -23,12 +23,12 @@ class MuonAdamW:
     """Muon for the weights between hidden layers, AdamW for the first and last layer and all vectors.
 
     Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) makes the momentum of a weight matrix
-    orthogonal before it takes a step; a kernel counts as a matrix of a row for each output channel. Steps are
-    scaled to the size of AdamW's (Liu et al., arXiv:2502.16982), so both go by one learning rate.
+    orthogonal before a step. A kernel is treated as a matrix with one row per output channel. Steps are scaled to
+    the size of AdamW's steps (Liu et al., arXiv:2502.16982), so both optimizers share one learning rate.
 
     Args:
-        model: its memory must stay where it is from now on, as it does in training.
-        weight_decay: of matrices and kernels.
+        model: the model, whose parameters must stay at their place in memory.
+        weight_decay: decay of matrices and kernels.
     """
 
     def __init__(self, model: CRNN, weight_decay: float) -> None:
@@ -44,7 +44,7 @@ class MuonAdamW:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of both optimizers."""
+        """Return the parameter groups of both optimizers."""
         return [*self.adamw.param_groups, *self.muon.param_groups]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -65,7 +65,7 @@ class MuonAdamW:
         return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`state_dict` returned."""
+        """Restore states that :meth:`state_dict` returned."""
         self.adamw.load_state_dict(state["adamw"])
         self.muon.load_state_dict(state["muon"])
 

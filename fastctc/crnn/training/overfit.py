@@ -1,4 +1,4 @@
-"""A check of a training set-up in less than a minute: it must learn one batch by heart."""
+"""A check of a training set-up in less than a minute: it must memorize one batch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastctc.crnn.model import Checkpoint
 from fastctc.crnn.read import evaluate_samples
 from fastctc.crnn.training.config import TrainConfig, settled
 from fastctc.crnn.training.data import usable_samples
+from fastctc.crnn.training.errors import explain_out_of_memory
 from fastctc.crnn.training.fine_tune import load_start, new_model, with_start
 from fastctc.crnn.training.step import Learner, one_cycle
 from fastctc.text import Alphabet
@@ -46,11 +47,11 @@ class Overfit:
 
     @property
     def succeeded(self) -> bool:
-        """True if the loss became small and every image is read exactly."""
+        """Return True if the loss became small and every image is read exactly."""
         return self.finite and self.loss < SMALL_LOSS and self.exact == self.images
 
     def summary(self) -> str:
-        """Return the result for people, with the likely reason of a failure."""
+        """Return the result in words, with the likely reason for a failure."""
         figures = (
             f"{self.exact} of {self.images} images read exactly after {self.steps} steps"
             f" ({self.seconds:.0f} s), loss {self.loss:.4f}, blank rate {100 * self.blank_rate:.0f}%"
@@ -61,7 +62,7 @@ class Overfit:
             reason = "loss or gradient is not finite: lower --max-lr, or use --precision fp32"
         elif self.blank_rate > ALL_BLANK:
             reason = (
-                "every frame is read as blank, the plateau on which training with CTC begins, and it was not left:"
+                "every frame is read as blank, the plateau on which training with CTC begins:"
                 " try another --max-lr"
             )
         elif self.steps < STEPS:
@@ -77,8 +78,8 @@ class Overfit:
 def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Overfit:
     """Train on one fixed batch until it is read without a mistake; write nothing.
 
-    Network, learning rate, clipping, precision and the first images are those of the recipe. Random changes of
-    the images, dropout, weight decay and averaging are off, because they work against learning by heart.
+    Network, learning rate, clipping, precision and the first images follow the recipe. Random changes of the
+    images, dropout, weight decay and averaging are off, because they work against memorizing.
 
     Args:
         config: the recipe. At most 8 images are used.
@@ -89,6 +90,7 @@ def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Ove
 
     Raises:
         fastctc.crnn.LabelError: no image can be used.
+        TrainError: memory ran out.
     """
     start = load_start(config)
     config = settled(with_start(config, start))
@@ -97,7 +99,11 @@ def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Ove
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads or threads_before)
     try:
-        return _learn(config, samples, alphabet, start, show_progress)
+        advice = (
+            f"with a batch of {len(samples)} images: lower batch_size, max_width or the size of the network"
+        )
+        with explain_out_of_memory(lambda: advice):
+            return _learn(config, samples, alphabet, start, show_progress)
     finally:
         torch.set_num_threads(threads_before)
 

@@ -1,8 +1,9 @@
-"""The pace of a run: where on its plan each step stands, and how a budget of minutes is kept.
+"""The pace of a run: the position of each step on a plan, and budgets of minutes.
 
-A plan has a number of steps, and the learning rate is a function of the position on it. A run of a given number of
-steps advances by one with each step. A run of given minutes has a plan of 10,000, and advances with each step by
-what makes plan and budget end together. When the machine becomes slower, the stride becomes longer::
+A plan has a number of steps. The learning rate is a function of the position on the plan. In a run with a given
+number of steps, each step advances the position by one. In a run with given minutes, the plan has 10,000 steps, and
+each step advances by a stride. The stride is chosen so that plan and budget end together. A slower machine gets a
+longer stride::
 
     position   0 ── 4 ── 8 ── 12 ─────── 20 ─────── 28 ...  10,000
                                  busy machine
@@ -37,12 +38,12 @@ class Pace:
 
     @property
     def left(self) -> int:
-        """Steps left to do."""
+        """Return the number of steps that are left."""
         return max(0, math.ceil((self.steps - self.position) / self.stride - 1e-6))
 
     @classmethod
     def of(cls, steps: int | None) -> Pace:
-        """Return the pace at the beginning of a run; None: of a run that has minutes."""
+        """Return the pace at the beginning of a run of this many steps, or of minutes if ``steps`` is None."""
         return cls(PLAN, stride=PLAN / _FIRST_GUESS) if steps is None else cls(steps)
 
     def advance(self) -> None:
@@ -50,17 +51,17 @@ class Pace:
         self.position += self.stride
 
     def fit(self, left: int) -> None:
-        """Let the rest of the plan be done in ``left`` steps, at least one."""
+        """Fit the rest of the plan into ``left`` steps, at least one."""
         if self.left:
             self.stride = (self.steps - self.position) / max(1, left)
 
     def round_of(self, rounds: int) -> int:
-        """Return which of ``rounds`` equal parts of the plan the position is in."""
+        """Return the number of the part that the position is in, when the plan has ``rounds`` equal parts."""
         return min(int(self.position) * rounds // self.steps, rounds - 1)
 
 
 class Budget:
-    """Measures a run and tells how many steps fit into its time.
+    """Measures a run and computes how many steps fit into its time.
 
     Args:
         seconds: of the whole run.
@@ -94,7 +95,7 @@ class Budget:
         self._begun, self._apart = now, 0.0
 
     def steps_left(self, number: int) -> int:
-        """Return how many steps fit into the time that is left, beside evaluations and drawing.
+        """Return the number of steps that fit into the time left, after evaluations and drawing.
 
         Args:
             number: of the round of images that is trained on.

@@ -1,4 +1,4 @@
-"""What a run says as it goes: its log, messages, progress bar and picture."""
+"""The records of a run: its log, messages, progress bar and picture."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Recorder:
         self._journal.write(line)
 
     def postfix(self, report: StepReport) -> str:
-        """Return what stands behind the progress bar."""
+        """Return the text behind the progress bar."""
         return (
             f"loss {report.loss:.3f}, exact {100 * self._exact:.1f}%, blank {100 * report.blank_rate:.0f}%,"
             f" {self.tally.rate()}"

@@ -1,8 +1,8 @@
-"""Training a recognizer: seeded, resumable after a kill, within a number of steps or minutes.
+"""Training a recognizer: seeded, resumable, for a number of steps or minutes.
 
-Everything random in a step (order, shifts, dropout) is drawn from the seed and the step's number. The learning
-rate is a function of the position on the run's plan. So the state of a run is its weights, its optimizer and its
-pace. Under ``torchrun``, several processes share every batch, see :mod:`fastctc.crnn.training.distributed`.
+Everything random in a step (order, shifts, dropout) follows from the seed and the number of the step. The learning
+rate is a function of the position on the run's plan. The state of a run is its weights, its optimizer and its pace.
+Under ``torchrun``, several processes share every batch, see :mod:`fastctc.crnn.training.distributed`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainResult:
-    """What a finished run leaves.
+    """Result of a finished run.
 
     Attributes:
-        checkpoint: its path.
-        config: the recipe with everything filled in that was left open, except for the steps of a budget.
-        steps: training steps that were done.
+        checkpoint: path of the checkpoint.
+        config: the recipe, with the settings filled in that were left open, except for the steps of a budget.
+        steps: number of training steps.
         evaluation: accuracy of the stored weights on unseen images.
         problems: samples that were left out.
         bad_steps: steps without an update since the last good one.
@@ -66,9 +66,9 @@ def train(
     show_progress: bool = True,
     should_stop: Callable[[int], bool] = lambda step: False,
 ) -> TrainResult:
-    """Train a recognizer and leave ``model.safetensors``, ``state.pt``, ``log.jsonl`` and ``curve.png``.
+    """Train a recognizer and write ``model.safetensors``, ``state.pt``, ``log.jsonl`` and ``curve.png``.
 
-    Started by ``torchrun``, the processes share every batch. The first writes, and all return the result.
+    Processes that ``torchrun`` started share every batch. The first one writes the files; all return the result.
 
     Args:
         config: the recipe. With ``start_from`` it fine-tunes a checkpoint. A resumed run takes the saved recipe:
@@ -78,13 +78,13 @@ def train(
         out: the folder; made if missing.
         resume: go on from ``state.pt`` if it is there. A run of a given number of steps then has the result of an
             uninterrupted run, to the bit.
-        workers: processes that draw or read images; None: one for each CPU. No influence on the result.
-        cache: folder in which preprocessed images are kept, so that another run with the same images begins at
-            once; None: they are not kept.
+        workers: processes that draw or read images; None: one per CPU. They do not change the result.
+        cache: folder for preprocessed images, which another run with the same images takes from there; None: no
+            cache.
         tensorboard: write event files for TensorBoard into ``tensorboard`` in the folder.
         show_progress: show a progress bar on stderr, if that is a terminal.
-        should_stop: asked before each step; true saves the state and ends the run with
-            :class:`KeyboardInterrupt`.
+        should_stop: called with the step before each step. If it returns True, the state is saved and the run
+            ends with :class:`KeyboardInterrupt`.
 
     Returns:
         The checkpoint's path and its accuracy on images that were not trained on.
@@ -165,7 +165,7 @@ _ADVICE = (
 
 
 def _loader(out: Path, workers: int | None, cache: str | Path | None, show_progress: bool) -> Loader:
-    """Return what loads images; several processes share those of the first by a file."""
+    """Return the loader of the images; several processes share the first one's images by a file."""
     if cache is None and distributed.is_shared():
         cache = out / SAMPLES_FOLDER
     return Loader(
@@ -174,7 +174,7 @@ def _loader(out: Path, workers: int | None, cache: str | Path | None, show_progr
 
 
 def _broken_off(out: Path, error: Exception) -> str:
-    """Return what is left of a run in which something failed, most often another process."""
+    """Return the message of a run in which a process failed, with the step to resume from."""
     try:
         step = load_state(out / STATE_FILE)["step"]
         left = (

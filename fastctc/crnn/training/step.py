@@ -1,9 +1,8 @@
 """One training step: learning rate, forward, loss, backward, update, average.
 
-A batch is computed in parts, one after the other or by several processes. To batch normalization and to dropout
-each part is a batch of its own (ghost batch normalization: Hoffer, Hubara and Soudry, arXiv:1705.08741).
-Gradients, running statistics and figures are means over the parts. So the result does not depend on which process
-computes which part::
+A batch is computed in parts, one after the other or by several processes. Batch normalization and dropout treat
+each part as a batch (ghost batch normalization: Hoffer, Hubara and Soudry, arXiv:1705.08741). Gradients, running
+statistics and figures are means over the parts. The result does not depend on the process that computes a part::
 
     one process       part 0, part 1 ── mean ──> update
     two processes     part 0 ─┐
@@ -85,7 +84,7 @@ class Learner:
 
     @property
     def result(self) -> CRNN:
-        """The model to evaluate and to keep: the averaged one if there is one."""
+        """Return the model to evaluate and to keep: the averaged one if the recipe averages."""
         if self.average is None:
             return self.model
         return cast(CRNN, self.average.module)
@@ -95,9 +94,12 @@ class Learner:
         """Update the weights once; a batch whose loss or gradient is not finite changes nothing.
 
         Args:
-            parts: the parts of the batch that this process computes; as many in every process.
-            number: of the step: it decides what is dropped out.
-            rate: of the step.
+            parts: the parts of the batch that this process computes; their number is equal in all processes.
+            number: number of the step; it seeds the dropout.
+            rate: learning rate and momentum of the step.
+
+        Returns:
+            The loss and the blank rate of the batch, and whether the step was skipped.
         """
         config, model = self.config, self.model
         set_rate(self.optimizer, rate.lr, rate.momentum)
@@ -149,7 +151,7 @@ class Learner:
         return torch.stack([loss.detach(), *_blanks(logits.detach(), lengths, self.alphabet.blank)]).double()
 
     def state(self) -> dict[str, Any]:
-        """Return what ``restore`` takes to go on with the same bits."""
+        """Return the state for ``restore``, which goes on with the same bits."""
         average = None if self.average is None else self.average.state_dict()
         return {
             "model": self.model.state_dict(),
@@ -158,7 +160,7 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what ``state`` returned."""
+        """Restore a state that :meth:`state` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -168,9 +170,8 @@ class Learner:
 def moving_average(model: CRNN, decay: float) -> AveragedModel:
     """Return an exponential moving average of a model's weights and of its running statistics.
 
-    The statistics are averaged as the weights are, since the statistics of the last steps belong to other
-    weights. Over the first steps the average is shorter, so that the first weights do not stay in it: step k
-    keeps at most (1 + k) / (10 + k).
+    The statistics are averaged like the weights, because the statistics of the last steps belong to other
+    weights. The average of the first steps is shorter: step k keeps at most (1 + k) / (10 + k).
     """
 
     @torch.no_grad()
@@ -195,7 +196,7 @@ class _Logits(nn.Module):
 
 
 def _shared(model: CRNN) -> nn.parallel.DistributedDataParallel | None:
-    """Return what makes gradients means over the processes that share a batch; None for one process."""
+    """Return the wrapper that averages gradients over the processes; None for one process."""
     if not distributed.is_shared():
         return None
     return nn.parallel.DistributedDataParallel(_Logits(model), forward_sync_buffers=False)  # they stay equal
@@ -206,6 +207,6 @@ def _flat(tensors: list[Tensor]) -> Tensor:
 
 
 def _blanks(logits: Tensor, lengths: Tensor, blank: int) -> tuple[Tensor, Tensor]:
-    """Return how many frames have the blank as their most probable class, and how many frames there are."""
+    """Return the number of frames whose most probable class is the blank, and the number of all frames."""
     inside = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
     return ((logits.argmax(-1) == blank) & inside).sum().float(), inside.sum().float()

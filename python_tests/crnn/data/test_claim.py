@@ -55,7 +55,7 @@ def end(owner: subprocess.Popen[str]) -> None:
 
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that another process has claimed."""
+    """Return a folder that another process has claimed."""
     folder = tmp_path_factory.mktemp("taken")
     owner = start_owner(folder)
     yield folder

@@ -64,7 +64,7 @@ def make_checkpoint(architecture: str) -> Checkpoint:
 
 
 def batches(height: int):
-    """Images of several widths, alone and together, and each batch with anything in the padding."""
+    """Return images of several widths, alone and together, and each batch with anything in the padding."""
     rng = np.random.default_rng(0)
     for widths in ([1], [8], [97], [64, 64], [5, 120, 33, 1], [9] * 7):
         grays = [rng.integers(0, 256, (height, width), dtype=np.uint8) for width in widths]
@@ -226,7 +226,7 @@ def example():
 
 
 def pictures() -> list[Image.Image]:
-    """20 drawn formulas, some of them of another kind or size."""
+    """Return 20 drawn formulas, some of them of another kind or size."""
     images = []
     for i in range(20):
         source = FormulaSource(look=("contest", "default")[i % 2], renderer="captcha", seed=8)

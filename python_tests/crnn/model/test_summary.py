@@ -28,7 +28,7 @@ def test_the_receptive_field_is_what_gradients_reach(name):
         parameter.data.abs_()  # no ReLU is silent
     summary = summarize(model)
     frames: list[torch.Tensor] = []
-    if summary.sees_all:  # the field is that of the convolutions in front of the recurrent layers
+    if summary.sees_all:  # the field of the convolutions in front of the recurrent layers
         model.project[0].register_forward_hook(lambda module, inputs, output: frames.append(output))
     reached = torch.zeros(400, dtype=torch.bool)
     t = 200 // summary.columns_per_frame

@@ -1,4 +1,4 @@
-"""Recipes: saved and read again, those of fastctc 0.1 too, and settled."""
+"""Recipes: saved and read again, recipes of fastctc 0.1 too, and settled."""
 
 import json
 from dataclasses import replace

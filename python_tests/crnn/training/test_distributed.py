@@ -50,7 +50,7 @@ def script(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Formulas of many widths, so that batches are padded."""
+    """Write formulas of many widths, so that batches are padded."""
     path = tmp_path_factory.mktemp("widths")
     source, random, lines = FormulaSource(renderer="captcha", seed=3), np.random.default_rng(0), []
     for i in range(40):
@@ -80,7 +80,7 @@ def losses(out) -> dict[int, float]:
 
 @pytest.fixture(scope="module")
 def runs(script, folder, tmp_path_factory):
-    """The first 50 steps of a run, by one process and by two."""
+    """Run the first 50 steps, by one process and by two."""
     path = tmp_path_factory.mktemp("runs")
     for processes, name in [(1, "one"), (2, "two")]:
         ended = run(processes, script, folder, path / name, -1)
@@ -89,7 +89,7 @@ def runs(script, folder, tmp_path_factory):
 
 
 def assert_same_run(one, two):
-    """Losses and weights are the same to the bit."""
+    """Check that losses and weights are the same to the bit."""
     assert losses(one) == losses(two) and list(losses(one)) == list(range(1, 51))
     first, second = load_state(one / "state.pt"), load_state(two / "state.pt")
     assert first["step"] == second["step"] == 50
@@ -107,7 +107,9 @@ def test_two_processes_compute_the_bits_of_one(runs):
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_run_with_a_word_and_one_process_goes_on(runs, script, folder, tmp_path):
+def test_a_killed_process_ends_the_run_with_an_error_and_one_process_resumes_it(
+    runs, script, folder, tmp_path
+):
     out = tmp_path / "run"
     ended = run(2, script, folder, out, 23)
     assert ended.returncode != 0

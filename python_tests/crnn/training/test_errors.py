@@ -1,4 +1,4 @@
-"""Errors of training: out of memory names the batch size, a full disk names the file, and both say how to go on."""
+"""Errors of training: out of memory names the batch size, a full disk names the file, and both name the remedy."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_file_that_finds_no_room_ends_a_command_with_its_name(limit, command, 
     assert ended.returncode == 2, ended.stderr
     error = ended.stderr.splitlines()[-1]
     assert error.startswith(f"fastctc: cannot write {tmp_path}") and file in error
-    assert "ulimit -f" in error and "Free some space" in error
+    assert "ulimit -f" in error and "the file needs " in error and "Free some space" in error
     assert "Traceback" not in ended.stderr
 
 

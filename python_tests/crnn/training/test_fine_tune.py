@@ -30,7 +30,7 @@ def checkpoint(characters: str, blank: int = 0, architecture: str = "conv") -> C
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Formulas, and a checkpoint that lacks the character 9 and has the letter x."""
+    """Write formulas, and a checkpoint that lacks the character 9 and has the letter x."""
     path = tmp_path_factory.mktemp("tune") / "data"
     write_folder(FormulaSource(renderer="captcha", seed=3), path, 30)
     save_checkpoint(checkpoint("x01234567+-*()="), path.parent / "start.safetensors")

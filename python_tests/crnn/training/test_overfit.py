@@ -1,4 +1,4 @@
-"""The check that a recipe learns one batch by heart."""
+"""The check that a recipe memorizes one batch."""
 
 import pytest
 import torch

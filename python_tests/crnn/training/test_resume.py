@@ -30,11 +30,11 @@ ALLOWED = {
     ("schedule", "steps"), ("schedule", "minutes"),
     ("schedule", "eval_every"), ("schedule", "save_every"), ("schedule", "log_every"),
 }  # fmt: skip
-OTHERS: dict[str, Any] = {  # values that differ from those of the run, where adding 1 is not allowed
-    "label_pattern": "(.)",
+OTHERS: dict[str, Any] = {  # other values than in the run, where adding 1 is not allowed
     "data": "moved", "characters": "01", "device": "meta", "start_from": "wide", "precision": "bf16",
     "pooled_columns": 2, "stem_stride": 2, "height": 40, "warmup": 0.3, "ema": 0.5, "threads": 2, "parts": 4,
-    "stretch": 0.1, "median": 3, "opening": 3, "closing": 3, "minutes": 3.0,
+    "stretch": 0.1, "median": 3, "opening": 3, "closing": 3, "minutes": 3.0, "direction": "rtl",
+    "label_pattern": "(.*)_",
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def stop_at(step: int) -> Any:
 
 @pytest.fixture(scope="module")
 def stopped(folder: Path) -> Path:
-    """A run that was stopped after two of its four steps."""
+    """Start a run and stop it after two of its four steps."""
     out = folder.parent / "run"
     with pytest.raises(KeyboardInterrupt):
         train(recipe(data=str(folder), **SMALL), out, show_progress=False, should_stop=stop_at(2))
@@ -65,7 +65,7 @@ def stopped(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def drawn(folder: Path) -> Path:
-    """A run on drawn images that was stopped after two steps."""
+    """Start a run on drawn images and stop it after two steps."""
     out, settings = folder.parent / "drawn", {"images": 12, "eval_images": 4, "renderer": "captcha"}
     with pytest.raises(KeyboardInterrupt):
         train(recipe(**SMALL, **settings), out, show_progress=False, should_stop=stop_at(2))

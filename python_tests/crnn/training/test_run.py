@@ -31,7 +31,7 @@ RATE = Rate(3e-3, 0.9)
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Tiny networks gain nothing from more, and lose much where other programs run."""
+    """Use one thread, because tiny networks gain nothing from more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 
 def tiny(folder, **changes) -> TrainConfig:
-    """A recipe of seconds; fp32, so that it is the same on every processor."""
+    """Return a recipe of seconds; fp32, so that it is the same on every processor."""
     settings = {
         "data": str(folder),
         "steps": 12,
@@ -104,7 +104,7 @@ def test_a_step_is_the_mean_over_its_parts():
         torch.testing.assert_close((first + second) / 2, both, rtol=1e-5, atol=1e-6)
 
 
-def test_one_batch_is_learned_by_heart():
+def test_one_batch_is_memorized():
     samples, _ = collect(FormulaSource(renderer="captcha", seed=3), range(8), PreprocessConfig())
     torch.manual_seed(0)
     model = CRNN(CRNNConfig(ALPHABET.num_classes, channels=16, hidden=32, dropout=0.0)).train()
