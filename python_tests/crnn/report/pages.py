@@ -42,11 +42,11 @@ class Page(HTMLParser):
         self.text += data
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
-        """The attributes of all tags of a name."""
+        """Return the attributes of all tags of a name."""
         return [attributes for name, attributes in self.tags if name == tag]
 
     def check_pictures(self) -> dict[str, tuple[int, int]]:
-        """The sizes of the pictures by the names of their files; fails unless the page and the files agree."""
+        """Return the sizes of the pictures by the names of their files; fails unless the page and the files agree."""
         files = {path.read_bytes(): path for path in self.path.parent.glob("*.png")}
         sizes = {}
         for image in self.all("img"):
