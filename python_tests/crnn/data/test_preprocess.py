@@ -314,7 +314,7 @@ def test_an_animation_counts_by_its_first_frame_though_the_others_be_damaged():
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """Return an encoded image cut off, with bits flipped, with bytes of its header changed, or with a piece replaced."""
+    """Return an encoded image cut off, with flipped bits, with a changed header, or with a piece replaced."""
     harm = bytearray(data)
     kind, at = rng.integers(4), rng.integers(len(data))
     if kind == 0:
