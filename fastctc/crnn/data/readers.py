@@ -129,7 +129,7 @@ class FolderSource:
 
     @property
     def entries(self) -> list[tuple[str, str]]:
-        """The file names and the texts."""
+        """Return the file names and the texts."""
         return [(label.name, self.config.normalized(label.text)) for label in self._labels]
 
     def __len__(self) -> int:
@@ -153,7 +153,7 @@ class FolderSource:
         return self._labels[index].text
 
     def key(self) -> dict[str, Any]:
-        """See :class:`LabeledSource`."""
+        """Return JSON that changes with the labels and the images."""
         content = hashlib.sha256()
         for name, text in self.entries:
             content.update(json.dumps([name, text, _stamp(self.folder / name)]).encode())
@@ -196,7 +196,7 @@ class _ImagesSource:
         raise NotImplementedError
 
     def key(self) -> dict[str, Any]:
-        """See :class:`LabeledSource`."""
+        """Return JSON that changes with the labels and the images."""
         content = hashlib.sha256()
         for index, path in enumerate(self.paths):
             try:
@@ -255,8 +255,8 @@ def _text_file(image: Path) -> Path:
 class LmdbSource:
     """Encoded images in an LMDB of the scene-text layout.
 
-    The file is opened for each sample and closed again (80 µs), so a source may be pickled, and used on both
-    sides of a fork: LMDB itself allows neither, nor opening a file twice in a process.
+    The file is opened for each sample and closed again, in 80 µs. So a source may be pickled, and used on both
+    sides of a fork. LMDB itself allows neither, nor opening a file twice in a process.
 
     Args:
         path: the ``.mdb`` file.
@@ -316,7 +316,7 @@ class LmdbSource:
         return f"image-{index + 1:09d}"
 
     def key(self) -> dict[str, Any]:
-        """See :class:`LabeledSource`."""
+        """Return JSON that changes with the labels and the images."""
         return {
             "lmdb": str(self.path.resolve()),
             "content": _stamp(self.path),
@@ -325,7 +325,7 @@ class LmdbSource:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size and time of the last change of a file; None where there is none."""
+    """Return the size of a file and the time of its last change; None for a missing file."""
     try:
         status = path.stat()
     except (OSError, ValueError):  # ValueError: a name no file can have
@@ -338,7 +338,7 @@ _lmdb_lock = threading.Lock()
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """An LMDB file open for reading, in one thread at a time."""
+    """Open an LMDB file for reading, in one thread at a time."""
     try:
         import lmdb
     except ModuleNotFoundError as error:

@@ -3,15 +3,15 @@
 ======= ==============================================================================================
 look    what it shows
 ======= ==============================================================================================
-default what ``captcha.image.ImageCaptcha`` draws of itself: one font, blanks before half of the
+default what ``captcha.image.ImageCaptcha`` draws by default: one font, blanks before half of the
         characters, ``-`` and ``=`` stretched into blocks, dots and an arc
 contest what formula contests show: many fonts, glyphs set tightly, thin ``-`` and ``=``, small ``*``,
-        dots, no arc, now and then hardly any contrast
+        dots, no arc, sometimes very low contrast
 ======= ==============================================================================================
 
 :class:`CaptchaRenderer` draws every glyph anew with the package's own routine; :class:`GlyphRenderer` draws a
-bank of glyphs once, with the same routine, and composes pictures of them by the package's rules, some ten
-times faster. A picture depends on its text, its random numbers and the renderer's options alone.
+bank of glyphs once, with the same routine. It composes pictures of them by the package's rules, some ten times
+faster. A picture depends on its text, its random numbers and the renderer's options alone.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _random_style(look: Look, fonts: int, rng: random.Random) -> _Style:
 
 
 _Glyphs = Callable[[str, int, float, random.Random], Box]
-"""Gives a glyph of a character, in the font of that number, tilted by no more than so many degrees."""
+"""Returns a glyph of a character, in the font of that number, tilted by at most a number of degrees."""
 
 
 def _compose(
@@ -106,8 +106,8 @@ def _compose(
 ) -> Pixels:
     """Set ``text`` by the captcha package's rules; gives (height, width) for mode ``L``, (…, 3) for ``RGB``.
 
-    The package slides each glyph back by a random part of the mean width, pastes it through a mask that is
-    the lightness of its ink, shrinks the line where it is too wide, adds noise, and smooths the whole.
+    The package slides each glyph back by a random part of the mean width, and pastes it through a mask, the
+    lightness of its ink. It shrinks a line that is too wide, adds noise, and smooths the whole.
     """
     boxes = []
     for character in text:
@@ -189,8 +189,8 @@ _STRAIGHT = np.minimum(255, 255 * _PRODUCT // np.maximum(_BYTE, 1))
 def _masks(ink: tuple[int, ...]) -> bytes:
     """Return the package's mask of each coverage: 1.97 times the ink's lightness, however thin the coverage.
 
-    Turning and warping multiply a color by its coverage and divide it out again, in eight bits, which is the
-    same color except where there is next to no coverage; _STRAIGHT[color, coverage] says what comes out.
+    Turning and warping multiply a color by its coverage and divide it out again, in eight bits. The color stays,
+    except where there is next to no coverage; _STRAIGHT[color, coverage] is the result.
     """
     lightness = 0.299 * _STRAIGHT[ink[0]] + 0.587 * _STRAIGHT[ink[1]] + 0.114 * _STRAIGHT[ink[2]]
     masks: Pixels = np.minimum(255, 1.97 * lightness).astype(np.uint8)
@@ -199,7 +199,7 @@ def _masks(ink: tuple[int, ...]) -> bytes:
 
 
 class CaptchaRenderer:
-    """Draws formulas with the ``captcha`` package itself, every glyph anew.
+    """A renderer of formulas with the ``captcha`` package itself, every glyph anew.
 
     With ``look="default"`` a picture is what ``ImageCaptcha(*size).generate_image(text)`` makes. With
     ``look="contest"`` the package's routine draws the glyphs, and its placement, colors and dots are varied.
@@ -243,7 +243,7 @@ class CaptchaRenderer:
 
 
 class GlyphRenderer:
-    """Draws formulas in the same looks from a bank of glyphs, some ten times faster than the package.
+    """A renderer of formulas in the same looks from a bank of glyphs, some ten times faster than the package.
 
     The bank is drawn once per process and set of arguments (about two seconds; processes forked later share
     it), with the same routine as :class:`CaptchaRenderer`. Each picture chooses, places and colors glyphs,
