@@ -64,7 +64,7 @@ def load_matplotlib() -> Any:
 
 
 def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
-    """Return an empty figure of a size in inches, which pyplot does not know of."""
+    """Return an empty figure of a size in inches, which pyplot does not manage."""
     figure: Figure = load_matplotlib().figure.Figure(figsize=(width, height), layout=layout)
     return figure
 

@@ -28,7 +28,7 @@ from fastctc.reference import beam_search_reference, brute_force
 
 
 def exact_losses(x: Tensor, result: fastctc.NBestResult, lengths: list[int], blank: int = 0) -> Tensor:
-    """(N, nbest): minus the log-probability of every hypothesis."""
+    """Return (N, nbest): minus the log-probability of every hypothesis."""
     losses = [
         fastctc.ctc_loss(
             x.transpose(0, 1),
@@ -62,7 +62,7 @@ def test_by_hand(device: Device) -> None:
     [(1, 4, 100), (2, 3, 300), (5, 2, 150), *slow((3, 3, 300), (4, 3, 200), (3, 5, 60))],
 )
 @pytest.mark.parametrize("masked", [0.0, *slow(0.25)], ids=["all classes", "masked classes"])
-def test_all_labellings(device: Device, frames: int, classes: int, cases: int, masked: float) -> None:
+def test_all_labelings(device: Device, frames: int, classes: int, cases: int, masked: float) -> None:
     """A beam with room for everything finds everything: the full list of brute force, in order, with its scores."""
     blank = classes - 1 if masked else 0
     x = random_log_probs(cases, frames, classes, seed=frames * 7 + classes, std=2.0, masked=masked)
@@ -79,7 +79,7 @@ def test_all_labellings(device: Device, frames: int, classes: int, cases: int, m
         assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-10)
         if all(a[1] - b[1] > 1e-9 for a, b in itertools.pairwise(expected)):
             assert [labels for labels, _ in found] == [labels for labels, _ in expected]
-        else:  # masks leave sequences with a single path, whose sums are those of another
+        else:  # masks leave sequences with a single path, whose sums equal the sums of another
             assert dict(found).keys() == dict(expected).keys()
 
 

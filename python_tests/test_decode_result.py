@@ -1,4 +1,4 @@
-"""DecodeResult and NBestResult: tensors, and the same for people."""
+"""DecodeResult and NBestResult: tensors, lists, texts and spans."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _change(
             stream of its own, so the numbers of the others stay.
         draws: random numbers that pictures show it at: one number each, or two.
         shown: the value that pictures show it at where it is off.
-        said: says what random numbers do to an image, for pictures.
+        said: returns a text on what random numbers do to an image, for pictures.
         more: the other arguments of :func:`setting`.
     """
     return setting(default, apply=apply, stream=stream, draws=draws, shown=shown, said=said, **more)

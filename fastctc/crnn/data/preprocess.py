@@ -145,7 +145,7 @@ class PreprocessConfig:
 
     @property
     def rows(self) -> int:
-        """Rows of the model's input."""
+        """Return the number of rows of the model's input."""
         return self.height or HEIGHT
 
     def filters(self) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class FolderSource:
 
     @property
     def entries(self) -> list[tuple[str, str]]:
-        """The file names and the texts."""
+        """Return the file names and the texts."""
         return [(label.name, self.config.normalized(label.text)) for label in self._labels]
 
     def __len__(self) -> int:
@@ -153,7 +153,7 @@ class FolderSource:
         return self._labels[index].text
 
     def key(self) -> dict[str, Any]:
-        """See :class:`LabeledSource`."""
+        """Return what the samples depend on, see :class:`LabeledSource`."""
         content = hashlib.sha256()
         for name, text in self.entries:
             content.update(json.dumps([name, text, _stamp(self.folder / name)]).encode())
@@ -196,7 +196,7 @@ class _ImagesSource:
         raise NotImplementedError
 
     def key(self) -> dict[str, Any]:
-        """See :class:`LabeledSource`."""
+        """Return what the samples depend on, see :class:`LabeledSource`."""
         content = hashlib.sha256()
         for index, path in enumerate(self.paths):
             try:
@@ -316,7 +316,7 @@ class LmdbSource:
         return f"image-{index + 1:09d}"
 
     def key(self) -> dict[str, Any]:
-        """See :class:`LabeledSource`."""
+        """Return what the samples depend on, see :class:`LabeledSource`."""
         return {
             "lmdb": str(self.path.resolve()),
             "content": _stamp(self.path),
@@ -325,7 +325,7 @@ class LmdbSource:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size and time of the last change of a file; None where there is none."""
+    """Return size and time of the last change of a file; None if it does not exist."""
     try:
         status = path.stat()
     except (OSError, ValueError):  # ValueError: a name no file can have
@@ -338,7 +338,7 @@ _lmdb_lock = threading.Lock()
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """An LMDB file open for reading, in one thread at a time."""
+    """Open an LMDB file for reading, in one thread at a time."""
     try:
         import lmdb
     except ModuleNotFoundError as error:

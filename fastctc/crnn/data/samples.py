@@ -30,9 +30,9 @@ class Problem:
 
 @dataclass
 class Samples:
-    """Preprocessed images, (H, W) uint8 each, with their texts and the names they go by in reports.
+    """Preprocessed images, (H, W) uint8 each, with their texts and their names in reports.
 
-    ``contrasts`` are those of :class:`fastctc.crnn.data.Prepared`, or empty if they were not measured.
+    ``contrasts`` come from :class:`fastctc.crnn.data.Prepared`; they are empty if they were not measured.
     """
 
     images: list[Pixels] = field(default_factory=list)
@@ -44,14 +44,14 @@ class Samples:
         return len(self.images)
 
     def fingerprint(self) -> int:
-        """A number that changes, almost surely, with any text or pixel."""
+        """Return a number that changes, almost surely, with any text or pixel."""
         value = zlib.crc32("\n".join(self.texts).encode())
         for image in self.images:
             value = zlib.crc32(image.tobytes(), value)
         return value
 
     def subset(self, indices: list[int]) -> Samples:
-        """The samples at these indices, in this order; the images are shared."""
+        """Return the samples at these indices, in this order; the images are shared."""
         return Samples(
             [self.images[i] for i in indices],
             [self.texts[i] for i in indices],
@@ -61,18 +61,18 @@ class Samples:
 
 
 def frames_needed(tokens: list[int]) -> int:
-    """Frames without which CTC has no path: one a label, and a blank between equal neighbors."""
+    """Return the fewest frames with which CTC has a path: one per label, and a blank between equal neighbors."""
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def check_samples(
     samples: Samples, alphabet: Alphabet, frames: Callable[[int], int]
 ) -> tuple[Samples, list[Problem]]:
-    """Finds the samples a model cannot learn from, before training does.
+    """Find the samples a model cannot learn from, before training does.
 
     Args:
         samples: what to check.
-        alphabet: characters the model knows.
+        alphabet: characters of the model.
         frames: frames the model makes of an image, by its width in pixels.
 
     Returns:
@@ -101,7 +101,7 @@ def check_samples(
 
 
 def split_holdout(samples: Samples, seed: int, limit: int = 1000) -> tuple[Samples, Samples]:
-    """Parts samples into training and evaluation.
+    """Split samples into training and evaluation.
 
     A twentieth is held out for evaluation, at most ``limit``, at least one, chosen by ``seed``.
 

@@ -1,4 +1,4 @@
-"""Settings: fields of a configuration that know their bounds, and what a command line shows of them.
+"""Settings: fields of a configuration, with their bounds and their place on a command line.
 
 A configuration is a frozen dataclass. A field made by :func:`setting` carries everything about itself, so a new
 setting is written in one place: :func:`check_settings` checks it, the command line offers it as an option, and

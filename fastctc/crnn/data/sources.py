@@ -18,14 +18,14 @@ class Source(Protocol):
 
 
 class KeyedSource(Source, Protocol):
-    """A source that can say what its samples depend on, so that they can be kept."""
+    """A source with a key: what its samples depend on, so that they can be kept."""
 
     def key(self) -> dict[str, Any]:
         """Return JSON that changes with anything the samples depend on."""
 
 
 class NamedSource(Source, Protocol):
-    """A data set: a source that knows how many samples it has, and what they are called."""
+    """A data set: a source with a number of samples, each with a name."""
 
     def __len__(self) -> int:
         """Return the number of samples."""

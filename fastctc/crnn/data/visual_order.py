@@ -77,7 +77,7 @@ def direction_for(texts: Iterable[str], wanted: Literal["auto", "rtl", "ltr", "s
 
     Args:
         texts: labels in logical order.
-        wanted: the direction; ``"auto"``: that of most strong characters, None without right-to-left ones;
+        wanted: the direction; ``"auto"``: the direction of most strong characters, None without right-to-left ones;
             ``"stored"``: None.
     """
     if wanted != "auto":

@@ -190,7 +190,7 @@ def _masks(ink: tuple[int, ...]) -> bytes:
     """Return the package's mask of each coverage: 1.97 times the ink's lightness, however thin the coverage.
 
     Turning and warping multiply a color by its coverage and divide it out again, in eight bits, which is the
-    same color except where there is next to no coverage; _STRAIGHT[color, coverage] says what comes out.
+    same color except where there is next to no coverage; _STRAIGHT[color, coverage] is the result.
     """
     lightness = 0.299 * _STRAIGHT[ink[0]] + 0.587 * _STRAIGHT[ink[1]] + 0.114 * _STRAIGHT[ink[2]]
     masks: Pixels = np.minimum(255, 1.97 * lightness).astype(np.uint8)

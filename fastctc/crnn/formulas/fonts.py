@@ -74,7 +74,7 @@ def draws_formulas(path: str) -> bool:
 
 
 def package_folder(name: str, extra: str | None = None) -> Path:
-    """Return where a package is installed, without importing it; if it is not, say which extra brings it."""
+    """Return the folder of an installed package, without importing it; raise an error that names the extra."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         install = name if extra is None else f"fastctc[{extra}]"

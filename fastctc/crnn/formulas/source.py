@@ -103,8 +103,8 @@ class FormulaDraw(DrawConfig):
         captcha_share: share of the images of renderer mixed that the captcha package draws. A model that has
             seen few of the package's own images reads them less well.
         glyph_variants: glyphs of each character that the faster renderer composes images of.
-        glyph_fonts: fonts of these glyphs in the contest's look. ``"bundled"``: those of the packages that draw;
-            ``"packages"``: also those of ``pip install fastctc[fonts]``, for a model of fonts it has not seen.
+        glyph_fonts: fonts of these glyphs in the contest's look. ``"bundled"``: fonts of the packages that draw;
+            ``"packages"``: also the fonts of ``pip install fastctc[fonts]``, for accuracy on unseen fonts.
         glyph_varied: share of these glyphs that is shaped as other fonts might have them.
     """
 
@@ -119,7 +119,7 @@ class FormulaDraw(DrawConfig):
 
     @property
     def characters(self) -> str:
-        """The alphabet of formulas."""
+        """Return the alphabet of formulas."""
         return CHARACTERS
 
     def source(self, seed: int, *, color: bool = False) -> KeyedSource:

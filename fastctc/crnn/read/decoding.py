@@ -111,12 +111,12 @@ def why_no_hypothesis(log_probs: Tensor) -> str:
 
 
 def greedy_texts(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list[str]:
-    """The text of the most probable path of each image."""
+    """Return the text of the most probable path of each image."""
     return [alphabet.decode(row) for row in greedy_decode(log_probs, lengths, blank=alphabet.blank).to_list()]
 
 
 def greedy_hypotheses(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list[list[Hypothesis]]:
-    """For each image a list of one: the greedy text, scored over all its alignments rather than the best one.
+    """Return for each image a list of one: the greedy text, scored over all of its alignments.
 
     Args:
         log_probs: (N, T, C).

@@ -64,11 +64,11 @@ class Share:
 
     @property
     def exact_match(self) -> float:
-        """0 to 1; 0 if the group is empty."""
+        """Return the share read exactly, 0 to 1; 0 if the group is empty."""
         return self.correct / max(1, self.count)
 
     def interval(self) -> tuple[float, float]:
-        """Where the true share lies with 95% confidence.
+        """Return the interval that holds the true share with 95% confidence.
 
         (Wilson, "Probable inference, the law of succession, and statistical inference", 1927.)
 
@@ -99,45 +99,45 @@ class Evaluation:
 
     @property
     def count(self) -> int:
-        """Samples read."""
+        """Return the number of samples read."""
         return len(self.outcomes)
 
     @property
     def correct(self) -> int:
-        """Samples read exactly."""
+        """Return the number of samples read exactly."""
         return sum(outcome.edits == 0 for outcome in self.outcomes)
 
     @property
     def exact_match(self) -> float:
-        """Share of the samples read exactly, 0 to 1; 0 if there are none."""
+        """Return the share of samples read exactly, 0 to 1; 0 if there are none."""
         return self.correct / max(1, self.count)
 
     @property
     def edits(self) -> int:
-        """Character insertions, deletions and substitutions between what was right and what was read."""
+        """Return the character insertions, deletions and substitutions between the right texts and the readings."""
         return sum(outcome.edits for outcome in self.outcomes)
 
     @property
     def characters(self) -> int:
-        """Characters of the right texts."""
+        """Return the number of characters of the right texts."""
         return sum(len(outcome.right) for outcome in self.outcomes)
 
     @property
     def character_error_rate(self) -> float:
-        """Edits per character of the right texts."""
+        """Return the edits per character of the right texts."""
         return self.edits / max(1, self.characters)
 
     @property
     def mistakes(self) -> list[Outcome]:
-        """The samples not read exactly."""
+        """Return the samples not read exactly."""
         return [outcome for outcome in self.outcomes if outcome.edits]
 
     def by_length(self) -> dict[int, Share]:
-        """Shares by the number of characters of the right text, ascending."""
+        """Return the shares by the number of characters of the right text, ascending."""
         return _shares((len(outcome.right), outcome) for outcome in self.outcomes)
 
     def by_contrast(self) -> dict[float, Share]:
-        """Shares by contrast: the lower ends of bins of 1/20, ascending."""
+        """Return the shares by contrast: the lower ends of bins of 1/20, ascending."""
         return _shares(
             (math.floor(outcome.contrast * CONTRAST_BINS) / CONTRAST_BINS, outcome)
             for outcome in self.outcomes
@@ -146,7 +146,7 @@ class Evaluation:
 
     @property
     def domain(self) -> Domain | None:
-        """The domain that all right texts belong to; None if there is none."""
+        """Return the domain of all right texts; None if there is none."""
         return domain_of([outcome.right for outcome in self.outcomes])
 
     def by_kind(self) -> dict[str, Share]:
@@ -157,13 +157,13 @@ class Evaluation:
         return _shares((domain.kind(outcome.right) or "", outcome) for outcome in self.outcomes)
 
     def confusion(self) -> Counter[tuple[str, str]]:
-        """How often each character (right, read) was read as which: ``""`` for none, inserted or left out."""
+        """Count the (right, read) pairs of characters that differ; ``""`` stands for an inserted or missing one."""
         return Counter(
             pair for outcome in self.outcomes for pair in edit_alignment(outcome.right, outcome.read)
         )
 
     def worst(self) -> list[int]:
-        """Indices of the samples from the worst: most edits, then, of equal edits, the surest mistake.
+        """Return the indices of the samples, the worst first: most edits, then the most confident mistake.
 
         Those read exactly come last, the least sure of them first.
         """
@@ -175,14 +175,14 @@ class Evaluation:
         return sorted(range(self.count), key=badness)
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return one line with the main figures."""
         return (
             f"exact match {100 * self.exact_match:.2f}% ({self.correct} of {self.count}),"
             f" character error rate {100 * self.character_error_rate:.3f}%"
         )
 
     def figures(self) -> dict[str, Any]:
-        """All of it as JSON takes it, without the single samples."""
+        """Return all figures as JSON takes them, without the single samples."""
         confusion = sorted(self.confusion().items(), key=lambda item: (-item[1], item[0]))
         return {
             "count": self.count, "correct": self.correct, "exact_match": self.exact_match,
@@ -302,12 +302,12 @@ def evaluate_samples(
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance: the fewest insertions, deletions and substitutions that turn ``a`` into ``b``."""
+    """Return the Levenshtein distance: the fewest insertions, deletions and substitutions from ``a`` to ``b``."""
     return sum(x != y for x, y in edit_alignment(a, b))
 
 
 def edit_alignment(a: str, b: str) -> list[tuple[str, str]]:
-    """The characters of ``a`` beside those of ``b`` with the fewest edits; ``""`` beside what the other lacks.
+    """Pair the characters of ``a`` and ``b`` with the fewest edits; ``""`` stands for a missing character.
 
     >>> edit_alignment("1-2=5", "1+25")
     [('1', '1'), ('-', '+'), ('2', '2'), ('=', ''), ('5', '5')]
@@ -336,7 +336,7 @@ def edit_alignment(a: str, b: str) -> list[tuple[str, str]]:
 
 
 def _shares(keyed: Iterable[tuple[_Key, Outcome]]) -> dict[_Key, Share]:
-    """The share of each key's samples, by key, ascending."""
+    """Return the share of each key's samples, by key, ascending."""
     correct: Counter[Any] = Counter()
     count: Counter[Any] = Counter()
     for key, outcome in keyed:

@@ -33,7 +33,7 @@ from fastctc.text import Alphabet, TextSpan, character_spans
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a model says of one image.
+    """The output of a model for one image.
 
     Attributes:
         log_probs: (T, C) natural-log probabilities, on the CPU.
@@ -73,7 +73,7 @@ class Reading:
         error: why the image could not be read; None if it could.
         warning: why the text may not be what the image shows, such as an empty text of an image that has ink;
             None without a reason.
-        evidence: what the model says of the image; None if the image could not be read.
+        evidence: the output of the model; None if the image could not be read.
     """
 
     text: str
@@ -85,12 +85,12 @@ class Reading:
 
     @property
     def confidence(self) -> float:
-        """Probability of ``text`` given the image, summed over all alignments: 0 to 1."""
+        """Return the probability of ``text`` given the image, summed over all alignments: 0 to 1."""
         return math.exp(min(0.0, self.score))
 
     @cached_property
     def spans(self) -> list[TextSpan]:
-        """The characters of ``text``, each with its columns in the original image and its confidence."""
+        """Return the characters of ``text``, each with its columns in the original image and its confidence."""
         return [] if self.evidence is None else self.evidence.spans(self.text)
 
 

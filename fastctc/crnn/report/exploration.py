@@ -73,7 +73,7 @@ class Exploration:
 
     @property
     def look_alikes(self) -> list[Problem]:
-        """The groups of characters that look alike, see :func:`fastctc.crnn.report.look_alikes`."""
+        """Return the groups of characters that look alike, see :func:`fastctc.crnn.report.look_alikes`."""
         return [
             Problem(
                 "look alike" if len(group) > 1 else "invisible",
@@ -84,7 +84,7 @@ class Exploration:
 
     @property
     def alphabet(self) -> str:
-        """The characters of all labels, in the order of their code points."""
+        """Return the characters of all labels, in the order of their code points."""
         return "".join(sorted(self.characters))
 
     def lowest_contrasts(self, count: int) -> list[Measured]:

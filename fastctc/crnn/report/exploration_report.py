@@ -83,7 +83,7 @@ class _Chosen(NamedTuple):
 
     Attributes:
         some: samples chosen at random.
-        faintest: those of least contrast.
+        faintest: the samples of least contrast.
         few: some of both, for the effects of settings. The last is a faint one.
     """
 

@@ -14,7 +14,7 @@ EVERYTHING = {"shift": 4, "stretch": 0.08, "rotate": 5, "blur": 1, "contrast": 0
 
 
 def line(height: int = 64, width: int = 192) -> np.ndarray:
-    """A dark line along the middle of a white image, with a fainter one above."""
+    """Return a dark line along the middle of a white image, with a fainter one above."""
     image = np.full((height, width), 255, np.uint8)
     image[height // 2 - 2 : height // 2 + 2] = 0
     image[height // 4] = 200

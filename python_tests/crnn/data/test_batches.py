@@ -75,7 +75,7 @@ def test_every_sample_comes_once_an_epoch(count, buckets):
 
 
 def padding(batches: BatchMaker, steps: int) -> float:
-    """Share of the columns of the first batches that are padding."""
+    """Return the share of the columns of the first batches that are padding."""
     made = [batches.batch(step) for step in range(steps)]
     columns = sum(batch.images.shape[0] * batch.images.shape[-1] for batch in made)
     return 1 - sum(int(batch.widths.sum()) for batch in made) / columns

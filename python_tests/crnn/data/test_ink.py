@@ -15,7 +15,7 @@ EQUAL_INK, EQUAL_GROUND = (255, 0, 0), (0, 130, 0)  # of one gray level
 
 
 def coverage() -> np.ndarray:
-    """Letters of bars: 1 where ink is, 0 elsewhere."""
+    """Return letters of bars: 1 where ink is, 0 elsewhere."""
     ink = np.zeros((HEIGHT, WIDTH))
     for x in range(15, 165, 25):
         ink[15:45, x : x + 4] = 1
@@ -47,7 +47,7 @@ def halves(left, right) -> np.ndarray:
 
 
 def panel(ground: int, ink: int) -> Image.Image:
-    """A page with transparent margins."""
+    """Return a page with transparent margins."""
     pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     pixels[4:-4, 6:-6, :3] = (ground + (ink - ground) * INK)[4:-4, 6:-6, None]
     pixels[4:-4, 6:-6, 3] = 255
@@ -55,7 +55,7 @@ def panel(ground: int, ink: int) -> Image.Image:
 
 
 def holes(level: int) -> Image.Image:
-    """A page with transparent letters."""
+    """Return a page with transparent letters."""
     pixels = np.full((HEIGHT, WIDTH, 4), level, np.uint8)
     pixels[..., 3] = 255 * (1 - INK)
     return Image.fromarray(pixels)

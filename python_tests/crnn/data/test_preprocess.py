@@ -21,7 +21,7 @@ def load_gray(image, config):
 
 
 def picture(width: int = 180, height: int = 60) -> Image.Image:
-    """Dark vertical bars on a light ground."""
+    """Return dark vertical bars on a light ground."""
     gray = np.full((height, width), 200, np.uint8)
     gray[:, :: max(4, width // 6)] = 20
     gray[:, 1 :: max(4, width // 6)] = 20
@@ -99,7 +99,7 @@ def test_the_same_bits_as_ever():
 
 
 def noisy(seed: int = 0) -> np.ndarray:
-    """Faint gray bars on white with fine noise, and black specks of one pixel."""
+    """Return faint gray bars on white with fine noise, and black specks of one pixel."""
     rng = np.random.default_rng(seed)
     image = np.asarray(picture()).astype(float) * 0.2 + 200
     image[:, 60:75] = 195  # a broad bar
@@ -186,7 +186,7 @@ def test_binarised_by_otsus_threshold():
 
 
 def _between(gray: np.ndarray, threshold: int) -> float:
-    """Otsu's between-class variance, by its definition."""
+    """Compute Otsu's between-class variance by its definition."""
     low, high = gray[gray <= threshold], gray[gray > threshold]
     if not low.size or not high.size:
         return -1
@@ -314,7 +314,7 @@ def test_an_animation_counts_by_its_first_frame_though_the_others_be_damaged():
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """An encoded image cut off, with bits flipped, with bytes of its header changed, or with a piece replaced."""
+    """Return an encoded image with one fault: cut off, bits flipped, header changed, or a piece replaced."""
     harm = bytearray(data)
     kind, at = rng.integers(4), rng.integers(len(data))
     if kind == 0:

@@ -25,7 +25,7 @@ def recognizer() -> Recognizer:
 
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[np.ndarray, str]]:
-    """Coverages, 1 where ink is, of drawn formulas."""
+    """Return coverages of drawn formulas: 1 where ink is."""
     source = FormulaSource(look="contest", renderer="glyphs", seed=4242, gray=True)
     found = []
     for index in range(COUNT):
@@ -143,7 +143,7 @@ REASONS = {
 
 @pytest.fixture(scope="module")
 def mute() -> Recognizer:
-    """A model that reads nothing."""
+    """Return a model that reads nothing."""
     model = CRNN(CRNNConfig(4, channels=4, hidden=8)).eval()
     with torch.no_grad():
         model.classify.bias[0] = 1000

@@ -242,7 +242,7 @@ def test_the_same_command_with_resume_goes_on(folder, tmp_path, capsys):
 def test_a_damaged_saved_recipe_is_named(stopped, tmp_path):
     out = shutil.copytree(stopped, tmp_path / "run")
     state = load_state(out / "state.pt")
-    for broken in ({"seed": "x"}, {"schedule": 3}, "x", {"colour": 1}):
+    for broken in ({"seed": "x"}, {"schedule": 3}, "x", {"hue": 1}):
         torch.save(state | {"config": broken}, out / "state.pt")
         with pytest.raises(TrainError, match="the saved recipe cannot be used"):
             saved_config(out)
