@@ -20,6 +20,7 @@ from fastctc.ops import LossArguments
 Lengths = Tensor | Sequence[int] | int  # any integer that operator.index takes
 
 DENSE = torch.strided
+ANY_LENGTH = 2**62  # the op takes the sizes of its tensors as the only bounds
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGER = (
     torch.int64,
@@ -59,7 +60,7 @@ def traced() -> bool:
 
 def with_any_length(arguments: LossArguments) -> LossArguments:
     """Return arguments with which the op takes the sizes of its tensors as the only bounds of a target's length."""
-    return arguments._replace(max_length=2**62)
+    return arguments._replace(max_length=ANY_LENGTH)
 
 
 def integer(value: Any, name: str, kind: str = "an int") -> int:

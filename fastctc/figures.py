@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +85,7 @@ def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
     return in_style
 
 
-def write_png(figure: Figure, path: Path, dpi: int = DPI) -> None:
+def write_png(figure: Figure, path: Path | BinaryIO, dpi: int = DPI) -> None:
     """Write a figure as a PNG file, without warnings about characters that no font has."""
     numbers = {"text.parse_math": True}  # for ticks made now, whose numbers may be powers of ten
     with drawing_style(), load_matplotlib().rc_context(numbers), warnings.catch_warnings():

@@ -14,8 +14,10 @@ import logging
 import mmap
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from fastctc.crnn.data.claim import FolderInUseError, claimed
 from fastctc.crnn.data.files import write_atomically
 from fastctc.crnn.data.samples import Problem, Samples
 from fastctc.crnn.data.sources import hash_of_code
@@ -33,15 +36,16 @@ MAGIC = b"fastctc samples1"
 HEADER = struct.Struct("<16sQI")  # magic, bytes of the index, CRC-32 of the index
 SUFFIX = ".samples"
 Collected = tuple[Samples, list[Problem]]
+_making = threading.Lock()
 
 
 def cached(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Collected]) -> Collected:
     """Return what ``make`` returns, from a file in ``folder`` if it was made before.
 
-    Processes may ask for the same key at the same time: each makes it and the last one's file stays, so
     ``make`` must depend on nothing but the key, and on how this package draws and preprocesses, which becomes
-    part of the key. A file that is damaged, or of another key, is made anew with a logged warning. If the file
-    cannot be written, that is logged, and the samples stay in memory. Files may be deleted at any time.
+    part of the key. One process at a time writes into a folder; threads of a process wait for each other. A file
+    that is damaged, or of another key, is made anew with a logged warning. If the file cannot be written, that is
+    logged, and the samples stay in memory. Files may be deleted at any time.
 
     Args:
         folder: where the file is, named after a hash of ``key``; made if missing.
@@ -52,6 +56,7 @@ def cached(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Collec
         The samples, their images read-only uint8 views (H, W) of one memory-mapped file, and the problems.
 
     Raises:
+        FolderInUseError: there is no file yet, and another process writes into ``folder``.
         TypeError: ``key`` is not JSON.
     """
     described = json.dumps([dict(key), _made_by()], sort_keys=True)
@@ -62,23 +67,38 @@ def cached(folder: str | Path, key: Mapping[str, Any], make: Callable[[], Collec
         pass
     except (OSError, ValueError) as error:
         log.warning("cache file %s cannot be used, making it anew: %s", path, error)
-    made = make()
-    try:
-        write_atomically(path, lambda temporary: _write(temporary, described, *made))
-        return _open(path, described)
-    except OSError as error:
-        log.warning("cache file %s cannot be written: %s", path, error)
-        return made
+    with _making, ExitStack() as claims:
+        try:
+            claims.enter_context(claimed(folder))
+        except FolderInUseError:
+            raise
+        except OSError as error:
+            log.warning("cache file %s cannot be written: %s", path, error)
+            return make()
+        with suppress(OSError, ValueError):  # made in the meantime
+            return _open(path, described)
+        made = make()
+        try:
+            text = _index(described, *made)
+            need = HEADER.size + len(text) + sum(image.nbytes for image in made[0].images)
+            write_atomically(path, lambda temporary: _write(temporary, text, made[0]), need)
+            return _open(path, described)
+        except OSError as error:
+            log.warning("cache file %s cannot be written: %s", path, error)
+            return made
 
 
-def _write(path: Path, key: str, samples: Samples, problems: list[Problem]) -> None:
+def _index(key: str, samples: Samples, problems: list[Problem]) -> bytes:
     index = {
         "key": key,
         "shapes": [image.shape for image in samples.images],
         "columns": {name: getattr(samples, name) for name in _columns()},
         "problems": [(problem.name, problem.reason) for problem in problems],
     }
-    text = json.dumps(index, default=lambda value: value.tolist()).encode()
+    return json.dumps(index, default=lambda value: value.tolist()).encode()
+
+
+def _write(path: Path, text: bytes, samples: Samples) -> None:
     with path.open("wb") as file:
         file.write(HEADER.pack(MAGIC, len(text), zlib.crc32(text)))
         file.write(text)

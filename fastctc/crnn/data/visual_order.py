@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 from fastctc.text import Alphabet
 
@@ -45,7 +45,7 @@ class VisualAlphabet(Alphabet):
         super().encode(text)  # names a character that has no class by its place in the text
         return super().encode(to_visual(text, self.direction))
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Iterable[SupportsIndex]) -> str:
         """Return the text, in logical order, of classes in visual order."""
         return to_logical(super().decode(tokens), self.direction)
 

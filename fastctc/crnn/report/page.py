@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -82,9 +82,10 @@ def write_page(
     with claimed(folder):
         for section in sections:
             figure = section.draw()
-            path = folder / f"{section.name}.png"
-            write_atomically(path, partial(write_png, figure))
-            parts.append(_section(section, path.read_bytes(), figure.get_figwidth()))
+            content = io.BytesIO()
+            write_png(figure, content)
+            write_atomically(folder / f"{section.name}.png", content.getvalue())
+            parts.append(_section(section, content.getvalue(), figure.get_figwidth()))
             on_picture(1)
         page = _PAGE.format(title=_escaped(title), style=_STYLE, body="".join(parts))
         path = folder / PAGE_FILE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from fastctc.crnn.data import (
     Collected,
+    FolderInUseError,
     KeyedSource,
     LabelError,
     PreprocessConfig,
@@ -34,6 +36,9 @@ from fastctc.text import Alphabet
 FIRST_UNSEEN = 1_000_000_000
 DRAWING_SHARE = 0.2  # of a budget of minutes, if the number of images is left open
 MAX_DRAWN = 200_000  # in memory 12 kB each, if their number is left open
+
+
+log = logging.getLogger(__name__)
 
 
 class TrainingData(NamedTuple):
@@ -97,7 +102,7 @@ class Loader:
             start: alphabet of the checkpoint that the run starts from; None: there is none.
 
         Returns:
-            The data, and the recipe with the alphabet and the number of images that were drawn.
+            The data, and the recipe with the alphabet, the direction and the number of drawn images.
 
         Raises:
             LabelError: the data cannot be used.
@@ -113,12 +118,17 @@ class Loader:
             unseen = self._draw_unseen(config)
             alphabet, training, unusable = usable_samples(config, samples, start)
             config = replace(config, draw=replace(config.draw, images=len(samples) + len(problems)))
-        config = replace(config, characters=alphabet.characters)
+        labels = replace(config.labels, direction=direction_of(alphabet) or "stored")
+        config = replace(config, characters=alphabet.characters, labels=labels)
         return TrainingData(training, unseen, alphabet, preprocess, problems + unusable), config
 
     def draw(self, config: TrainConfig, number: int) -> Samples:
-        """Return the training images of a later round."""
-        return self._draw_round(config, number)[0]
+        """Return the training images of a later round; not from the cache if another process writes into it."""
+        try:
+            return self._draw_round(config, number)[0]
+        except FolderInUseError as error:
+            log.warning("drawing without the cache: %s", error)
+            return replace(self, cache=None)._draw_round(config, number)[0]
 
     def _draw_round(self, config: TrainConfig, number: int) -> Collected:
         """Return the images of a round: as many as are named, or fit into a share of the minutes."""

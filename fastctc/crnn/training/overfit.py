@@ -13,6 +13,7 @@ from fastctc.crnn.model import Checkpoint
 from fastctc.crnn.read import evaluate_samples
 from fastctc.crnn.training.config import TrainConfig, settled
 from fastctc.crnn.training.data import usable_samples
+from fastctc.crnn.training.errors import explain_out_of_memory
 from fastctc.crnn.training.fine_tune import load_start, new_model, with_start
 from fastctc.crnn.training.step import Learner, one_cycle
 from fastctc.text import Alphabet
@@ -89,6 +90,7 @@ def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Ove
 
     Raises:
         fastctc.crnn.LabelError: no image can be used.
+        TrainError: memory ran out.
     """
     start = load_start(config)
     config = settled(with_start(config, start))
@@ -97,7 +99,11 @@ def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Ove
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads or threads_before)
     try:
-        return _learn(config, samples, alphabet, start, show_progress)
+        advice = (
+            f"with a batch of {len(samples)} images: lower batch_size, max_width or the size of the network"
+        )
+        with explain_out_of_memory(lambda: advice):
+            return _learn(config, samples, alphabet, start, show_progress)
     finally:
         torch.set_num_threads(threads_before)
 

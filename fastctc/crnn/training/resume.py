@@ -1,7 +1,7 @@
 """Resuming a run: its saved recipe, and the settings that may differ from it.
 
-A resumed run goes on with the saved recipe. A recipe that is given to it may leave settings open (None, or
-precision "auto"). It may change these settings; it must not contradict the others:
+A resumed run goes on with the saved recipe. A recipe that is given to it may leave settings open (None or
+``"auto"``). It may change these settings; it must not contradict the others:
 
 ====================================  =======================================================================
 data                                  another path to the same images and labels, compared by a fingerprint
@@ -130,7 +130,7 @@ def _differences(config: TrainConfig, saved: TrainConfig) -> Iterator[tuple[str,
         given, has = (each if group == RECIPE else getattr(each, group) for each in (config, saved))
         for each in fields(given) if given is not None else ():
             value, before = getattr(given, each.name), getattr(has, each.name)
-            is_open = value is None or (each.name == "precision" and value == "auto")
+            is_open = value is None or value == "auto"
             if "check" in each.metadata and not is_open and value != before:
                 yield group, each.name, value, before
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import multiprocessing
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from fastctc.crnn.data import Problem, Samples, cached
+from fastctc.crnn.data import FolderInUseError, Problem, Samples, cached, claimed
 
 KEY = {"count": 5, "preprocess": {"height": 32}}
 
@@ -113,6 +114,30 @@ def test_a_failure_to_make_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(TypeError, match="not JSON serializable"):
         cached(tmp_path, {"path": object()}, made_samples)
+
+
+def test_a_process_that_writes_into_the_cache_refuses_others_that_have_to(tmp_path):
+    other = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path, tmp_path / "held"))
+    cached(tmp_path, {"kept": 1}, made_samples)
+    other.start()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    try:
+        with pytest.raises(FolderInUseError, match="expected one that no other process writes into"):
+            cached(tmp_path, KEY, never)
+        assert_same(cached(tmp_path, {"kept": 1}, never), made_samples())  # what is there can be read
+    finally:
+        other.kill()
+        other.join()
+    assert_same(
+        cached(tmp_path, KEY, made_samples), made_samples()
+    )  # the claim of a killed process is taken over
+
+
+def _hold(folder, sign):
+    with claimed(folder):
+        sign.touch()
+        time.sleep(600)
 
 
 def test_several_may_make_it_at_once(tmp_path):

@@ -160,7 +160,7 @@ def test_a_file_that_finds_no_room_ends_a_command_with_its_name(limit, command, 
     assert ended.returncode == 2, ended.stderr
     error = ended.stderr.splitlines()[-1]
     assert error.startswith(f"fastctc: cannot write {tmp_path}") and file in error
-    assert "ulimit -f" in error and "Free some space" in error
+    assert "ulimit -f" in error and "the file needs " in error and "Free some space" in error
     assert "Traceback" not in ended.stderr
 
 

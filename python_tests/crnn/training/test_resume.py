@@ -33,7 +33,8 @@ ALLOWED = {
 OTHERS: dict[str, Any] = {  # other values than in the run, where adding 1 is not allowed
     "data": "moved", "characters": "01", "device": "meta", "start_from": "wide", "precision": "bf16",
     "pooled_columns": 2, "stem_stride": 2, "height": 40, "warmup": 0.3, "ema": 0.5, "threads": 2, "parts": 4,
-    "stretch": 0.1, "median": 3, "opening": 3, "closing": 3, "minutes": 3.0,
+    "stretch": 0.1, "median": 3, "opening": 3, "closing": 3, "minutes": 3.0, "direction": "rtl",
+    "label_pattern": "(.*)_",
 }  # fmt: skip
 
 
