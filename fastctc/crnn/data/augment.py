@@ -22,9 +22,9 @@ MAX_ROTATION = 15
 _WHITE = 255
 
 Draw = dict[str, Any]
-"""The random numbers of one image: of each change, by its name, a number from -1 to 1 or a tuple of them.
+"""The random numbers of one image: the name of each change, with a number from -1 to 1 or a tuple of such numbers.
 
-``"seed"`` is that of the noise's pixels. What is missing counts as 0.
+``"seed"`` is the seed of the noise. A missing number counts as 0.
 """
 
 
@@ -95,13 +95,13 @@ def _change(
     """Return the field of a change.
 
     Args:
-        default: how much an image is changed at most; 0: not.
+        default: the largest change of an image; 0: none.
         apply: returns the changed image of an image, its random numbers and a configuration.
-        stream: what stands behind the seed and the step in the seed of its random numbers. A new change has a
-            stream of its own, so the numbers of the others stay.
-        draws: random numbers that pictures show it at: one number each, or two.
-        shown: the value that pictures show it at where it is off.
-        said: returns a text on what random numbers do to an image, for pictures.
+        stream: follows the seed and the step in the seed of its random numbers. A new change has its own stream, so
+            the numbers of the others stay.
+        draws: random numbers at which pictures show the change: one number each, or two.
+        shown: the value at which pictures show the change while it is off.
+        said: returns a title of what random numbers do to an image, for pictures.
         more: the other arguments of :func:`setting`.
     """
     return setting(default, apply=apply, stream=stream, draws=draws, shown=shown, said=said, **more)
@@ -109,7 +109,7 @@ def _change(
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How much training images are changed at most, at random, in the order of the fields; 0 leaves a change out.
+    """The largest random changes of training images, in the order of the fields; 0 leaves a change out.
 
     Attributes:
         shift: columns an image moves to either side, and half as many rows up or down. Its edge is repeated.
@@ -163,7 +163,7 @@ _MADE = [
 def draws(seed: int, step: int, count: int) -> list[Draw]:
     """Return the random numbers of the images of a step's batch, by their places in it.
 
-    They depend on the seed, the step and the place alone: not on what is switched on, nor on the images.
+    They depend on the seed, the step and the place alone.
     """
     drawn: list[Draw] = [{"seed": (seed, 1, step, 2, place)} for place in range(count)]
     for stream, changes in groupby(CHANGES, lambda change: change.metadata["stream"]):
@@ -177,12 +177,12 @@ def draws(seed: int, step: int, count: int) -> list[Draw]:
 
 
 def augmented(image: Pixels, draw: Draw, config: AugmentConfig) -> Pixels:
-    """Return a preprocessed image changed as drawn.
+    """Return a preprocessed image with random changes.
 
     Args:
         image: (H, W) uint8, dark ink on white; stays as it is.
         draw: its random numbers.
-        config: how much they amount to.
+        config: the largest changes.
 
     Returns:
         (H, W) uint8.

@@ -37,8 +37,7 @@ def collect(
 ) -> tuple[Samples, list[Problem]]:
     """Draw or read samples and preprocess them, in the order of their indices.
 
-    A sample that cannot be read, whatever is the matter with it, becomes a problem and stops nothing. So does a
-    sample that crashes its worker process.
+    A sample that cannot be read, or that crashes its worker process, becomes a problem. The others are read.
 
     Args:
         source: gives the samples; must be picklable if ``workers`` > 0.
@@ -137,11 +136,11 @@ def _read_one(source: Source, preprocess: PreprocessConfig, index: int) -> _Coll
     try:
         image, text = source(index)
         return prepare(image, preprocess), text
-    except ModuleNotFoundError:  # not this sample's fault
+    except ModuleNotFoundError:  # no fault of this sample
         raise
     except (ImageError, LabelError) as error:
         return str(error), ""
-    except Exception as error:  # sources are anyone's, and decoders raise almost anything
+    except Exception as error:  # sources of users and decoders raise almost anything
         return f"{type(error).__name__}: {error}", ""
 
 

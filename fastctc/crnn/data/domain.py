@@ -1,7 +1,7 @@
-"""Domains: kinds of text that this package can draw, and what is known about each of them.
+"""Domains: kinds of text that this package can draw, and their properties.
 
-A domain stands in a sub-package of its own and registers itself here. The rest of the package asks this module, so
-a new domain changes nothing else.
+A domain has its own sub-package and registers itself here. The rest of the package uses this registry alone, so a
+new domain changes nothing else.
 """
 
 from __future__ import annotations

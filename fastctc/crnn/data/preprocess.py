@@ -88,7 +88,7 @@ def _filter(off: Any, apply: Callable[..., Image.Image], *, shown: Any, **more: 
     Args:
         off: 0 or False, which leaves the filter out.
         apply: returns the filtered image of an image and a configuration.
-        shown: the value that pictures show a filter at where it is off.
+        shown: the value at which pictures show a filter that is off.
         more: the other arguments of :func:`setting`.
     """
     return setting(off, apply=apply, shown=shown, **more)
@@ -145,7 +145,7 @@ class PreprocessConfig:
 
     @property
     def rows(self) -> int:
-        """Return the number of rows of the model's input."""
+        """Return the rows of the model's input."""
         return self.height or HEIGHT
 
     def filters(self) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def steps(image: ImageLike, config: PreprocessConfig) -> list[tuple[str, Pixels]
 
 
 def _steps(original: Image.Image, config: PreprocessConfig) -> Iterator[tuple[str, Image.Image]]:
-    """Yield the pictures on the way from an image to the model's input, each made when it is asked for."""
+    """Yield the pictures from an image to the model's input; each is made on demand."""
     (width, height), rows = original.size, config.rows
     columns = max(1, round(width * rows / height))
     if columns > config.max_width:

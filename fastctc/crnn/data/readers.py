@@ -153,7 +153,7 @@ class FolderSource:
         return self._labels[index].text
 
     def key(self) -> dict[str, Any]:
-        """Return what the samples depend on, see :class:`LabeledSource`."""
+        """Return JSON that changes with the labels and the images."""
         content = hashlib.sha256()
         for name, text in self.entries:
             content.update(json.dumps([name, text, _stamp(self.folder / name)]).encode())
@@ -196,7 +196,7 @@ class _ImagesSource:
         raise NotImplementedError
 
     def key(self) -> dict[str, Any]:
-        """Return what the samples depend on, see :class:`LabeledSource`."""
+        """Return JSON that changes with the labels and the images."""
         content = hashlib.sha256()
         for index, path in enumerate(self.paths):
             try:
@@ -316,7 +316,7 @@ class LmdbSource:
         return f"image-{index + 1:09d}"
 
     def key(self) -> dict[str, Any]:
-        """Return what the samples depend on, see :class:`LabeledSource`."""
+        """Return JSON that changes with the labels and the images."""
         return {
             "lmdb": str(self.path.resolve()),
             "content": _stamp(self.path),
@@ -325,7 +325,7 @@ class LmdbSource:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return size and time of the last change of a file; None if it does not exist."""
+    """Return the size of a file and the time of its last change; None for a missing file."""
     try:
         status = path.stat()
     except (OSError, ValueError):  # ValueError: a name no file can have

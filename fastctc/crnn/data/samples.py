@@ -32,7 +32,7 @@ class Problem:
 class Samples:
     """Preprocessed images, (H, W) uint8 each, with their texts and their names in reports.
 
-    ``contrasts`` come from :class:`fastctc.crnn.data.Prepared`; they are empty if they were not measured.
+    ``contrasts`` are measured by :func:`fastctc.crnn.data.prepare`, or empty.
     """
 
     images: list[Pixels] = field(default_factory=list)
@@ -61,14 +61,14 @@ class Samples:
 
 
 def frames_needed(tokens: list[int]) -> int:
-    """Return the fewest frames with which CTC has a path: one per label, and a blank between equal neighbors."""
+    """Return the frames that CTC needs: one per label, and a blank between equal neighbors."""
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def check_samples(
     samples: Samples, alphabet: Alphabet, frames: Callable[[int], int]
 ) -> tuple[Samples, list[Problem]]:
-    """Find the samples a model cannot learn from, before training does.
+    """Return the samples that a model can learn from, and the problems of the others.
 
     Args:
         samples: what to check.

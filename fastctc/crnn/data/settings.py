@@ -1,4 +1,4 @@
-"""Settings: fields of a configuration, with their bounds and their place on a command line.
+"""Settings: fields of a configuration with their bounds, their help and their options.
 
 A configuration is a frozen dataclass. A field made by :func:`setting` carries everything about itself, so a new
 setting is written in one place: :func:`check_settings` checks it, the command line offers it as an option, and
@@ -26,10 +26,10 @@ def setting(
 
     Args:
         default: its value if none is given.
-        check: returns True for a value that is allowed; not asked about None.
+        check: returns True for an allowed value; not called with None.
         expected: what is allowed, for the error.
-        metavar: what the command line calls the value.
-        more: what else is kept in the field's metadata.
+        metavar: name of the value on the command line.
+        more: other entries of the field's metadata.
     """
     return field(default=default, metadata={"check": check, "expected": expected, "metavar": metavar, **more})
 

@@ -1,4 +1,4 @@
-"""Sources: what gives samples by their numbers, read or drawn."""
+"""Sources: functions from the number of a sample to the sample, read or drawn."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from fastctc.crnn.data.images import ImageLike
 
 
 class Source(Protocol):
-    """Anything that gives sample number ``index``; picklable, so that worker processes can draw from it."""
+    """A function of the number of a sample; picklable, so that worker processes can call it."""
 
     def __call__(self, index: int, /) -> tuple[ImageLike, str]:
         """Return the image and its text."""
 
 
 class KeyedSource(Source, Protocol):
-    """A source with a key: what its samples depend on, so that they can be kept."""
+    """A source with a key of all that its samples depend on, so that they can be cached."""
 
     def key(self) -> dict[str, Any]:
         """Return JSON that changes with anything the samples depend on."""
 
 
 class NamedSource(Source, Protocol):
-    """A data set: a source with a number of samples, each with a name."""
+    """A data set: a source with a number of samples and their names."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
 
     def name(self, index: int, /) -> str:
-        """Return what a sample is called in reports."""
+        """Return the name of a sample in reports."""
 
 
 class LabeledSource(KeyedSource, NamedSource, Protocol):

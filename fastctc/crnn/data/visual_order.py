@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator
-from itertools import groupby
-from typing import Literal, SupportsIndex
+from itertools import combinations, groupby, product
+from typing import Literal
 
 from fastctc.text import Alphabet
 
 Direction = Literal["rtl", "ltr"]
 
 _RIGHT_TO_LEFT = ("R", "AL")
-_SEPARATORS = ("ES", "ET", "CS", "ON", "NSM", "WS")
+_LEFT_TO_RIGHT = ("L", "EN", "AN")
+_SEPARATORS = ("ES", "ET", "CS", "ON", "WS")  # what may join numbers
 
 
 class VisualAlphabet(Alphabet):
@@ -91,7 +92,7 @@ def direction_for(texts: Iterable[str], wanted: Literal["auto", "rtl", "ltr", "s
 
 def with_mirrored(characters: str) -> str:
     """Return characters, followed by the mirror images of brackets among them that are missing."""
-    mirrors = "".join(to_visual(c, "rtl") for c in characters if unicodedata.mirrored(c))
+    mirrors = "".join(map(_turned, characters))
     return characters + "".join(dict.fromkeys(c for c in mirrors if c not in characters))
 
 
@@ -102,7 +103,7 @@ def to_visual(text: str, direction: Direction) -> str:
         ModuleNotFoundError: the package ``python-bidi`` is missing.
     """
     try:
-        from bidi import get_display
+        from bidi.algorithm import get_display
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "right-to-left text needs the package python-bidi: pip install fastctc[bidi]"
@@ -128,24 +129,38 @@ def to_logical(text: str, direction: Direction) -> str:
 def _candidates(text: str, direction: Direction) -> Iterator[str]:
     """Yield texts whose visual order may be ``text``: itself reordered, then runs reversed by their kinds."""
     yield to_visual(text, direction)
-    for joined in (_SEPARATORS, ("ES", "CS", "ET", "NSM"), ("CS", "ET", "NSM"), ("ET", "NSM"), ("NSM",), ()):
-        for numbers_turn in (False, True):
-            runs = _runs(text, joined, numbers_turn)
+    words = (n for n, c in enumerate(text) if unicodedata.bidirectional(c) in _RIGHT_TO_LEFT)
+    last_word = max(words, default=-1)
+    for count in range(len(_SEPARATORS), -1, -1):
+        for joined, first in product(combinations(_SEPARATORS, count), (0, last_word + 1)):
+            runs = _runs(text, (*joined, "NSM"), first)
             ordered = runs[::-1] if direction == "rtl" else runs
-            yield "".join(run[::-1] if turned else run for run, turned in ordered)
+            yield "".join(_turned(run) if turned else run for run, turned in ordered)
 
 
-def _runs(text: str, joined: tuple[str, ...], numbers_turn: bool) -> list[tuple[str, bool]]:
-    """Return pieces of one direction, each with whether it is right to left; some neutrals join their neighbors."""
+def _turned(text: str) -> str:
+    """Return a text reversed, its brackets mirrored."""
+    from bidi.mirror import MIRRORED
+
+    return "".join(MIRRORED.get(character, character) for character in reversed(text))
+
+
+def _runs(text: str, joined: tuple[str, ...], first: int) -> list[tuple[str, bool]]:
+    """Return pieces of one direction, each with whether it is right to left.
+
+    Args:
+        text: in visual order.
+        joined: bidirectional classes of the signs that take the direction of the numbers beside them.
+        first: place from which + and - (class ES) and signs such as % (class ET) do.
+    """
     kinds = [unicodedata.bidirectional(character) for character in text]
-    left = ("L",) if numbers_turn else ("L", "EN", "AN")
-    sides = [kind in left for kind in kinds]
+    sides = [kind in _LEFT_TO_RIGHT for kind in kinds]
     for place, kind in enumerate(kinds):
-        after = place + 1 < len(kinds) and kinds[place + 1] in left
+        after = place + 1 < len(kinds) and kinds[place + 1] in _LEFT_TO_RIGHT
         if kind in joined and kind == "ET":
-            sides[place] = after or (place > 0 and sides[place - 1])
+            sides[place] = place >= first and (after or (place > 0 and sides[place - 1]))
         elif kind in joined and after:
-            sides[place] = place > 0 and sides[place - 1]
+            sides[place] = place > 0 and sides[place - 1] and (kind != "ES" or place >= first)
     return [
         ("".join(character for character, _ in run), not is_left)
         for is_left, run in groupby(zip(text, sides, strict=True), lambda pair: pair[1])

@@ -1,4 +1,4 @@
-"""Worker processes: a function of many indices, in order, whatever becomes of a process."""
+"""Worker processes: call a function with many indices, in order, even if a process crashes."""
 
 from __future__ import annotations
 

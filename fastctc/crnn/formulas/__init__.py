@@ -1,4 +1,4 @@
-"""Formulas: what they are, how they are drawn, and the models that read them."""
+"""Formulas: their grammar, their drawing, and the models that read them."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ DOMAIN = Domain(
         "wide": Path(__file__).with_name("formula-wide.safetensors"),
     },
 )
-"""What the rest of the package knows about formulas. ``wide`` has seen many more fonts than ``shipped``."""
+"""The domain of formulas. ``wide`` was trained on many more fonts than ``shipped``."""
 
 __all__ = [
     "CHARACTERS",

@@ -1,4 +1,4 @@
-"""The constraint that formulas obey: what they state is right."""
+"""The constraint of formulas: the stated value is right."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastctc.crnn.formulas.grammar import all_expressions, evaluate, is_formula
 
 
 class FormulaConstraint:
-    """Allow formulas as in :mod:`fastctc.crnn.formulas.grammar`, without ``=`` or with the right value behind it.
+    """Allow formulas as in :mod:`fastctc.crnn.formulas.grammar`, without ``=`` or with the right value after it.
 
     A reader under this constraint never returns a false equation, even where an image shows one.
 
@@ -19,7 +19,7 @@ class FormulaConstraint:
     """
 
     def candidates(self, nbest: Sequence[str], /) -> list[str]:
-        """Return what stands left of ``=`` if that is an expression, without and with its value."""
+        """Return the expressions left of ``=``, without and with their values."""
         expressions = dict.fromkeys(text.partition("=")[0] for text in nbest)
         return [text for each in expressions if is_formula(each) for text in _bare_and_valued(each)]
 

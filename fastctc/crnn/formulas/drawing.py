@@ -3,10 +3,10 @@
 ======= ==============================================================================================
 look    what it shows
 ======= ==============================================================================================
-default what ``captcha.image.ImageCaptcha`` draws of itself: one font, blanks before half of the
+default what ``captcha.image.ImageCaptcha`` draws by default: one font, blanks before half of the
         characters, ``-`` and ``=`` stretched into blocks, dots and an arc
 contest what formula contests show: many fonts, glyphs set tightly, thin ``-`` and ``=``, small ``*``,
-        dots, no arc, now and then hardly any contrast
+        dots, no arc, sometimes very low contrast
 ======= ==============================================================================================
 
 :class:`CaptchaRenderer` draws every glyph anew with the package's own routine; :class:`GlyphRenderer` draws a
@@ -98,7 +98,7 @@ def _random_style(look: Look, fonts: int, rng: random.Random) -> _Style:
 
 
 _Glyphs = Callable[[str, int, float, random.Random], Box]
-"""Gives a glyph of a character, in the font of that number, tilted by no more than so many degrees."""
+"""Returns a glyph of a character, in the font of that number, tilted by at most a number of degrees."""
 
 
 def _compose(
@@ -199,7 +199,7 @@ def _masks(ink: tuple[int, ...]) -> bytes:
 
 
 class CaptchaRenderer:
-    """Draws formulas with the ``captcha`` package itself, every glyph anew.
+    """A renderer of formulas with the ``captcha`` package itself, every glyph anew.
 
     With ``look="default"`` a picture is what ``ImageCaptcha(*size).generate_image(text)`` makes. With
     ``look="contest"`` the package's routine draws the glyphs, and its placement, colors and dots are varied.
@@ -243,7 +243,7 @@ class CaptchaRenderer:
 
 
 class GlyphRenderer:
-    """Draws formulas in the same looks from a bank of glyphs, some ten times faster than the package.
+    """A renderer of formulas in the same looks from a bank of glyphs, some ten times faster than the package.
 
     The bank is drawn once per process and set of arguments (about two seconds; processes forked later share
     it), with the same routine as :class:`CaptchaRenderer`. Each picture chooses, places and colors glyphs,

@@ -1,4 +1,4 @@
-"""Which fonts formulas can be drawn with: found where they are installed, checked, never shipped."""
+"""The fonts that can draw formulas: found where they are installed, and checked. None is shipped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FONT_PACKAGES = (
     "fontpkg_noto_serif", "fontpkg_open_sans", "fontpkg_roboto_condensed", "fontpkg_roboto_mono",
     "fontpkg_roboto_slab",
 )  # fmt: skip
-"""What ``pip install fastctc[fonts]`` brings: each a package of free fonts in a folder ``files``."""
+"""The packages of ``pip install fastctc[fonts]``: free fonts in a folder ``files``."""
 
 
 def find_fonts(*, system: bool = False, packages: bool = False) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def find_fonts(*, system: bool = False, packages: bool = False) -> tuple[str, ..
 
 @cache
 def draws_formulas(path: str) -> bool:
-    """Tell whether the font file at ``path`` has all the characters of a formula, and in their usual shapes.
+    """Return True if the font file at ``path`` has all the characters of a formula, and in their usual shapes.
 
     Fonts of mathematical symbols put arrows or fragments of braces at these codes, so besides being there
     each glyph must differ from the others, the minus be wide, the brackets tall, and the equals sign fall
@@ -74,7 +74,7 @@ def draws_formulas(path: str) -> bool:
 
 
 def package_folder(name: str, extra: str | None = None) -> Path:
-    """Return the folder of an installed package, without importing it; raise an error that names the extra."""
+    """Return where a package is installed, without importing it; name the extra of a missing one."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         install = name if extra is None else f"fastctc[{extra}]"
@@ -85,7 +85,7 @@ def package_folder(name: str, extra: str | None = None) -> Path:
 
 
 def printed(character: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """Print one character, upright: the tightest box of its coverage (0-255), or an empty one for no ink."""
+    """Return one character, upright: the tightest box of its coverage (0-255), or an empty one for no ink."""
     left, top, right, bottom = font.getbbox(character)
     image = Image.new("L", (ceil(right - left) + 4, ceil(bottom - top) + 4))
     ImageDraw.Draw(image).text((2 - left, 2 - top), character, font=font, fill=255)

@@ -1,4 +1,4 @@
-"""Single glyphs, drawn by the captcha package's own routine from random numbers of our choosing.
+"""Single glyphs, drawn by the routine of the captcha package from given random numbers.
 
 The package takes its random numbers from :mod:`secrets`. What is drawn here is drawn by a private copy of its
 module, so whoever else draws captchas in the same process still gets unpredictable ones.
@@ -28,7 +28,7 @@ MAX_TILT = 30.0
 
 
 class _SeededSecrets:
-    """The three functions of :mod:`secrets` that the captcha package calls, on random numbers of our own."""
+    """The three functions of :mod:`secrets` that the captcha package calls, on given random numbers."""
 
     rng = random.Random()
 
@@ -47,7 +47,7 @@ _drawing = threading.Lock()
 
 @cache
 def captcha_image() -> ModuleType:
-    """Load a copy of ``captcha.image`` that only this module sees, its random numbers replaced."""
+    """Return a private copy of ``captcha.image``, with its random numbers replaced."""
     package_folder("captcha")
     spec = importlib.util.find_spec("captcha.image")
     assert spec is not None and spec.loader is not None
@@ -75,7 +75,7 @@ class Box(NamedTuple):
 
 
 class GlyphPress:
-    """Draws one glyph after the other."""
+    """A press that draws one glyph after the other."""
 
     def __init__(self, look: Look, height: int, fonts: tuple[str, ...]) -> None:
         self.look, self.fonts = look, fonts

@@ -1,11 +1,11 @@
-"""What a formula is: its grammar, how formulas are sampled, and what they are worth.
+"""Formulas: their grammar, how they are sampled, and their values.
 
 A formula is three single digits joined by two of the operators ``+ - *``, with no brackets or with one pair
 around its first or last two terms, alone or followed by ``=`` and an integer::
 
     1+2*3      (1+2)*3      1+(2*3)      4-5*9=-41      (6*8)+3=99
 
-The integer need not be right: a reader of formulas must read what is drawn, not what ought to be there.
+The integer need not be right, since a reader of formulas must read what is drawn.
 :func:`holds` tells the two apart.
 """
 
@@ -61,7 +61,7 @@ def kind(text: str) -> str | None:
 
 
 def is_formula(text: str) -> bool:
-    """Tell whether ``text`` is a formula as defined at the top of this module.
+    """Return True if ``text`` is a formula as defined at the top of this module.
 
     The integer after ``=`` is written without leading zeros, without ``+``, and zero has no sign.
 
@@ -72,7 +72,7 @@ def is_formula(text: str) -> bool:
 
 
 def evaluate(text: str) -> int:
-    """Return the value of a formula's expression; what follows ``=``, if anything, plays no part.
+    """Return the value of a formula's expression, whatever follows ``=``.
 
     Raises:
         ValueError: if ``text`` is not a formula.
@@ -92,7 +92,7 @@ def evaluate(text: str) -> int:
 
 
 def holds(text: str) -> bool:
-    """Tell whether ``text`` is a formula that states a value, and the value is right.
+    """Return True if ``text`` is a formula that states the right value.
 
     >>> holds("1+2*3=7"), holds("1+2*3=9"), holds("1+2*3"), holds("7")
     (True, False, False, False)

@@ -67,7 +67,7 @@ class FormulaSource:
         """Return picture number ``i`` and the text on it."""
         rng = random.Random(f"{self.seed}/{self.look}/{i}")
         text = random_formula(rng, value=self.value)
-        by_look, _ = rng.random(), rng.random()  # two numbers, whatever is asked for
+        by_look, _ = rng.random(), rng.random()  # two numbers for every look
         look = self.look
         if look == "mixed":
             look = "contest" if by_look < self.contest_share else "default"
@@ -100,8 +100,8 @@ class FormulaDraw(DrawConfig):
         renderer: the captcha package itself, or its glyphs drawn beforehand, which is ten times faster, or both.
         value: what follows the expression: nothing, =value, or a wrong =value.
         contest_share: share of the images of look mixed that have the contest's look.
-        captcha_share: share of the images of renderer mixed that the captcha package draws. A model that has
-            seen few of the package's own images reads them less well.
+        captcha_share: share of the images of renderer mixed that the captcha package draws. A model
+            trained on few of the package's own images reads them less accurately.
         glyph_variants: glyphs of each character that the faster renderer composes images of.
         glyph_fonts: fonts of these glyphs in the contest's look. ``"bundled"``: fonts of the packages that draw;
             ``"packages"``: also the fonts of ``pip install fastctc[fonts]``, for accuracy on unseen fonts.

@@ -1,4 +1,4 @@
-"""Reading: from images to texts, and how right they are."""
+"""Reading: from images to texts, and their accuracy."""
 
 from fastctc.crnn.read.decoding import Decoder, Hypothesis
 from fastctc.crnn.read.evaluation import (

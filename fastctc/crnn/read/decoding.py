@@ -32,7 +32,7 @@ class Decoder:
     Args:
         alphabet: characters and blank.
         beam_size: prefixes in the beam; None: greedy, or 20 with a constraint.
-        nbest: hypotheses an image, at most.
+        nbest: largest number of hypotheses per image.
         constraint: which texts are allowed; None: all.
 
     Raises:
@@ -116,7 +116,7 @@ def greedy_texts(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list
 
 
 def greedy_hypotheses(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list[list[Hypothesis]]:
-    """Return for each image a list of one: the greedy text, scored over all of its alignments.
+    """Return for each image a list of one: the greedy text, scored over all its alignments.
 
     Args:
         log_probs: (N, T, C).

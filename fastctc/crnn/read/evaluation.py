@@ -1,4 +1,4 @@
-"""How well a model reads: exact match, character error rate, and what it got wrong, where and how often."""
+"""Accuracy of a model: exact match, character error rate, and its mistakes."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 class Outcome(NamedTuple):
-    """What became of one sample.
+    """The result of one sample.
 
     Attributes:
-        name: what the sample goes by.
+        name: name of the sample.
         right: the text it shows.
         read: the text that was read.
         score: natural-log probability of ``read``.
@@ -64,11 +64,11 @@ class Share:
 
     @property
     def exact_match(self) -> float:
-        """Return the share read exactly, 0 to 1; 0 if the group is empty."""
+        """Return the share, 0 to 1; 0 if the group is empty."""
         return self.correct / max(1, self.count)
 
     def interval(self) -> tuple[float, float]:
-        """Return the interval that holds the true share with 95% confidence.
+        """Return the bounds of the true share with 95% confidence.
 
         (Wilson, "Probable inference, the law of succession, and statistical inference", 1927.)
 
@@ -85,7 +85,7 @@ class Share:
 
 @dataclass
 class Evaluation:
-    """What became of a set of samples.
+    """The results of a set of samples.
 
     Attributes:
         outcomes: of the samples, in their order.
@@ -109,12 +109,12 @@ class Evaluation:
 
     @property
     def exact_match(self) -> float:
-        """Return the share of samples read exactly, 0 to 1; 0 if there are none."""
+        """Return the share of the samples read exactly, 0 to 1; 0 if there are none."""
         return self.correct / max(1, self.count)
 
     @property
     def edits(self) -> int:
-        """Return the character insertions, deletions and substitutions between the right texts and the readings."""
+        """Return the character insertions, deletions and substitutions from the right to the read texts."""
         return sum(outcome.edits for outcome in self.outcomes)
 
     @property
@@ -133,11 +133,11 @@ class Evaluation:
         return [outcome for outcome in self.outcomes if outcome.edits]
 
     def by_length(self) -> dict[int, Share]:
-        """Return the shares by the number of characters of the right text, ascending."""
+        """Return shares by the number of characters of the right text, ascending."""
         return _shares((len(outcome.right), outcome) for outcome in self.outcomes)
 
     def by_contrast(self) -> dict[float, Share]:
-        """Return the shares by contrast: the lower ends of bins of 1/20, ascending."""
+        """Return shares by contrast: the lower ends of bins of 1/20, ascending."""
         return _shares(
             (math.floor(outcome.contrast * CONTRAST_BINS) / CONTRAST_BINS, outcome)
             for outcome in self.outcomes
@@ -146,7 +146,7 @@ class Evaluation:
 
     @property
     def domain(self) -> Domain | None:
-        """Return the domain of all right texts; None if there is none."""
+        """Return the domain that all right texts belong to; None if there is none."""
         return domain_of([outcome.right for outcome in self.outcomes])
 
     def by_kind(self) -> dict[str, Share]:
@@ -157,15 +157,15 @@ class Evaluation:
         return _shares((domain.kind(outcome.right) or "", outcome) for outcome in self.outcomes)
 
     def confusion(self) -> Counter[tuple[str, str]]:
-        """Count the (right, read) pairs of characters that differ; ``""`` stands for an inserted or missing one."""
+        """Return the count of each pair of a right and a read character; ``""`` is a missing character."""
         return Counter(
             pair for outcome in self.outcomes for pair in edit_alignment(outcome.right, outcome.read)
         )
 
     def worst(self) -> list[int]:
-        """Return the indices of the samples, the worst first: most edits, then the most confident mistake.
+        """Return indices of the samples, the worst first: by edits, then by the certainty of the mistake.
 
-        Those read exactly come last, the least sure of them first.
+        Samples read exactly come last, the least certain first.
         """
 
         def badness(index: int) -> tuple[int, float]:
@@ -175,14 +175,14 @@ class Evaluation:
         return sorted(range(self.count), key=badness)
 
     def summary(self) -> str:
-        """Return one line with the main figures."""
+        """Return the accuracy as one line of text."""
         return (
             f"exact match {100 * self.exact_match:.2f}% ({self.correct} of {self.count}),"
             f" character error rate {100 * self.character_error_rate:.3f}%"
         )
 
     def figures(self) -> dict[str, Any]:
-        """Return all figures as JSON takes them, without the single samples."""
+        """Return all figures as JSON, without the single samples."""
         confusion = sorted(self.confusion().items(), key=lambda item: (-item[1], item[0]))
         return {
             "count": self.count, "correct": self.correct, "exact_match": self.exact_match,
@@ -307,7 +307,7 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def edit_alignment(a: str, b: str) -> list[tuple[str, str]]:
-    """Pair the characters of ``a`` and ``b`` with the fewest edits; ``""`` stands for a missing character.
+    """Return the characters of ``a`` and ``b`` in pairs with the fewest edits; ``""`` beside a missing one.
 
     >>> edit_alignment("1-2=5", "1+25")
     [('1', '1'), ('-', '+'), ('2', '2'), ('=', ''), ('5', '5')]

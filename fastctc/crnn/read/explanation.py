@@ -1,4 +1,4 @@
-"""Where in an image a recognizer saw each character, and how sure it was."""
+"""The place of each character in an image, and its confidence."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["Explanation", "explain"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was read from an image, and why.
+    """A reading of an image with its alignment.
 
     Attributes:
         reading: what :meth:`fastctc.crnn.Recognizer.read` returns.
-        image: (H, W) uint8, what the model saw: gray levels at its height.
+        image: (H, W) uint8, the model's input.
         characters: the characters of the text, in columns of ``image``, each with its confidence.
         posteriors: (T, characters) the probability that a character is what a frame shows, given the text.
         columns_per_frame: columns of ``image``.
@@ -61,7 +61,7 @@ def explain(recognizer: Recognizer, image: ImageLike, reading: Reading | None = 
     Args:
         recognizer: a trained model.
         image: a path, encoded bytes, a PIL image or a uint8 array.
-        reading: what was read from it already; None: it is read greedily.
+        reading: a reading of the image; None: the image is read greedily.
 
     Returns:
         The reading with its alignment.

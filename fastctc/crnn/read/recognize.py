@@ -33,7 +33,7 @@ from fastctc.text import Alphabet, TextSpan, character_spans
 
 @dataclass(frozen=True)
 class Evidence:
-    """The output of a model for one image.
+    """The model's output for one image.
 
     Attributes:
         log_probs: (T, C) natural-log probabilities, on the CPU.
@@ -73,7 +73,7 @@ class Reading:
         error: why the image could not be read; None if it could.
         warning: why the text may not be what the image shows, such as an empty text of an image that has ink;
             None without a reason.
-        evidence: the output of the model; None if the image could not be read.
+        evidence: the model's output; None if the image could not be read.
     """
 
     text: str
@@ -90,7 +90,7 @@ class Reading:
 
     @cached_property
     def spans(self) -> list[TextSpan]:
-        """Return the characters of ``text``, each with its columns in the original image and its confidence."""
+        """Return the characters of ``text`` from left to right, with their columns in the original image."""
         return [] if self.evidence is None else self.evidence.spans(self.text)
 
 
@@ -151,7 +151,7 @@ class Recognizer:
 
         Args:
             images: a path, encoded bytes, a PIL image or a uint8 array (H, W) or (H, W, 3 or 4); or an iterable
-                of such.
+                of images.
             batch_size: images that go through the model together; no influence on the result.
             beam_size: prefixes in the beam of :func:`fastctc.beam_search`; None: greedy decoding, or 20 with a
                 constraint.

@@ -72,7 +72,7 @@ def _most_confused(pairs: Counter[tuple[str, str]]) -> list[str]:
 
 
 def _draw_counts(axes: Axes, counts: Any) -> None:
-    """Draw the cells of a confusion matrix; the diagonal is gray."""
+    """Draw the cells of a confusion matrix, with a gray diagonal."""
     n = len(counts)
     shown = np.where(counts > 0, np.sqrt(counts), np.nan)
     axes.imshow(shown, cmap="OrRd", vmin=0, vmax=max(1.5, float(np.sqrt(counts.max())) * 1.25))

@@ -51,7 +51,7 @@ def write_evaluation_report(evaluation: Evaluation, folder: str | Path, title: s
 
 
 def _facts(evaluation: Evaluation) -> dict[str, str]:
-    """Return the figures in words, by what they are about."""
+    """Return the figures as text, by subject."""
     low, high = Share(evaluation.correct, evaluation.count).interval()
     return {
         "exact match": f"{100 * evaluation.exact_match:.2f}% ({evaluation.correct:,} of {evaluation.count:,});"

@@ -1,4 +1,4 @@
-"""What a data set holds, to be seen before training on it: labels, sizes, contrast, and problems."""
+"""The content of a data set, before training on it: labels, sizes, contrast, and problems."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from fastctc.crnn.report.visible import visible_character
 
 @dataclass(frozen=True)
 class Measured:
-    """A sample whose image could be read, and what was measured.
+    """The measurements of a sample whose image could be read.
 
     Attributes:
         index: of the sample in its data set.
-        name: what the sample is called in reports.
+        name: name of the sample in reports.
         text: its label.
         width, height: pixels of the original image, upright.
         contrast: standard deviation of the original's gray levels, as a share of 255.
-        frames: what the model makes of the image.
-        frames_needed: what CTC needs for the text, see :func:`fastctc.crnn.data.frames_needed`.
+        frames: number of frames that the model makes of the image.
+        frames_needed: frames that CTC needs for the text, see :func:`fastctc.crnn.data.frames_needed`.
     """
 
     index: int
@@ -49,7 +49,7 @@ class Measured:
 
 @dataclass
 class Exploration:
-    """What was found in a data set.
+    """The findings in a data set.
 
     Attributes:
         count: labeled samples.
@@ -92,7 +92,7 @@ class Exploration:
         return sorted(self.measured, key=lambda each: (each.contrast, each.index))[:count]
 
     def summary(self) -> dict[str, str]:
-        """Return the figures in words, by what they are about."""
+        """Return the figures as text, by subject."""
         lengths = f"{_range(self.lengths.elements())} characters; {self.different:,} different"
         if self.lengths[0]:
             lengths += f"; {self.lengths[0]:,} empty"
@@ -135,7 +135,7 @@ def explore(
 
     Args:
         data: the samples. Those that cannot be read are listed, and raise no error.
-        preprocess: what will be done to the images.
+        preprocess: how images are prepared.
         frames: returns the frames that the model makes of an image, by its width in pixels after preprocessing.
         limit: images to look at.
         seed: decides which.

@@ -49,8 +49,8 @@ def write_exploration_report(
         data: the samples, of which those that are shown are read again.
         folder: made if missing; an earlier report in it is replaced.
         title: name of the data.
-        preprocess: what will be done to the images.
-        augment: how training will change them.
+        preprocess: how images are prepared.
+        augment: random changes in training.
         seed: decides which samples are shown, and the random changes.
         on_picture: called with 1 after each picture.
 
@@ -83,7 +83,7 @@ class _Chosen(NamedTuple):
 
     Attributes:
         some: samples chosen at random.
-        faintest: the samples of least contrast.
+        faintest: samples of least contrast.
         few: some of both, for the effects of settings. The last is a faint one.
     """
 

@@ -59,12 +59,12 @@ def write_page(
     problems: Mapping[str, Sequence[Problem]] | None = None,
     on_picture: Callable[[int], object] = lambda done: None,
 ) -> Path:
-    """Write ``report.html`` and the picture of each section, each file whole or not at all.
+    """Write ``report.html`` and the picture of each section, each file atomically.
 
     Args:
         folder: made if missing; files of the same names are replaced.
         title: title of the page.
-        facts: what is known, by what it is about.
+        facts: facts by subject.
         sections: pictures, each drawn when its turn comes.
         tables: tables of figures, below the facts.
         problems: lists of problems by their headings; empty lists are left out.
