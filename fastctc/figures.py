@@ -47,7 +47,7 @@ _Drawn = TypeVar("_Drawn")
 
 
 def load_matplotlib() -> Any:
-    """Import matplotlib, which the package does only where it draws.
+    """Import matplotlib, which the package imports only to draw.
 
     Raises:
         ModuleNotFoundError: it is not installed; the message names the remedy.
@@ -64,7 +64,7 @@ def load_matplotlib() -> Any:
 
 
 def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
-    """Return an empty figure of a size in inches, which pyplot does not manage."""
+    """Return an empty figure of a size in inches, which is not registered with pyplot."""
     figure: Figure = load_matplotlib().figure.Figure(figsize=(width, height), layout=layout)
     return figure
 
@@ -95,14 +95,14 @@ def write_png(figure: Figure, path: Path | BinaryIO, dpi: int = DPI) -> None:
 
 @cache
 def text_fonts(*, monospace: bool = True) -> list[str]:
-    """Return the installed fonts for a user's text, in any script: the first that has a character draws it."""
+    """Return the installed fonts for a text in any script. The first that has a character draws it."""
     installed = set(load_matplotlib().font_manager.get_font_names())
     names = dict.fromkeys(("DejaVu Sans Mono" if monospace else "DejaVu Sans", *_FALLBACKS))
     return [name for name in names if name in installed]
 
 
 def can_draw(text: str) -> bool:
-    """Return True if the installed fonts for texts have all characters of a text."""
+    """Return True if the installed fonts have all characters of a text."""
     return all(ord(character) in _code_points() for character in text)
 
 

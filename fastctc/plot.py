@@ -159,7 +159,7 @@ def _draw_image(axes: Axes, image: Image, spans: Sequence[TextSpan]) -> None:
 
 
 def _draw_spans(axes: Axes, spans: Sequence[TextSpan], end: float) -> None:
-    """Draw a bar for each span, its text above and its confidence below, where there is room for that."""
+    """Draw a bar for each span, its text above, and its confidence below if there is room for it."""
     centers = [(span.start + span.end) / 2 for span in spans]
     inches = _WIDTH * 0.87 / end
     room = min((b - a for a, b in itertools.pairwise(centers)), default=end) * inches

@@ -1,4 +1,4 @@
-"""What the tests of the beam search share: inputs, comparisons, the best path of a prefix by other means."""
+"""Inputs and comparisons for tests of the beam search, and the best path of a prefix by other means."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def random_log_probs(
 
 
 def speech_like(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return log-probabilities like those from trained models: mostly blank (0), short peaks, few rivals."""
+    """Return log-probabilities like those of trained models: mostly blank (0), short peaks, few rivals."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(*shape, generator=generator)
     winner = torch.randint(0, shape[-1], shape[:-1], generator=generator)
@@ -40,7 +40,7 @@ def speech_like(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) 
 
 
 def assert_equal(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """Check that all fields have equal bits."""
+    """Check that all fields have the same bits."""
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one.cpu(), other.cpu(), rtol=0.0, atol=0.0, equal_nan=True)
 
@@ -48,7 +48,7 @@ def assert_equal(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
 def assert_close(
     actual: NBestResult, expected: DecodeReference | NBestResult, dtype: torch.dtype = torch.float64
 ) -> None:
-    """Check that hypotheses and timesteps are equal, and numbers nearly equal."""
+    """Check for the same hypotheses and frames, and nearly the same numbers."""
     for name in ("tokens", "lengths", "timesteps", "ends", "peaks"):
         assert torch.equal(getattr(actual, name).cpu(), getattr(expected, name).cpu()), name
     tolerance = TOLERANCES[dtype].loss
@@ -63,7 +63,7 @@ def of_sample(result: NBestResult, n: int, frames: int | None = None) -> list[Te
 
 
 def hypotheses(result: NBestResult, n: int = 0) -> list[tuple[tuple[int, ...], float]]:
-    """Return tokens and scores of the hypotheses that exist."""
+    """Return the tokens and the score of each hypothesis that exists."""
     return [
         (tuple(tokens[:length]), score)
         for tokens, length, score in zip(
@@ -74,7 +74,7 @@ def hypotheses(result: NBestResult, n: int = 0) -> list[tuple[tuple[int, ...], f
 
 
 def assert_well_formed(result: NBestResult) -> None:
-    """Check the properties of every result."""
+    """Check what holds for every result."""
     for n in range(result.lengths.shape[0]):
         found = hypotheses(result, n)
         scores = result.scores[n].tolist()
@@ -103,7 +103,10 @@ def assert_well_formed(result: NBestResult) -> None:
 
 
 def best_path_score(rows: Tensor, tokens: Sequence[int], blank: int = 0) -> float:
-    """Compute the log-probability of the best path for `tokens`: Viterbi over the extended label, (T, C) rows."""
+    """Return the log-probability of the best path that spells `tokens`, by Viterbi over the extended label.
+
+    `rows` are (T, C) log-probabilities.
+    """
     states = [blank]
     for token in tokens:
         states += [token, blank]

@@ -1,4 +1,4 @@
-"""fastctc.beam_search: what it finds, against brute force, the reference, and properties that must hold."""
+"""fastctc.beam_search against brute force, against the reference, and for properties that must hold."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fastctc.reference import beam_search_reference, brute_force
 
 
 def exact_losses(x: Tensor, result: fastctc.NBestResult, lengths: list[int], blank: int = 0) -> Tensor:
-    """Return (N, nbest): minus the log-probability of every hypothesis."""
+    """Return (N, nbest), minus the log-probability of every hypothesis."""
     losses = [
         fastctc.ctc_loss(
             x.transpose(0, 1),
@@ -62,8 +62,8 @@ def test_by_hand(device: Device) -> None:
     [(1, 4, 100), (2, 3, 300), (5, 2, 150), *slow((3, 3, 300), (4, 3, 200), (3, 5, 60))],
 )
 @pytest.mark.parametrize("masked", [0.0, *slow(0.25)], ids=["all classes", "masked classes"])
-def test_all_labelings(device: Device, frames: int, classes: int, cases: int, masked: float) -> None:
-    """A beam with room for everything finds everything: the full list of brute force, in order, with its scores."""
+def test_all_labellings(device: Device, frames: int, classes: int, cases: int, masked: float) -> None:
+    """A beam with room for every sequence finds all of brute force, in order, with the same scores."""
     blank = classes - 1 if masked else 0
     x = random_log_probs(cases, frames, classes, seed=frames * 7 + classes, std=2.0, masked=masked)
     width = len(brute_force(x[0], blank))
@@ -148,7 +148,7 @@ def test_random_cases(
 
 @pytest.mark.parametrize("beam_size", [1, 3, 20, *slow(2, 5, 8)])
 def test_ties(device: Device, beam_size: int) -> None:
-    """Of classes that are equal in every frame: symmetric sums have the same bits, so the rule decides."""
+    """Classes that are equal in every frame have sums of the same bits, so the rule decides."""
     for seed in range(20):
         x = random_log_probs(1, 12, 3, seed=seed)
         for blank, classes in ((0, [0, 1, 1, 2, 2, 1]), (5, [2, 1, 1, 2, 1, 0])):
@@ -166,7 +166,7 @@ def test_ties_go_to_lower_tokens(device: Device) -> None:
 
 @pytest.mark.parametrize("beam_size", [3, *slow(4, 5, 6, 10)])
 def test_no_hypothesis_comes_twice(device: Device, beam_size: int) -> None:
-    """Small beams drop a prefix, keep what extends it, and find it again."""
+    """Small beams drop a prefix, keep its extensions, and find it again."""
     for seed in range(12):
         x = random_log_probs(8, 50, 3, seed=seed, std=0.7)
         result = fastctc.beam_search(x.to(device.torch), beam_size=beam_size, nbest=beam_size)
@@ -197,7 +197,7 @@ def test_the_best_is_no_worse_than_greedy(device: Device) -> None:
 @pytest.mark.slow_emulated
 @pytest.mark.parametrize("blank", [0, *slow(3)])
 def test_timesteps_are_of_a_best_path(device: Device, blank: int) -> None:
-    """With nothing pruned, the path that the timesteps tell of is as probable as any that spells the tokens."""
+    """Nothing is pruned: the path of the timesteps is as probable as any that spells the tokens."""
     for seed in range(40):
         x = random_log_probs(1, 6, 4, seed=seed, std=2.0)
         result = fastctc.beam_search(x.to(device.torch), beam_size=1024, nbest=1024, blank=blank)
@@ -250,7 +250,7 @@ def test_exact_scores_of_missing_hypotheses_and_nan(device: Device) -> None:
 
 
 def test_exact_scores_do_not_depend_on_the_beam(device: Device) -> None:
-    """A sequence has one probability, whichever beam found it."""
+    """A sequence has the same probability in every beam."""
     x = random_log_probs(1, 40, 6, dtype=torch.float32).to(device.torch)
     seen: dict[tuple[int, ...], list[float]] = {}
     for beam_size in (2, 5, 20, 50):

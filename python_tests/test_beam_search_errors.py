@@ -1,4 +1,4 @@
-"""fastctc.beam_search and BeamSearchDecoder: wrong arguments are named, with what was expected and what came."""
+"""Errors of fastctc.beam_search and BeamSearchDecoder: argument, expectation and value."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_inputs(device: Device, name: str) -> None:
     ids=["too large", "negative"],
 )
 def test_wrong_lengths(device: Device, lengths: list[int], message: str) -> None:
-    """An exception on the CPU; the CUDA kernels find nothing and make the scores NaN."""
+    """The CPU raises an exception; the CUDA kernels find nothing and make the scores NaN."""
     x = random_log_probs(2, 8, 3).to(device.torch)
     if not device.runs_cuda_kernels:
         with pytest.raises(ValueError, match=message):
@@ -133,7 +133,7 @@ def test_wrong_lengths(device: Device, lengths: list[int], message: str) -> None
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("position", [0, 2, 4])
 def test_positive_log_probs(device: Device, dtype: torch.dtype, position: int) -> None:
-    """Logits or probabilities by mistake: where, and what to do; the CUDA kernels make the scores NaN."""
+    """The error names the place and the remedy; the CUDA kernels make the scores NaN."""
     x = random_log_probs(3, 9, 5, dtype=dtype)
     x[1, 7, position] = 0.8125
     x[1, 8] = 3.0
@@ -159,7 +159,7 @@ def test_positive_log_probs(device: Device, dtype: torch.dtype, position: int) -
 @pytest.mark.parametrize("beam_size", [1, 4, 40])
 @pytest.mark.parametrize("classes", [2, 40, 700])
 def test_positive_anywhere(device: Device, beam_size: int, classes: int) -> None:
-    """Whatever the beam makes of the frame; also where a skipped blank has it."""
+    """The error does not depend on the beam, its cuts and skipped blanks."""
     for c in {0, 1, classes // 2, classes - 1}:
         for options in ({}, {"blank_skip": 0.01}, {"token_threshold": 0.5}, {"beam_threshold": 0.1}):
             x = random_log_probs(1, 6, classes, dtype=torch.float32).to(device.torch)
@@ -303,7 +303,7 @@ def test_ops_refuse_what_does_not_belong_together(device: Device) -> None:
 
 
 def test_ops_never_leave_an_arena_or_a_result(device: Device) -> None:
-    """Too little room: an exception on the CPU, NaN or a shortened hypothesis where it cannot be known."""
+    """With too little room the CPU raises an exception; the CUDA kernels make the scores NaN."""
     ops = torch.ops.fastctc
     x, lengths = random_log_probs(2, 4, 5).to(device.torch), torch.tensor([4, 1], device=device.torch)
     state = torch.zeros(2, fastctc.ops._C.beam_state_bytes(10), dtype=torch.uint8, device=device.torch)

@@ -1,4 +1,4 @@
-"""fastctc.beam_search: what the result does not depend on, and that it is the same to the bit everywhere."""
+"""The result of fastctc.beam_search has the same bits everywhere, whatever surrounds a sample."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ def test_nan_silences_one_stream_until_reset(device: Device) -> None:
 
 
 def test_an_error_changes_nothing(device: Device) -> None:
-    """On the CPU. The CUDA kernels silence the stream that is wrong, and raise nothing."""
+    """The CPU raises. The CUDA kernels make the scores of the wrong stream NaN and raise nothing."""
     x = speech_like(3, 30, 8).to(device.torch)
     decoder = BeamSearchDecoder(3, device=device.torch)
     decoder.push(x[:, :10])

@@ -1,4 +1,4 @@
-"""DecodeResult and NBestResult: tensors, lists, texts and spans."""
+"""DecodeResult and NBestResult as tensors, lists and texts."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_random_cases(
     dtype: torch.dtype,
     seed: int,
 ) -> None:
-    """`levels`: how many different values there are, and so how often classes tie; 0 for no limit."""
+    """`levels` is the number of different values, which decides how often classes tie; 0 for no limit."""
     x = random_logits(num_samples, num_frames, num_classes, seed=seed)
     if levels:
         x = -((x.abs() * 10).round() % levels)
@@ -111,7 +111,7 @@ def test_ties_go_to_the_lowest_class(device: Device) -> None:
 
 
 def test_confidences_of_long_runs(device: Device) -> None:
-    """Runs that go on over many frames, with their peak anywhere."""
+    """Runs of many frames have their peak anywhere."""
     x = torch.zeros(3, 150, 3, device=device.torch)
     x[:, 3:70, 1] = x[:, 80:145, 2] = 1.0
     for n, (first, second) in enumerate(((3, 80), (34, 111), (69, 144))):
@@ -249,7 +249,7 @@ def test_wrong_forms_raise(device: Device, name: str) -> None:
     ids=["too large", "negative"],
 )
 def test_wrong_lengths(device: Device, lengths: list[int], message: str) -> None:
-    """An exception on the CPU; the CUDA kernels decode nothing and make the score NaN."""
+    """The CPU raises an exception; the CUDA kernels decode nothing and make the score NaN."""
     x = random_log_probs(2, 8, 3).to(device.torch)
     if not device.runs_cuda_kernels:
         with pytest.raises(ValueError, match=message):
@@ -263,3 +263,55 @@ def test_wrong_lengths(device: Device, lengths: list[int], message: str) -> None
     assert (result.confidences[wrong] == 0).all()
     for one, other in zip(result, fastctc.greedy_decode(x, [8, 8]), strict=True):
         assert_same(one[right], other[right])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("position", [0, 2, 4])
+def test_logits_or_probabilities_by_mistake(device: Device, dtype: torch.dtype, position: int) -> None:
+    """The message names the place and the remedy; the CUDA kernels make the score NaN."""
+    x = random_log_probs(3, 9, 5).to(dtype)
+    right = x.clone().to(device.torch)
+    x[1, 7, position] = 0.8125
+    x[1, 8] = 3.0
+    x[2, 6:] = 5.0  # padding
+    x = x.to(device.torch)
+    for input, time_major in (
+        (x, False),
+        (x.transpose(0, 1).contiguous(), True),
+        (x.mT.contiguous().mT, False),
+    ):
+        if device.runs_cuda_kernels:
+            result = fastctc.greedy_decode(input, [9, 9, 6], time_major=time_major)
+            assert result.scores[1].isnan() and result.lengths[1] == 0
+            for one, other in zip(result, fastctc.greedy_decode(right, [9, 9, 6]), strict=True):
+                assert_same(one[::2], other[::2])
+            continue
+        message = (
+            rf"log_probs\[1, 7, {position}\] \(sample, frame, class\) is 0\.8125, but natural-log probabilities are"
+            r" at most 0 \(for logits pass from_logits=True, for probabilities their log\(\)\)"
+        )
+        with pytest.raises(ValueError, match=message):
+            fastctc.greedy_decode(input, [9, 9, 6], time_major=time_major)
+
+
+def test_rounded_log_probs_may_exceed_zero(device: Device) -> None:
+    x = torch.tensor([[-INF, 0.009, -INF], [0.0, -9.0, -INF]], device=device.torch)
+    result = fastctc.greedy_decode(x)
+    assert result.to_list() == [1]
+    assert result.scores == 0 and result.confidences[0] == 1 and result.token_scores[0] == 0
+
+
+def test_a_logit_of_infinity_gives_no_tokens(device: Device) -> None:
+    """Like a NaN, which it makes of the softmax; a row of -inf has no class of any probability."""
+    x = random_logits(3, 4, 5).to(device.torch)
+    x[0, 2, 3], x[1, 1, :] = INF, -INF
+    result = fastctc.greedy_decode(x, from_logits=True)
+    assert result.scores[0].isnan() and result.lengths[0] == 0 and (result.tokens[0] == -1).all()
+    assert result.scores[1] == -INF and result.scores[2].isfinite()
+
+
+def test_a_nan_is_no_mistaken_log_probability(device: Device) -> None:
+    """It comes first: no exception for a positive value beside it or after it."""
+    x = random_log_probs(1, 4, 5).to(device.torch)
+    x[0, 1, 4], x[0, 1, 0], x[0, 2, 0] = NAN, 2.0, 2.0
+    assert fastctc.greedy_decode(x).scores.isnan().all()

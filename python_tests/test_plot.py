@@ -1,4 +1,4 @@
-"""Pictures of alignments: what is in them."""
+"""The contents of pictures of alignments."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_any_text_is_literal_everywhere(tmp_path, settings) -> None:
 
 
 def test_every_styled_picture_has_literal_texts() -> None:
-    """Whatever draws a text: a tick, a legend, an annotation."""
+    """Ticks, legends, annotations and titles are literal."""
 
     @styled
     def draw(name: str) -> object:
