@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import combinations, groupby, product
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 from fastctc.text import Alphabet
 
