@@ -66,6 +66,8 @@ def _callable(name: str) -> Callable[..., Any]:
             return op(*arguments)
         except ValueError as error:
             raise ArgumentValueError(str(error)) from None
+        except MemoryError:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory") from None
         except RuntimeError as error:
             if str(error).startswith("CUDA out of memory") and not isinstance(error, torch.OutOfMemoryError):
                 raise torch.OutOfMemoryError(str(error)) from None

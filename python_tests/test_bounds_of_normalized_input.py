@@ -104,6 +104,18 @@ def test_input_that_is_not_normalized_keeps_its_negative_loss(
     torch.testing.assert_close(loss.double(), expected, rtol=0.02, atol=0)
 
 
+@dtypes
+def test_logits_with_priors_keep_their_negative_loss(device: Device, dtype: torch.dtype) -> None:
+    """Priors of exp(-0.003) raise each probability by 0.3 percent, less than the rounding of bfloat16."""
+    batch = confident_batch(30).to(device)
+    x = batch.x.detach().to(dtype)
+    priors = torch.full((12,), -0.003, dtype=torch.float64, device=device.torch)
+    loss = Batch(x, batch.targets, batch.input_lengths, batch.target_lengths).loss(
+        reduction="none", from_logits=True, label_priors=priors
+    )
+    torch.testing.assert_close(loss.double(), torch.full_like(loss, -0.27).double(), rtol=1e-4, atol=0)
+
+
 def test_input_with_one_frame_that_is_not_normalized_keeps_its_negative_loss(device: Device) -> None:
     batch = confident(30, torch.float32, device, "log_softmax")
     batch.x[50] += 0.01

@@ -66,7 +66,7 @@ def test_equals_brute_force_on_every_target(
 
 @dataclass
 class Case:
-    """What a random batch looks like; the values follow from the seed."""
+    """The shape of a random batch; the values follow from the seed."""
 
     num_frames: int
     num_samples: int

@@ -23,7 +23,7 @@ def cuda(device: Device) -> Device:
 
 
 def on_device(batch: Batch, device: Device | torch.device) -> Batch:
-    """Move a batch to a device, with its lengths, so that nothing remains to be copied."""
+    """All arguments are on the device, lengths too, so nothing is copied."""
     place = device.torch if isinstance(device, Device) else device
     labels = (each.to(place) for each in arguments(batch))
     return Batch(batch.x.detach().to(place).requires_grad_(), *labels)
@@ -64,7 +64,7 @@ def test_runs_on_the_current_stream(cuda: Device) -> None:
 @pytest.mark.parametrize("length", [17, 300])
 @from_log_probs_and_logits
 def test_is_captured_in_a_graph(cuda: Device, from_logits: bool, length: int) -> None:
-    """Replayed on other logits, targets and lengths, it computes what a call would."""
+    """A replay on other logits, targets and lengths gives the result of a call."""
     static = on_device(random_batch(2 * length, 5, 12, length), cuda)
     weights = torch.arange(1.0, 6.0, device=cuda.torch)
 
@@ -96,7 +96,7 @@ def test_is_captured_in_a_graph(cuda: Device, from_logits: bool, length: int) ->
 
 
 def test_any_gpu_may_be_used(cuda: Device) -> None:
-    """Whichever is the current one."""
+    """The kernels run on the device of the input, not on the current one."""
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
     first = on_device(random_batch(40, 5, 12, 17), torch.device("cuda", 0))
@@ -185,7 +185,7 @@ def test_debugging_leaves_valid_batches_alone(device: Device) -> None:
 
 @pytest.mark.usefixtures("debugging")
 def test_debugging_asks_the_cpu() -> None:
-    """Status 3 is what a GPU reports of sample 1."""
+    """A GPU reports status 3 for sample 1."""
     batch = random_batch(8, 3, 5, 3)
     batch.targets[1, 2] = 9
     checked = loss_arguments(batch.x, *arguments(batch), 0, from_logits=False, star=None)

@@ -219,7 +219,7 @@ def call(arguments: Arguments, device: Device | None = None) -> Tensor:
 
 
 def values_raise(device: Device) -> bool:
-    """Return True if wrong values raise: on the CPU. The emulated kernels check them as the CUDA kernels do."""
+    """Return True if wrong values raise, as on the CPU. The emulated kernels check them as CUDA does."""
     return not device.runs_cuda_kernels
 
 
@@ -271,7 +271,7 @@ def test_wrong_sums_raise(name: str) -> None:
 
 @pytest.mark.parametrize("name", WRONG_SUMS)
 def test_wrong_sums_read_nothing_out_of_bounds(device: Device, name: str) -> None:
-    """No value to hold them to: the sanitizer runs and compute-sanitizer look at the accesses."""
+    """There is no value to compare with. The sanitizers check the accesses."""
     if values_raise(device):
         pytest.skip("raises")
     arguments = WRONG_SUMS[name][0]()

@@ -290,7 +290,7 @@ def test_star_is_a_column_of_zeros(device: Device) -> None:
 
 
 def test_star_takes_the_place_of_a_class(device: Device) -> None:
-    """Its scores no longer matter, not even -inf."""
+    """The scores of the class that the star replaces do not matter, not even -inf."""
     batch = random_batch(12, 2, NUM_CLASSES, 4).to(device)
     batch.targets = torch.tensor([[1, 3, 2, 3], [3, 1, 1, 2]], device=device.torch)
     elsewhere = Batch(batch.x, torch.where(batch.targets == 3, 9, batch.targets), *arguments(batch)[1:])

@@ -40,7 +40,7 @@ def test_infeasible_sample_leaves_the_others_alone(
 
 @from_log_probs_and_logits
 def test_masked_classes_have_probability_zero(device: Device, from_logits: bool) -> None:
-    """-inf in a class the target does without, in one frame of a label, in the blank, in all of a label."""
+    """-inf in a class that is not in the target, in one frame of a label, in the blank, in all of a label."""
     batch = random_batch(7, 4, 5, 3)
     batch.targets = torch.tensor([[1, 2, 3]] * 4)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_masked_states_do_not_outweigh_unlikely_ones(device: Device) -> None:
 @from_log_probs_and_logits
 @pytest.mark.parametrize("value", [-1e4, -1e9, -1e30, torch.finfo(torch.float32).min])
 def test_large_negative_masks(device: Device, from_logits: bool, value: float) -> None:
-    """The usual stand-ins for -inf, in a class that the target does without."""
+    """The usual stand-ins for -inf, in a class that is not in the target."""
     batch = random_batch(9, 2, 6, 4)
     batch.targets.clamp_(max=4)
     with torch.no_grad():

@@ -50,7 +50,7 @@ def loss(request: pytest.FixtureRequest) -> Loss:
 
 
 def in_turn(function: Callable[..., Tensor], *groups: Tensor) -> Tensor:
-    """Compute in a loop what vmap computes at once."""
+    """Return what vmap computes, by a loop."""
     return torch.stack([function(*group) for group in zip(*groups, strict=True)])
 
 
@@ -122,7 +122,7 @@ def test_vmap_is_one_call_of_the_op(groups: list[Tensor], monkeypatch: pytest.Mo
 
 
 def test_vmap_over_concatenated_targets(groups: list[Tensor], loss: Loss) -> None:
-    """Repeated they are still right; mapped over they would be found at the wrong places."""
+    """Concatenated targets can be repeated. Mapped over, they would be found at the wrong places."""
     concatenated = groups[1][0].reshape(-1)
     lengths = torch.full_like(groups[2][0], 7), torch.full_like(groups[3][0], 3)
     expected = in_turn(lambda x: loss(x, concatenated, *lengths), groups[0])
@@ -251,7 +251,7 @@ TARGETS = {
 
 
 def same_as_compiled(function: Loss, x: Tensor, *args: Any, backend: str = "aot_eager") -> None:
-    """Check that value and gradient equal the compiled function's."""
+    """Return value and gradient."""
     torch._dynamo.reset()
     compiled = torch.compile(function, fullgraph=True, backend=backend)
     results = []
@@ -313,7 +313,7 @@ def test_compiled_vmap(groups: list[Tensor]) -> None:
 
 @pytest.mark.slow
 def test_compiled_forward_mode_is_not_lost(groups: list[Tensor]) -> None:
-    """There is none, so it breaks the graph; demanding one graph raises."""
+    """Forward-mode AD is not supported, so it breaks the graph. With fullgraph it raises."""
     x, *labels = (each[1] for each in groups)
 
     def tangent(x: Tensor) -> Tensor:
@@ -329,7 +329,7 @@ def test_compiled_forward_mode_is_not_lost(groups: list[Tensor]) -> None:
 @pytest.mark.parametrize("strict", [False, *slow(True)])
 @from_log_probs_and_logits
 def test_exports_for_any_shape(device: Device, strict: bool, from_logits: bool) -> None:
-    """And what was exported from tensors without gradient has one."""
+    """A program that was exported from tensors without gradient has a gradient."""
     module = fastctc.CTCLoss(from_logits=from_logits)
     frames, samples, columns = (torch.export.Dim(name) for name in ("frames", "samples", "columns"))
     shapes = {0: frames, 1: samples}, {0: samples, 1: columns}, {0: samples}, {0: samples}

@@ -127,7 +127,7 @@ def test_infeasible_nan_and_padding(device: Device, compact: bool) -> None:
 
 
 def test_compact_has_a_column_for_each_column_of_the_targets(device: Device) -> None:
-    """Though no target that long can be aligned, and concatenated ones have no columns."""
+    """No target that long can be aligned, and concatenated targets have no columns."""
     batch = random_batch(4, 2, 6, 9).to(device)
     batch.target_lengths = torch.tensor([3, 2])
     padded = fastctc.ctc_posteriors(batch.x, *arguments(batch), compact=True)

@@ -199,7 +199,7 @@ def test_beam_search_compiles(device: Device, exact_scores: bool, dynamic: bool)
 
 
 def test_operators_of_streams_compile(device: Device) -> None:
-    """The state is changed in place, and seen to be."""
+    """The state is changed in place."""
     torch._dynamo.reset()
     x, lengths, state, arena, beam_size, *options = beam_search_advance_samples(device)[0]
     lengths = torch.full_like(lengths, 2)

@@ -105,5 +105,7 @@ def test_other_errors_of_an_op_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(type(error)) as caught:
             call(error)
         assert caught.value is error
+    with pytest.raises(RuntimeError, match=WORDS):
+        call(MemoryError("std::bad_alloc"))
     with pytest.raises(fastctc.ArgumentValueError, match="blank is 7"):
         call(ValueError("blank is 7"))

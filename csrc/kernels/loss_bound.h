@@ -50,7 +50,8 @@ FASTCTC_HD bool frame_is_bounded(const CtcLossParams& p, int64_t n, int64_t t, c
   for (int64_t i = 0; i < p.target_lengths[n]; ++i) {
     if (counts[i]) add(labels[i]);
   }
-  return z <= 1 + 2 * roundoff(p.dtype) * spread + log_softmax_error(p.dtype);
+  const double rounding = p.from_logits ? 0 : 2 * roundoff(p.dtype) * spread;  // of a log-softmax to the elements
+  return z <= 1 + rounding + log_softmax_error(p.dtype);
 }
 
 // Does the bound hold for logits without a look at the frames?
