@@ -114,12 +114,12 @@ class AugmentConfig:
     Attributes:
         shift: columns an image moves to either side, and half as many rows up or down. Its edge is repeated.
         stretch: share by which it is stretched or squeezed about its middle, in each direction.
-        rotate: degrees it turns about its middle to either side, on white, 15 at most. The angle is less where
-            the image is so wide that the ends of its line would rise or sink by more than an eighth of its height.
+        rotate: degrees it turns about its middle to either side, on white, 15 at most. The angle is less in
+            a wide image, so that the ends of its line rise or sink by an eighth of its height at most.
         blur: standard deviation in pixels of a Gaussian filter, drawn from 0 up.
         contrast: share by which faint ink gains or loses against strong ink. An image's ink, as a share of
-            black, is raised to a power drawn between 1 / (1 + contrast) and 1 + contrast. One factor for all
-            of it would change nothing, since :func:`fastctc.crnn.data.normalize` divides by it.
+            black, is raised to a power drawn between 1 / (1 + contrast) and 1 + contrast. One factor
+            would change nothing, since :func:`fastctc.crnn.data.normalize` divides by it.
         noise: standard deviation in gray levels of Gaussian noise, drawn from 0 up.
     """
 

@@ -31,11 +31,11 @@ class Batch(NamedTuple):
 class BatchMaker:
     """Give the batch of any step, as a pure function of the seed and the step.
 
-    Sample positions run through an endless chain of epochs, each a permutation of all samples drawn from the
-    seed and the epoch's number; step k takes positions ``k * batch_size`` up to ``(k + 1) * batch_size``.
+    Sample positions run through an endless chain of epochs. An epoch is a permutation of all samples, drawn from
+    the seed and the epoch's number. Step k takes positions ``k * batch_size`` up to ``(k + 1) * batch_size``.
 
-    Where widths differ, little of a batch is padding: within each window of ``buckets`` batches of an epoch,
-    the permutation is sorted by width, cut into batches, and their order drawn anew. Only the batch in which
+    Where widths differ, little of a batch is padding. Within each window of ``buckets`` batches of an epoch, the
+    permutation is sorted by width and cut into batches, whose order is drawn anew. Only the batch in which
     one epoch ends and the next begins stays unsorted, so that no width is bound to the ends::
 
         epoch      ... tail | head  window     window     window  tail | head ...

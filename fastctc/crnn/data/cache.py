@@ -1,8 +1,8 @@
 """Preprocessed samples kept in a file, so that a second run neither draws nor reads them.
 
-A file is a header, an index and the pixels: the index is JSON with the key, the height and width of each
-image, the other columns of the samples and the problems; the pixels follow image after image, and are mapped
-into memory, where all processes of a machine share them.
+A file is a header, an index and the pixels. The index is JSON: the key, the height and width of each image, the
+other columns of the samples and the problems. The pixels follow image after image. They are mapped into memory,
+where all processes of a machine share them.
 """
 
 from __future__ import annotations

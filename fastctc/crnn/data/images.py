@@ -33,7 +33,7 @@ class Decoded(NamedTuple):
 
     Attributes:
         picture: upright and opaque, in mode 1, L or RGB.
-        size: width and height of the original in pixels, upright; the size of ``picture`` if it was not reduced.
+        size: width and height of the original in pixels, upright.
         warning: what of the original the picture does not show; None if it shows all.
     """
 

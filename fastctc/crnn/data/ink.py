@@ -1,9 +1,13 @@
 """From a decoded picture to gray levels in which ink differs from its ground.
 
-Gray levels alone show no ink in some pictures that people can read: ink and ground are equally bright, the ground
-is dithered, framed or uneven, or a few stray pixels span the range. Each function below recognizes one such
-picture by its pixels and returns gray levels that show its ink, or None for any other picture. So an ordinary
-picture keeps the bits of a plain conversion to gray.
+Gray levels alone show no ink in some pictures that people can read:
+
+- ink and ground are equally bright;
+- the ground is dithered, framed or uneven;
+- a few stray pixels span the range.
+
+Each function below recognizes one such kind by its pixels and returns gray levels that show the ink. It returns
+None for any other picture, so an ordinary picture keeps the bits of a plain conversion to gray.
 """
 
 from __future__ import annotations
@@ -138,9 +142,9 @@ def _frame(lines: Pixels, ground: int, far: float) -> int:
 def on_even_ground(gray: Image.Image, noise: float = 0.0) -> Image.Image | None:
     """Return ink by its difference from an uneven ground, as dark on white, if it is more than ``noise``.
 
-    The ground is a surface of second degree, or what fits more pixels: that surface with a curve of running medians
-    along the line, or the lighter or the darker levels of each column. It counts if far more pixels lie on it than
-    on any single level.
+    The ground is what fits most pixels: a surface of second degree, alone or with a curve of running medians along
+    the line, or the lighter or darker levels of each column. It counts if far more pixels lie on it than on any
+    single level.
     """
     histogram = np.asarray(gray.histogram())
     low, high = np.flatnonzero(histogram)[[0, -1]]

@@ -176,8 +176,12 @@ class Prepared(NamedTuple):
 def prepare(image: ImageLike, config: PreprocessConfig) -> Prepared:
     """Read an image of any kind as gray levels at the model's height.
 
-    Ink is found as people see it: on transparency, in another color than an equally bright ground, on a dithered or
-    uneven ground, in a frame, light on dark, and beside stray pixels. Of an animation the first frame counts;
+    Ink is found as people see it:
+
+    - on transparency, light on dark, and in another color than an equally bright ground;
+    - on a dithered or uneven ground, in a frame, and beside stray pixels.
+
+    Of an animation the first frame counts;
     16-bit and float images are scaled to 8 bits; a rotation noted by a camera is applied.
 
     Args:

@@ -255,8 +255,8 @@ def _text_file(image: Path) -> Path:
 class LmdbSource:
     """Encoded images in an LMDB of the scene-text layout.
 
-    The file is opened for each sample and closed again (80 µs), so a source may be pickled, and used on both
-    sides of a fork: LMDB itself allows neither, nor opening a file twice in a process.
+    The file is opened for each sample and closed again, in 80 µs. So a source may be pickled, and used on both
+    sides of a fork. LMDB itself allows neither, nor opening a file twice in a process.
 
     Args:
         path: the ``.mdb`` file.

@@ -1,8 +1,10 @@
 """Settings: fields of a configuration with their bounds, their help and their options.
 
-A configuration is a frozen dataclass. A field made by :func:`setting` carries everything about itself, so a new
-setting is written in one place: :func:`check_settings` checks it, the command line offers it as an option, and
-its help is the first sentence that the class's docstring has about it.
+A configuration is a frozen dataclass. A field made by :func:`setting` holds everything about itself:
+
+- :func:`check_settings` checks it;
+- the command line offers it as an option;
+- its help is the first sentence about it in the docstring of the class.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ contest what formula contests show: many fonts, glyphs set tightly, thin ``-`` a
 ======= ==============================================================================================
 
 :class:`CaptchaRenderer` draws every glyph anew with the package's own routine; :class:`GlyphRenderer` draws a
-bank of glyphs once, with the same routine, and composes pictures of them by the package's rules, some ten
-times faster. A picture depends on its text, its random numbers and the renderer's options alone.
+bank of glyphs once, with the same routine. It composes pictures of them by the package's rules, some ten times
+faster. A picture depends on its text, its random numbers and the renderer's options alone.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def _compose(
 ) -> Pixels:
     """Set ``text`` by the captcha package's rules; gives (height, width) for mode ``L``, (…, 3) for ``RGB``.
 
-    The package slides each glyph back by a random part of the mean width, pastes it through a mask that is
-    the lightness of its ink, shrinks the line where it is too wide, adds noise, and smooths the whole.
+    The package slides each glyph back by a random part of the mean width, and pastes it through a mask, the
+    lightness of its ink. It shrinks a line that is too wide, adds noise, and smooths the whole.
     """
     boxes = []
     for character in text:
@@ -189,8 +189,8 @@ _STRAIGHT = np.minimum(255, 255 * _PRODUCT // np.maximum(_BYTE, 1))
 def _masks(ink: tuple[int, ...]) -> bytes:
     """Return the package's mask of each coverage: 1.97 times the ink's lightness, however thin the coverage.
 
-    Turning and warping multiply a color by its coverage and divide it out again, in eight bits, which is the
-    same color except where there is next to no coverage; _STRAIGHT[color, coverage] is the result.
+    Turning and warping multiply a color by its coverage and divide it out again, in eight bits. The color stays,
+    except where there is next to no coverage; _STRAIGHT[color, coverage] is the result.
     """
     lightness = 0.299 * _STRAIGHT[ink[0]] + 0.587 * _STRAIGHT[ink[1]] + 0.114 * _STRAIGHT[ink[2]]
     masks: Pixels = np.minimum(255, 1.97 * lightness).astype(np.uint8)

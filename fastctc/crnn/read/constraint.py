@@ -1,7 +1,7 @@
 """Reading under a constraint: the most probable of the allowed texts.
 
 Candidates come from a beam search, and are compared by their exact CTC probabilities. The probabilities of all
-texts sum to 1, so when the best candidate has more than all that was not looked at, no other text can beat it.
+texts sum to 1. So no other text can beat a candidate with more probability than all unseen texts together.
 Where it has less, as for an image of no allowed text, all allowed texts are scored if the constraint
 can list them. Then the answer is the most probable allowed text for certain, and the beam only decides how often
 the long way is taken.

@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 
 def train(folder, out) -> str:
-    """Train for two steps; return the checkpoint."""
+    """Train for two steps and return the checkpoint."""
     command = ["train", "--data", str(folder), "--out", str(out), "--steps", "2", "--batch-size", "4"]
     command += ["--height", "32", "--eval-images", "4", "--threads", "1", "--precision", "fp32"]
     assert cli.main(command) == 0
@@ -63,7 +63,7 @@ def model(folder, tmp_path_factory):
 
 
 def named(lines: list[str], prefix: str = "") -> dict[str, str]:
-    """Return the reason for each name, from lines of a prefix, a name, a colon and a reason."""
+    """Return the reason for each name, in lines of a prefix, a name, a colon and a reason."""
     matches = [re.fullmatch(re.escape(prefix) + r"(\S+?): (.*)", line) for line in lines]
     return dict(match.groups() for match in matches if match)
 

@@ -125,7 +125,7 @@ def test_a_process_that_writes_into_the_cache_refuses_others_that_have_to(tmp_pa
     try:
         with pytest.raises(FolderInUseError, match="expected one that no other process writes into"):
             cached(tmp_path, KEY, never)
-        assert_same(cached(tmp_path, {"kept": 1}, never), made_samples())  # the existing files can be read
+        assert_same(cached(tmp_path, {"kept": 1}, never), made_samples())  # the file can be read
     finally:
         other.kill()
         other.join()

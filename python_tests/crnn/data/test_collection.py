@@ -146,6 +146,7 @@ def test_workers_that_cannot_start_are_not_the_samples_fault(tmp_path):
     assert "RuntimeError: worker processes cannot start: use workers=0, or" in done.stderr.splitlines()[-1]
 
 
-def test_a_line_break_is_not_written_into_labels(tmp_path):
-    with pytest.raises(LabelError, match=r"sample 0: labels.tsv cannot hold the line break in 'a\\nb'"):
-        write_folder(lambda index: (numbered_picture(index)[0], "a\nb"), tmp_path, 1)
+@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\tb"])
+def test_a_line_break_or_a_tab_is_not_written_into_labels(text, tmp_path):
+    with pytest.raises(LabelError, match=r"sample 0: labels.tsv cannot hold the line break or the tab in 'a"):
+        write_folder(lambda index: (numbered_picture(index)[0], text), tmp_path, 1)

@@ -186,7 +186,7 @@ def test_binarised_by_otsus_threshold():
 
 
 def _between(gray: np.ndarray, threshold: int) -> float:
-    """Compute Otsu's between-class variance by its definition."""
+    """Return the between-class variance of Otsu, by its definition."""
     low, high = gray[gray <= threshold], gray[gray > threshold]
     if not low.size or not high.size:
         return -1
@@ -314,7 +314,7 @@ def test_an_animation_counts_by_its_first_frame_though_the_others_be_damaged():
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """Return an encoded image with one fault: cut off, bits flipped, header changed, or a piece replaced."""
+    """Return an encoded image cut off, with flipped bits, with a changed header, or with a piece replaced."""
     harm = bytearray(data)
     kind, at = rng.integers(4), rng.integers(len(data))
     if kind == 0:

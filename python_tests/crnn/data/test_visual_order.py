@@ -36,7 +36,7 @@ def test_known_lines(logical, visual):
 
 
 def lines(letters: str) -> st.SearchStrategy[str]:
-    """Return a strategy for words of a script, mixed with numbers, Latin words and punctuation."""
+    """Return words of a script, mixed with numbers, Latin words and punctuation."""
     word = st.text(letters, min_size=1, max_size=6)
     number = st.from_regex(r"[0-9]{1,4}([.,:/][0-9]{1,3})?%?", fullmatch=True)
     latin = st.text("abcXYZ", min_size=1, max_size=4)

@@ -25,7 +25,7 @@ def recognizer() -> Recognizer:
 
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[np.ndarray, str]]:
-    """Return coverages of drawn formulas: 1 where ink is."""
+    """Return coverages, 1 where ink is, of drawn formulas."""
     source = FormulaSource(look="contest", renderer="glyphs", seed=4242, gray=True)
     found = []
     for index in range(COUNT):

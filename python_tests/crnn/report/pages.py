@@ -46,7 +46,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
     def check_pictures(self) -> dict[str, tuple[int, int]]:
-        """Return the sizes of the pictures by file name; fail unless the page and the files agree."""
+        """Return the sizes of the pictures by their file names; fail unless the page and the files agree."""
         files = {path.read_bytes(): path for path in self.path.parent.glob("*.png")}
         sizes = {}
         for image in self.all("img"):

@@ -22,7 +22,7 @@ def texts(figure) -> list[str]:
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    """Evaluate the shipped model on 40 images with partly wrong labels, and on an unreadable one."""
+    """Return an evaluation of 40 images with partly wrong labels, and of one that could not be read."""
     checkpoint = Recognizer.load().checkpoint
     source = FormulaSource(look="contest", renderer="captcha", seed=77)
     samples, _ = collect(source, range(40), checkpoint.preprocess)

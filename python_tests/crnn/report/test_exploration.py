@@ -39,7 +39,7 @@ def frames(width: int) -> int:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder of five readable images (one too narrow for its label), a damaged and a missing one."""
+    """Write five images that can be read, one of them too narrow for its label, one damaged and one missing."""
     rng = np.random.default_rng(0)
     for name, size, contrast in (
         ("a.png", (180, 60), 40),
@@ -167,7 +167,7 @@ def test_a_change_of_gray_levels_is_shown_on_the_last_image():
     sharp[8:24, 20:50], faint[8:24, 20:50] = 0, 140
     (axes,) = augmentation_sheet([sharp, faint], AugmentConfig(), seed=0).axes
     pictures = [np.asarray(image.get_array()) for image in axes.images]
-    pictures = pictures[2:-16]  # without the unchanged ones and the training pictures
+    pictures = pictures[2:-16]  # without the unchanged pictures and the pictures of training
     for change, start in zip(CHANGES, range(0, len(pictures), 4), strict=True):
         strongest = pictures[start + 3]
         assert (strongest.min() > 100) == (change.name == "contrast")
