@@ -23,7 +23,7 @@ def cuda(device: Device) -> Device:
 
 
 def on_device(batch: Batch, device: Device | torch.device) -> Batch:
-    """All arguments are on the device, lengths too, so nothing is copied."""
+    """Move a batch to a device, with its lengths, so that nothing remains to be copied."""
     place = device.torch if isinstance(device, Device) else device
     labels = (each.to(place) for each in arguments(batch))
     return Batch(batch.x.detach().to(place).requires_grad_(), *labels)
