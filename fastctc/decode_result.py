@@ -19,7 +19,7 @@ _Result = TypeVar("_Result", bound="DecodeResult")
 class DecodeResult(NamedTuple):
     """One token sequence for each sample, with the place and the confidence of each token.
 
-    The leading dimensions of all tensors are those of the input: (N), or none for a single sample.
+    All tensors have the leading dimensions of the input: (N), or none for a single sample.
     :class:`NBestResult`, the result of a beam search, has a dimension of hypotheses behind them.
 
     The best path decides where a token is: the most probable sequence of one class for each frame that spells the

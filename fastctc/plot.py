@@ -38,7 +38,7 @@ def plot_posteriors(
             ``fastctc.ctc_posteriors(..., compact=True)`` for one sample. The blank has the rest, up to 1.
         labels: S names.
         scale: length of a frame, in the unit of the axis.
-        axes: axes to draw into; None: those of a new figure.
+        axes: axes to draw into; None: the axes of a new figure.
 
     Returns:
         The axes.

@@ -206,7 +206,7 @@ class BeamSearchDecoder:
         return chunk.detach()
 
     def _make_room(self, frames: int) -> None:
-        """Enlarge the arena to so many frames of each stream."""
+        """Enlarge the arena to this many frames per stream."""
         capacity, needed = self._arena.shape[1], frames * self.beam_size
         if needed > LARGEST_ARENA:
             raise ArgumentValueError(

@@ -79,7 +79,7 @@ def test_all_labellings(device: Device, frames: int, classes: int, cases: int, m
         assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-10)
         if all(a[1] - b[1] > 1e-9 for a, b in itertools.pairwise(expected)):
             assert [labels for labels, _ in found] == [labels for labels, _ in expected]
-        else:  # masks leave sequences with a single path, whose sums are those of another
+        else:  # masks leave sequences with a single path, whose sums equal the sums of another
             assert dict(found).keys() == dict(expected).keys()
 
 

@@ -68,7 +68,7 @@ def test_runs_are_a_best_path_that_spells_the_tokens(device: Device, blank: int)
 def test_runs_are_those_of_a_forced_alignment(device: Device, repeats: bool) -> None:
     """The alignment of the hypothesis has the same frames where one path is best, and the same score always."""
     x = random_log_probs(6, 14, 5, std=1.5, dtype=torch.float32)
-    if repeats:  # every frame comes twice, and two classes are equal, so many paths tie
+    if repeats:  # every frame comes twice, and two classes are equal: many paths tie
         x = x[:, :7].repeat_interleave(2, 1)[:, :, [0, 1, 2, 2, 3]].log_softmax(2)
     x = x.to(device.torch)
     result = fastctc.beam_search(x, beam_size=300, nbest=3)

@@ -1,4 +1,4 @@
-// Prefix beam search (Graves, 2012, "Supervised Sequence Labelling", 7.5.3; Hannun et al., 2014, arXiv:1408.2873): the
+// Prefix beam search (Graves, 2012, "Supervised Sequence Labeling", 7.5.3; Hannun et al., 2014, arXiv:1408.2873): the
 // rules of one frame, for both machines.
 //
 // A beam holds up to W prefixes. Each has the probability of all paths that spell it, separately for paths that end in

@@ -12,13 +12,13 @@
 
 namespace fastctc::testing {
 
-using Labelling = std::vector<int>;
+using Labeling = std::vector<int>;
 using Path = std::vector<int>;
 
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
-inline Labelling collapse(const Path& path, int blank) {
-  Labelling labels;
+inline Labeling collapse(const Path& path, int blank) {
+  Labeling labels;
   for (size_t t = 0; t < path.size(); ++t) {
     const bool repeats = t > 0 && path[t] == path[t - 1];
     if (path[t] != blank && !repeats) labels.push_back(path[t]);
@@ -49,9 +49,9 @@ void for_each_path(const std::vector<double>& log_probs, int T, int C, Visit vis
   }
 }
 
-// The log-probability of every labelling that some path collapses to.
-inline std::map<Labelling, double> all_labellings(const std::vector<double>& log_probs, int T, int C, int blank) {
-  std::map<Labelling, double> table;
+// The log-probability of every labeling that some path collapses to.
+inline std::map<Labeling, double> all_labelings(const std::vector<double>& log_probs, int T, int C, int blank) {
+  std::map<Labeling, double> table;
   for_each_path(log_probs, T, C, [&](const Path& path, double log_prob) {
     auto [entry, inserted] = table.try_emplace(collapse(path, blank), log_prob);
     if (!inserted) entry->second = log_add(entry->second, log_prob);
@@ -77,7 +77,7 @@ inline double delay(const Path& path, int blank) {
 }
 
 // With a delay penalty, the log-probability of a path falls by that times its delay.
-inline Posteriors posteriors(const std::vector<double>& log_probs, int T, int C, const Labelling& target, int blank,
+inline Posteriors posteriors(const std::vector<double>& log_probs, int T, int C, const Labeling& target, int blank,
                              double delay_penalty = 0) {
   Posteriors result;
   const auto for_each_path_to_target = [&](auto visit) {
@@ -98,7 +98,7 @@ inline Posteriors posteriors(const std::vector<double>& log_probs, int T, int C,
 // further, or go from a label to the next one where the two differ.
 class StatePaths {
  public:
-  StatePaths(const std::vector<double>& log_probs, int T, int C, const Labelling& target, int blank,
+  StatePaths(const std::vector<double>& log_probs, int T, int C, const Labeling& target, int blank,
              double delay_penalty = 0)
       : log_probs_(log_probs), T_(T), C_(C), target_(target), blank_(blank), delay_penalty_(delay_penalty), path_(T) {
     result_.gamma.assign(static_cast<size_t>(T) * C, 0.0);
@@ -138,7 +138,7 @@ class StatePaths {
 
   const std::vector<double>& log_probs_;
   const int T_, C_;
-  const Labelling& target_;
+  const Labeling& target_;
   const int blank_;
   const double delay_penalty_;
   Path path_;  // of states
@@ -148,7 +148,7 @@ class StatePaths {
 
 struct BestPath {
   Path path;
-  Labelling labels;
+  Labeling labels;
   double log_prob;
 };
 

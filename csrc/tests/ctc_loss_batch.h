@@ -61,8 +61,8 @@ struct Batch {
     }
     return out;
   }
-  Labelling target(int n) const {
-    Labelling out(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
+  Labeling target(int n) const {
+    Labeling out(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
     for (int& label : out) label = label == star ? C : label;
     return out;
   }
@@ -146,7 +146,7 @@ struct Batch {
     for (int n = 0; n < N; ++n) {
       const int frames = int(input_lengths[n]);
       const std::vector<double> lp = log_probs(n);
-      const Labelling labels = target(n);
+      const Labeling labels = target(n);
       const bool has_blanks = std::count(labels.begin(), labels.end(), blank) > 0;
       const Posteriors expected = has_blanks ? StatePaths(lp, frames, K, labels, blank, delay_penalty).result()
                                              : posteriors(lp, frames, K, labels, blank, delay_penalty);

@@ -127,17 +127,17 @@ struct Hypothesis {
   const Track& best() const { return p.best_label > p.best_blank ? label : blank; }
 };
 struct Ranked {
-  Labelling prefix;
+  Labeling prefix;
   Hypothesis h;
 };
 
-inline Hypothesis stayed(const std::map<Labelling, const Hypothesis*>& beam, const Labelling& prefix, double y_last,
+inline Hypothesis stayed(const std::map<Labeling, const Hypothesis*>& beam, const Labeling& prefix, double y_last,
                          double y_blank, int t) {
   const Hypothesis& old = *beam.at(prefix);
   double reach = kNever, best_reach = kNever;
   const Track* from = nullptr;
   if (!prefix.empty()) {
-    const Labelling shorter(prefix.begin(), prefix.end() - 1);
+    const Labeling shorter(prefix.begin(), prefix.end() - 1);
     const auto found = beam.find(shorter);
     if (found != beam.end()) {
       const Hypothesis& h = *found->second;
@@ -185,7 +185,7 @@ std::vector<Ranked> plain_search(const Problem<Scalar>& q, int n) {
     const std::vector<double> y = log_probs(q, n, t);
     const bool skip = y[q.blank] > q.blank_skip;
     const double least = *std::max_element(y.begin(), y.end()) - q.token_threshold;
-    std::map<Labelling, const Hypothesis*> in_beam;
+    std::map<Labeling, const Hypothesis*> in_beam;
     for (const Ranked& r : beam) in_beam[r.prefix] = &r.h;
     std::vector<int> tokens;
     for (int c = 0; c < q.C; ++c) {
@@ -205,7 +205,7 @@ std::vector<Ranked> plain_search(const Problem<Scalar>& q, int n) {
     }
     for (const Ranked& r : beam) {
       for (int token : tokens) {
-        Labelling prefix = r.prefix;
+        Labeling prefix = r.prefix;
         prefix.push_back(token);
         const bool repeats = !r.prefix.empty() && r.prefix.back() == token;
         if (!in_beam.count(prefix)) next.push_back({prefix, extended(r.h, repeats, y[token], t)});
@@ -228,7 +228,7 @@ void check_sample(const Problem<Scalar>& q, int n, const Decoded<Scalar>& got) {
   for (int k = 0; k < q.beam; ++k) {
     const int64_t h = int64_t(n) * q.beam + k;
     const bool exists = k < int(expected.size());
-    const Labelling prefix = exists ? expected[k].prefix : Labelling{};
+    const Labeling prefix = exists ? expected[k].prefix : Labeling{};
     CHECK(got.lengths[h] == int64_t(prefix.size()));
     for (int i = 0; i < q.T; ++i) {
       const bool inside = i < int(prefix.size());

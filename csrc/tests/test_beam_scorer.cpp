@@ -26,7 +26,7 @@ struct Bigram {
 
   State start() const { return first; }
   Extension extend(State previous, int32_t token) const { return {token, log_p[previous * classes + token]}; }
-  double of(const Labelling& prefix) const {
+  double of(const Labeling& prefix) const {
     double sum = 0;
     int32_t previous = first;
     for (int token : prefix) {
@@ -38,7 +38,7 @@ struct Bigram {
 };
 
 struct Hypothesis {
-  Labelling tokens;
+  Labeling tokens;
   double score;
 };
 
@@ -88,18 +88,18 @@ std::vector<Hypothesis> plain(const Problem& q) {
     double total() const { return testing::log_add(blank, label); }
   };
   const Bigram bigram{q.bigrams.data(), q.C, q.blank};
-  std::map<Labelling, Sums> beam;
+  std::map<Labeling, Sums> beam;
   beam[{}].blank = 0;
   for (int t = 0; t < q.T; ++t) {
     const float* y = q.x.data() + t * q.C;
-    std::map<Labelling, Sums> next;
+    std::map<Labeling, Sums> next;
     for (const auto& [prefix, sums] : beam) {
       Sums& stay = next[prefix];
       stay.blank = testing::log_add(stay.blank, sums.total() + y[q.blank]);
       if (!prefix.empty()) stay.label = testing::log_add(stay.label, sums.label + y[prefix.back()]);
       for (int c = 0; c < q.C; ++c) {
         if (c == q.blank) continue;
-        Labelling longer = prefix;
+        Labeling longer = prefix;
         longer.push_back(c);
         const double weight = bigram.of(longer) - bigram.of(prefix);
         const bool repeats = !prefix.empty() && prefix.back() == c;
@@ -108,7 +108,7 @@ std::vector<Hypothesis> plain(const Problem& q) {
         next[longer].label = testing::log_add(next[longer].label, weighed);
       }
     }
-    std::vector<std::pair<double, Labelling>> ranked;
+    std::vector<std::pair<double, Labeling>> ranked;
     for (const auto& [prefix, sums] : next) {
       if (sums.total() > -INFINITY) ranked.push_back({-sums.total(), prefix});
     }

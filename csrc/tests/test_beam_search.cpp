@@ -10,28 +10,28 @@
 using namespace fastctc;
 using namespace fastctc::testing;
 
-TEST(a_wide_beam_finds_every_labelling) {
+TEST(a_wide_beam_finds_every_labeling) {
   Random random(1);
   for (int round = 0; round < 24; ++round) {
     const int C = 1 + int(random() % 4), T = C == 4 ? 1 + int(random() % 4) : 1 + int(random() % 5);
     auto q = problem<double>(1, T, C, int(random() % C), 128);
     if (round % 3 == 0) fill_with_ties(q, random, 3);
     if (round % 3 != 0) fill(q, random, 3, 0, round % 3 == 2 ? 4 : 0);
-    auto table = all_labellings(q.x, T, C, q.blank);
+    auto table = all_labelings(q.x, T, C, q.blank);
     for (bool on_cuda : {false, true}) {
       const Decoded<double> got = decode(q, on_cuda);
-      std::map<Labelling, double> found;
+      std::map<Labeling, double> found;
       for (int k = 0; k < q.beam && got.scores[k] > kNever; ++k) {
         CHECK(k == 0 || got.scores[k] <= got.scores[k - 1]);
         const int64_t* const tokens = &got.tokens[k * T];
-        CHECK(found.emplace(Labelling(tokens, tokens + got.lengths[k]), got.scores[k]).second);  // no duplicates
+        CHECK(found.emplace(Labeling(tokens, tokens + got.lengths[k]), got.scores[k]).second);  // no duplicates
       }
       size_t possible = 0;
-      for (const auto& [labelling, score] : table) {
+      for (const auto& [labeling, score] : table) {
         if (score == kNever) continue;
         ++possible;
-        CHECK(found.count(labelling) == 1);
-        CHECK_NEAR(found[labelling], std::min(score, 0.0), 1e-12);
+        CHECK(found.count(labeling) == 1);
+        CHECK_NEAR(found[labeling], std::min(score, 0.0), 1e-12);
       }
       CHECK(found.size() == possible);
     }
@@ -122,14 +122,14 @@ TEST(a_prefix_that_comes_back_is_no_duplicate) {
     check(q);
     for (bool on_cuda : {false, true}) {
       const Decoded<double> got = decode(q, on_cuda);
-      std::map<Labelling, int> found;
+      std::map<Labeling, int> found;
       for (int k = 0; k < q.beam && got.scores[k] > kNever; ++k) {
         const int64_t* const tokens = &got.tokens[k * q.T];
-        CHECK(++found[Labelling(tokens, tokens + got.lengths[k])] == 1);
+        CHECK(++found[Labeling(tokens, tokens + got.lengths[k])] == 1);
       }
     }
     // Does the case happen? In the beams of the plain search of each length.
-    std::map<Labelling, int> last_seen;
+    std::map<Labeling, int> last_seen;
     for (int t = 0; t <= q.T; ++t) {
       q.lengths = {t};
       for (const Ranked& r : plain_search(q, 0)) {
@@ -195,7 +195,8 @@ TEST(strides_and_half_precision) {
       if (on_cuda) CHECK(cuda::beam_search(p, workspace.aligned(), nullptr) == 0);
       if (!on_cuda) cpu::beam_search(p, 0, 1, workspace.aligned());
       const BeamState s(p.state, beam);
-      for (int k = 0; k < s.header->size; ++k) CHECK(float(at_most_zero(s.scores.total[s.order[k]])) == expected.scores[k]);
+      for (int k = 0; k < s.header->size; ++k)
+        CHECK(float(at_most_zero(s.scores.total[s.order[k]])) == expected.scores[k]);
     }
   }
 }

@@ -13,8 +13,8 @@ std::vector<double> logs(std::vector<double> probs) {
 }  // namespace
 
 TEST(collapse_merges_repeats_before_it_removes_blanks) {
-  CHECK(collapse({0, 1, 1, 0, 1, 2, 2, 0}, 0) == (Labelling{1, 1, 2}));
-  CHECK(collapse({2, 2, 0}, 2) == (Labelling{0}));
+  CHECK(collapse({0, 1, 1, 0, 1, 2, 2, 0}, 0) == (Labeling{1, 1, 2}));
+  CHECK(collapse({2, 2, 0}, 2) == (Labeling{0}));
   CHECK(collapse({}, 0).empty());
 }
 
@@ -40,10 +40,10 @@ TEST(empty_input_and_empty_target) {
   CHECK_NEAR(posteriors(logs({.4, .6, .5, .5}), 2, 2, {}, 0).log_prob, std::log(.2), 1e-15);
 }
 
-TEST(labellings_sum_to_one_and_agree_with_posteriors) {
+TEST(labelings_sum_to_one_and_agree_with_posteriors) {
   const auto x = logs({.1, .2, .7, .3, .3, .4, .25, .5, .25, .6, .3, .1});
   double total = 0;
-  for (const auto& [labels, log_prob] : all_labellings(x, 4, 3, 2)) {
+  for (const auto& [labels, log_prob] : all_labelings(x, 4, 3, 2)) {
     total += std::exp(log_prob);
     CHECK_NEAR(posteriors(x, 4, 3, labels, 2).log_prob, log_prob, 1e-14);
   }
@@ -52,7 +52,7 @@ TEST(labellings_sum_to_one_and_agree_with_posteriors) {
 
 TEST(paths_of_states_are_the_paths_of_classes_where_no_label_is_the_blank) {
   const auto x = logs({.1, .2, .7, .3, .3, .4, .25, .5, .25, .6, .3, .1});
-  for (const auto& [labels, log_prob] : all_labellings(x, 4, 3, 2)) {
+  for (const auto& [labels, log_prob] : all_labelings(x, 4, 3, 2)) {
     const Posteriors expected = posteriors(x, 4, 3, labels, 2, 0.2);
     const Posteriors found = StatePaths(x, 4, 3, labels, 2, 0.2).result();
     CHECK_NEAR(found.log_prob, expected.log_prob, 1e-14);
@@ -69,7 +69,7 @@ TEST(a_label_that_equals_the_blank_by_hand) {
 
 TEST(greedy_takes_the_lowest_of_equals) {
   const auto best = greedy(logs({.4, .6, .5, .5}), 2, 2, 0);
-  CHECK(best.path == (Path{1, 0}) && best.labels == (Labelling{1}));
+  CHECK(best.path == (Path{1, 0}) && best.labels == (Labeling{1}));
   CHECK_NEAR(best.log_prob, std::log(.3), 1e-15);
 }
 

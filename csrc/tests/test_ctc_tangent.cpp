@@ -83,7 +83,7 @@ struct Batch {
         log_probs.push_back(x[k] + e * direction[k]);
       }
     }
-    const Labelling target(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
+    const Labeling target(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
     return StatePaths(log_probs, int(input_lengths[n]), C, target, blank).result().gamma;
   }
 

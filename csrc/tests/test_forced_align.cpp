@@ -110,7 +110,7 @@ struct Batch {
     for (int n = 0; n < N; ++n) {
       const int frames = int(input_lengths[n]);
       const std::vector<double> rows = log_probs(n);
-      Labelling target(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
+      Labeling target(targets.begin() + n * S, targets.begin() + n * S + target_lengths[n]);
       for (int& label : target) label = label == star ? C : label;
       double best = kMinusInfinity;
       for_each_path(rows, frames, C + 1, [&](const Path& path, double log_prob) {

@@ -121,5 +121,5 @@ def draw_from_dict(saved: Mapping[str, Any]) -> DrawConfig:
     kind, settings = DOMAINS[name].draw, {key: value for key, value in saved.items() if key != "domain"}
     unknown = sorted(settings.keys() - {each.name for each in fields(kind)})
     if unknown:
-        raise ValueError(f"settings this fastctc does not know: {', '.join(unknown)}")
+        raise ValueError(f"settings that this version of fastctc lacks: {', '.join(unknown)}")
     return kind(**settings)

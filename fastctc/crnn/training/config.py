@@ -198,7 +198,7 @@ def config_from_dict(saved: Mapping[str, Any]) -> TrainConfig:
 def _made(kind: type, settings: Mapping[str, Any]) -> Any:
     unknown = sorted(settings.keys() - {each.name for each in fields(kind)})
     if unknown:
-        raise ValueError(f"settings this fastctc does not know: {', '.join(unknown)}")
+        raise ValueError(f"settings that this version of fastctc lacks: {', '.join(unknown)}")
     return kind(**settings)
 
 

@@ -36,7 +36,7 @@ def test_every_setting_of_an_earlier_recipe_is_kept():
         assert value in found, name
     data = config_from_dict(FLAT | {"data": "images"})
     assert data.data == "images" and data.draw is None and data.schedule == config.schedule
-    with pytest.raises(ValueError, match="settings this fastctc does not know: sharpen"):
+    with pytest.raises(ValueError, match="settings that this version of fastctc lacks: sharpen"):
         config_from_dict(FLAT | {"data": "images", "sharpen": 1})
 
 
@@ -49,9 +49,9 @@ def test_recipes_are_saved_and_read_again(name):
 def test_what_is_not_known_is_refused():
     saved = config_to_dict(PRESETS["quick"])
     for changes, message in [
-        ({"hue": 1}, "settings this fastctc does not know: hue"),
-        ({"augment": saved["augment"] | {"flip": 1}}, "settings this fastctc does not know: flip"),
-        ({"draw": saved["draw"] | {"ink": 1}}, "settings this fastctc does not know: ink"),
+        ({"hue": 1}, "settings that this version of fastctc lacks: hue"),
+        ({"augment": saved["augment"] | {"flip": 1}}, "settings that this version of fastctc lacks: flip"),
+        ({"draw": saved["draw"] | {"ink": 1}}, "settings that this version of fastctc lacks: ink"),
         ({"draw": saved["draw"] | {"domain": "music"}}, "domain is 'music', expected one of 'formulas'"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -410,7 +410,7 @@ def test_errors(folder, tmp_path):
     with pytest.raises(TrainError, match="the training data is not what the run began with"):
         train(tiny(folder), tmp_path, resume=True, show_progress=False)
     save_state(state | {"config": {"color": 1}}, tmp_path / "state.pt")
-    with pytest.raises(TrainError, match="settings this fastctc does not know: color"):
+    with pytest.raises(TrainError, match="settings that this version of fastctc lacks: color"):
         train(tiny(folder), tmp_path, resume=True, show_progress=False)
     with pytest.raises(TrainError, match="not finite in 20 steps in a row"):
         train(tiny(folder, max_lr=1e30, steps=40), tmp_path / "nan", show_progress=False)
