@@ -190,7 +190,7 @@ def test_what_cannot_be_done_says_why(run_folder, model, tmp_path, capsys):
             ["read", "--checkpoint", str(run_folder / "data" / "labels.tsv"), "a.png"],
             "not a readable safetensors",
         ),
-        (["evaluate", model, str(tmp_path)], "has none of labels.tsv, labels.txt, labels.json, data.mdb"),
+        (["evaluate", model, str(tmp_path)], "has none of labels.tsv, labels.txt"),
         (["train", "--out", run], "holds a training run already"),
         (
             ["train", "--out", run, "--resume", "--steps", "1"],
@@ -198,7 +198,7 @@ def test_what_cannot_be_done_says_why(run_folder, model, tmp_path, capsys):
         ),
         (
             ["train", "--out", str(tmp_path / "x"), "--data", str(tmp_path)],
-            "has none of labels.tsv, labels.txt, labels.json, data.mdb",
+            "has none of labels.tsv, labels.txt",
         ),
     ]:
         assert cli.main(command) == 2
