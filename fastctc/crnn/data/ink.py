@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -75,8 +76,8 @@ def without_stray_pixels(gray: Image.Image) -> Image.Image | None:
 
 def without_dither(gray: Image.Image) -> Image.Image | None:
     """Return a picture of two levels smoothed to the gray levels that its dots stand for."""
-    histogram = np.asarray(gray.histogram())
-    low, high = np.flatnonzero(histogram)[[0, -1]]
+    histogram = np.array(gray.histogram())
+    low, high = _extremes(gray)
     edge = max(1, (high - low) // 5)
     if high - low < 8 or histogram[low : low + edge].sum() + histogram[high - edge + 1 : high + 1].sum() < (
         0.85 * histogram.sum()
@@ -107,8 +108,9 @@ def without_dither(gray: Image.Image) -> Image.Image | None:
 def without_frame(gray: Image.Image) -> Image.Image | None:
     """Return a picture whose frame, in another level than the ground, has the level of the ground."""
     pixels = np.asarray(gray)
+    low, high = _extremes(gray)
     ground = _median(gray.histogram())
-    most = max(ground - int(pixels.min()), int(pixels.max()) - ground)
+    most = max(ground - int(low), int(high) - ground)
     if most < 16 or min(pixels.shape) < 16:
         return None
     top, bottom = _frame(pixels, ground, most / 2), _frame(pixels[::-1], ground, most / 2)
@@ -124,6 +126,9 @@ def without_frame(gray: Image.Image) -> Image.Image | None:
 
 def _frame(lines: Pixels, ground: int, far: float) -> int:
     """Return how many of the first lines of pixels are a frame: one level, far from the ground, to a sharp edge."""
+    first = lines[0, :: max(1, lines.shape[1] // 8)].tolist()
+    if 2 * sum(abs(pixel - ground) > far / 2 for pixel in first) < len(first):  # most lines are ground
+        return 0
     level, count = float(np.median(lines[0])), 0
     most = len(lines) // 4
 
@@ -262,6 +267,12 @@ def _spread(histogram: list[int]) -> float:
     counts, levels = np.asarray(histogram, dtype=np.float64), np.arange(256)
     mean = counts @ levels / counts.sum()
     return math.sqrt(counts @ (levels - mean) ** 2 / counts.sum())
+
+
+def _extremes(gray: Image.Image) -> tuple[int, int]:
+    """Return the darkest and the lightest level."""
+    low, high = cast("tuple[int, int]", gray.getextrema())
+    return low, high
 
 
 def _median(histogram: npt.ArrayLike) -> int:
