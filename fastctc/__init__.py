@@ -5,12 +5,14 @@ from fastctc.arguments import debug
 from fastctc.build import build_info
 from fastctc.decode import DecodeResult, NBestResult, beam_search, greedy_decode
 from fastctc.loss import CTCLoss, ctc_loss
+from fastctc.scoring import Automaton
 from fastctc.streaming import BeamSearchDecoder
 from fastctc.text import Alphabet
 from fastctc.version import __version__
 
 __all__ = [
     "Alphabet",
+    "Automaton",
     "BeamSearchDecoder",
     "CTCLoss",
     "DecodeResult",

@@ -31,6 +31,21 @@ struct NgramTable {
   }
 };
 
+// Of each value below `values`: where it begins when `numbers` are sorted; at last their count.
+std::vector<int32_t> starts(const std::vector<int32_t>& numbers, size_t values) {
+  std::vector<int32_t> result(values + 1, 0);
+  for (const int32_t number : numbers) ++result[size_t(number) + 1];
+  std::partial_sum(result.begin(), result.end(), result.begin());
+  return result;
+}
+
+template <class T>
+std::vector<T> picked(const std::vector<T>& values, const std::vector<uint32_t>& places) {
+  std::vector<T> result(places.size());
+  for (size_t i = 0; i < places.size(); ++i) result[i] = values[places[i]];
+  return result;
+}
+
 class ArpaReader {
  public:
   ArpaReader(const char* text, size_t size, double missing_unknown)
@@ -241,31 +256,28 @@ void ArpaReader::add_unknown() {
 void ArpaReader::sort(int order) {
   NgramTable& table = tables_[size_t(order) - 1];
   if (order == 1) return;
+  table.first = starts(table.context, tables_[size_t(order) - 2].word.size());
+  if (sorted_) return;
   const size_t n = table.word.size();
-  if (!sorted_) {
-    const auto key = [&](size_t i) { return uint64_t(uint32_t(table.context[i])) << 32 | uint32_t(table.word[i]); };
-    std::vector<std::pair<uint64_t, uint32_t>> keys(n);
-    for (size_t i = 0; i < n; ++i) keys[i] = {key(i), uint32_t(i)};
-    std::sort(keys.begin(), keys.end());
-    for (size_t i = 1; i < n; ++i) {
-      if (keys[i].first == keys[i - 1].first) {
-        ArpaLines::fail_at(line_of(order, keys[i].second), "each n-gram once",
-                           "the n-gram of line " + std::to_string(line_of(order, keys[i - 1].second)));
-      }
-    }
-    for (std::vector<float>* each : {&table.weight, &table.backoff}) {
-      std::vector<float> moved(each->size());
-      for (size_t i = 0; i < moved.size(); ++i) moved[i] = (*each)[keys[i].second];
-      *each = std::move(moved);
-    }
-    for (size_t i = 0; i < n; ++i) {
-      table.context[i] = int32_t(keys[i].first >> 32);
-      table.word[i] = int32_t(uint32_t(keys[i].first));
+  std::vector<uint32_t> places(n), by_word(n);
+  std::iota(by_word.begin(), by_word.end(), 0u);
+  if (!std::is_sorted(table.word.begin(), table.word.end())) {
+    std::vector<int32_t> to = starts(table.word, size_t(words_.size()));
+    for (size_t i = 0; i < n; ++i) by_word[size_t(to[size_t(table.word[i])]++)] = uint32_t(i);
+  }
+  std::vector<int32_t> to = table.first;
+  for (const uint32_t i : by_word) places[size_t(to[size_t(table.context[i])]++)] = i;
+  for (size_t i = 1; i < n; ++i) {
+    const uint32_t a = places[i - 1], b = places[i];
+    if (table.context[a] == table.context[b] && table.word[a] == table.word[b]) {
+      ArpaLines::fail_at(line_of(order, b), "each n-gram once",
+                         "the n-gram of line " + std::to_string(line_of(order, a)));
     }
   }
-  table.first.assign(tables_[size_t(order) - 2].word.size() + 1, 0);
-  for (const int32_t context : table.context) ++table.first[size_t(context) + 1];
-  std::partial_sum(table.first.begin(), table.first.end(), table.first.begin());
+  table.context = picked(table.context, places);
+  table.word = picked(table.word, places);
+  table.weight = picked(table.weight, places);
+  if (order < orders()) table.backoff = picked(table.backoff, places);
 }
 
 // The line of an n-gram by its place in its section.

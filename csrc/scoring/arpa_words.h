@@ -13,27 +13,24 @@ class ArpaWords {
  public:
   static constexpr int32_t kAbsent = -1;
 
-  ArpaWords() : table_(1024, kAbsent) {}
+  ArpaWords() : table_(1024) {}
 
-  int32_t size() const { return int32_t(hash_.size()); }
+  int32_t size() const { return int32_t(begin_.size() - 1); }
   std::string_view operator[](int32_t label) const {
-    return std::string_view(text_).substr(begin_[size_t(label)], begin_[size_t(label) + 1] - begin_[size_t(label)] - 1);
+    const size_t begin = begin_[size_t(label)];
+    return {text_.data() + begin, begin_[size_t(label) + 1] - begin - 1};
   }
-  int32_t find(std::string_view word) const {
-    const uint64_t h = hash(word);
-    return table_[slot(word, h)];
-  }
+  int32_t find(std::string_view word) const { return table_[slot(word, hash(word))].label; }
   // The label of a new word; kAbsent if it is there already.
   int32_t add(std::string_view word) {
-    if (2 * hash_.size() >= table_.size()) grow();
+    if (4 * size_t(size()) >= 3 * table_.size()) grow();
     const uint64_t h = hash(word);
-    int32_t& entry = table_[slot(word, h)];
-    if (entry != kAbsent) return kAbsent;
-    entry = size();
-    hash_.push_back(h);
+    Entry& entry = table_[slot(word, h)];
+    if (entry.label != kAbsent) return kAbsent;
+    entry = {uint32_t(h >> 32), size()};
     text_.append(word).push_back('\n');
     begin_.push_back(text_.size());
-    return entry;
+    return entry.label;
   }
   // All words, each followed by '\n'.
   std::string take_text() { return std::move(text_); }
@@ -60,24 +57,29 @@ class ArpaWords {
   // Where the word stands in the table, or would.
   size_t slot(std::string_view word, uint64_t h) const {
     size_t i = size_t(h) & (table_.size() - 1);
-    while (table_[i] != kAbsent && !(hash_[size_t(table_[i])] == h && (*this)[table_[i]] == word)) {
+    while (table_[i].label != kAbsent && !(table_[i].hash == h >> 32 && (*this)[table_[i].label] == word)) {
       i = (i + 1) & (table_.size() - 1);
     }
     return i;
   }
   void grow() {
-    table_.assign(2 * table_.size(), kAbsent);
+    const size_t larger = 2 * table_.size();
+    table_.assign(larger, {});
     for (int32_t label = 0; label < size(); ++label) {
-      size_t i = size_t(hash_[size_t(label)]) & (table_.size() - 1);
-      while (table_[i] != kAbsent) i = (i + 1) & (table_.size() - 1);
-      table_[i] = label;
+      const uint64_t h = hash((*this)[label]);
+      size_t i = size_t(h) & (larger - 1);
+      while (table_[i].label != kAbsent) i = (i + 1) & (larger - 1);
+      table_[i] = {uint32_t(h >> 32), label};
     }
   }
 
+  struct Entry {
+    uint32_t hash = 0;  // the upper half; the lower chooses the place
+    int32_t label = kAbsent;
+  };
   std::string text_;
   std::vector<size_t> begin_{0};  // of each word in text_, and where the next will begin
-  std::vector<uint64_t> hash_;
-  std::vector<int32_t> table_;  // labels, by hash
+  std::vector<Entry> table_;
 };
 
 }  // namespace fastctc

@@ -16,6 +16,7 @@ namespace py = pybind11;
 template <class T>
 void bind_array(py::module_& m, const char* name) {
   py::class_<std::vector<T>, std::unique_ptr<std::vector<T>>>(m, name, py::buffer_protocol(), py::module_local())
+      .def("__len__", [](const std::vector<T>& v) { return v.size(); })
       .def_buffer([](std::vector<T>& v) { return py::buffer_info(v.data(), py::ssize_t(v.size())); });
 }
 

@@ -16,7 +16,6 @@ from fastctc.crnn.data.domain import (
     register,
     shipped_checkpoints,
 )
-from fastctc.crnn.data.files import write_atomically
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare, steps
 from fastctc.crnn.data.readers import open_source
@@ -41,6 +40,7 @@ from fastctc.crnn.data.settings import (
 from fastctc.crnn.data.sources import Drawn, KeyedSource, LabeledSource, NamedSource, Source, hash_of_code
 from fastctc.crnn.data.tensors import normalize, pad_batch
 from fastctc.crnn.data.workers import default_workers
+from fastctc.files import write_atomically
 
 __all__ = [
     "CHANGES",
