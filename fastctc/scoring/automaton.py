@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastctc.scoring.automaton_checks import check_automaton, failure_depths
+from fastctc.scoring.automaton_checks import check_automaton
 from fastctc.scoring.automaton_file import read_tensors, write_tensors
 
 __all__ = ["OTHERWISE", "REJECTED", "Automaton"]
@@ -93,8 +93,8 @@ class Automaton:
             "failure_weight": failure_weight,
             "final_weight": final_weight,
         }
-        check_automaton(tensors, start)
-        largest = _largest_weights(tensors)
+        depths = check_automaton(tensors, start)
+        largest = _largest_weights(tensors, depths)
         return cls(**tensors, largest_weight=largest, start=start, symbols=_names(symbols))
 
     @classmethod
@@ -328,13 +328,12 @@ def _names(symbols: Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(symbols)
 
 
-def _largest_weights(tensors: dict[str, Tensor]) -> Tensor:
+def _largest_weights(tensors: dict[str, Tensor], depths: Tensor) -> Tensor:
     """Return the largest weight out of each state, through failure arcs too, rounded upwards to float32."""
     first, failure = tensors["first_arc"].long(), tensors["failure_state"].long()
     largest = torch.full((failure.shape[0],), -math.inf, device=failure.device)
     state_of_arc = torch.repeat_interleave(first.diff())
     largest.scatter_reduce_(0, state_of_arc, tensors["weight"], "amax")
-    depths = failure_depths(failure)
     order = torch.argsort(depths, stable=True)
     for group in torch.split(order, torch.bincount(depths).tolist())[1:]:
         through = tensors["failure_weight"][group].double() + largest[failure[group]].double()

@@ -14,12 +14,12 @@ INTEGERS = ("first_arc", "label", "next_state", "failure_state")
 WEIGHTS = ("weight", "failure_weight", "final_weight", "largest_weight")
 
 
-def check_automaton(tensors: dict[str, Tensor], start: int) -> None:
-    """Raise TypeError or ValueError unless the tensors are an automaton."""
+def check_automaton(tensors: dict[str, Tensor], start: int) -> Tensor:
+    """Raise TypeError or ValueError unless the tensors are an automaton. Return :func:`failure_depths`."""
     check_bounds(tensors, start)
     _check_determinism(tensors)
     _check_weights(tensors)
-    failure_depths(tensors["failure_state"].long())
+    depths = failure_depths(tensors["failure_state"].long())
     first, failure = tensors["first_arc"], tensors["failure_state"]
     if tensors["label"].numel():
         begin = first[:-1].long().clamp(max=tensors["label"].numel() - 1)
@@ -29,6 +29,7 @@ def check_automaton(tensors: dict[str, Tensor], start: int) -> None:
             raise ValueError(
                 f"state {both[0]} has an arc for all other labels, so its failure arc is never used"
             )
+    return depths
 
 
 def check_bounds(tensors: dict[str, Tensor], start: int) -> None:

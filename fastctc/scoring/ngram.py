@@ -82,7 +82,7 @@ def read_arpa(
         start=model["begin"] if bos else 0,
         symbols=words,
     )
-    return automaton if tokens is None else _over_tokens(automaton, _token_words(tokens), model["unknown"])
+    return automaton if tokens is None else _over_tokens(automaton, token_words(tokens), model["unknown"])
 
 
 def _parse(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _tensor(array: Any) -> Tensor:
     return torch.frombuffer(array, dtype=dtype) if len(array) else torch.zeros(0, dtype=dtype)
 
 
-def _token_words(tokens: Alphabet | Sequence[str | None]) -> list[str | None]:
+def token_words(tokens: Alphabet | Sequence[str | None]) -> list[str | None]:
     """Return the word of each label."""
     if isinstance(tokens, Alphabet):
         words: list[str | None] = list(tokens.characters)
