@@ -56,15 +56,12 @@ class Lexicon:
         self.words = tuple(sorted({word for _, word in weights}))
         number = {word: i for i, word in enumerate(self.words)}
 
-        # By length and then by labels, so that the arcs of a node lead to nodes in a row.
-        begins = {labels[:n] for labels, _ in weights for n in range(len(labels) + 1)}
-        nodes = sorted(begins, key=lambda labels: (len(labels), labels))
-        place = {labels: i for i, labels in enumerate(nodes)}
-        parents = torch.tensor([place[labels[:-1]] for labels in nodes[1:]], dtype=torch.int64)
-        ends = sorted((place[labels], number[word], weight) for (labels, word), weight in weights.items())
-        self.label = torch.tensor([labels[-1] for labels in nodes[1:]], dtype=torch.int32)
-        self.first_arc = _starts(parents, len(nodes))
-        self.first_end = _starts(torch.tensor([node for node, _, _ in ends]), len(nodes))
+        parents, self.label, nodes = _grow([labels for labels, _ in weights])
+        self.first_arc = _starts(parents, self.label.shape[0] + 1)
+        ends = sorted(
+            (node, number[word], weight) for node, ((_, word), weight) in zip(nodes, weights.items())
+        )
+        self.first_end = _starts(torch.tensor([node for node, _, _ in ends]), self.num_nodes)
         self.word = torch.tensor([word for _, word, _ in ends], dtype=torch.int32)
         self.weight = torch.tensor([weight for _, _, weight in ends], dtype=torch.float32)
 
@@ -179,6 +176,24 @@ def _checked(position: int, word: str, labels: Sequence[int], weight: float) -> 
     if not math.isfinite(weight):
         raise ValueError(f"entries[{position}] has the weight {weight}, expected a finite number")
     return labels, word
+
+
+def _grow(spellings: list[tuple[int, ...]]) -> tuple[Tensor, Tensor, list[int]]:
+    """Return the parent and the label of each node but the first, and the node where each spelling ends."""
+    lengths = torch.tensor([len(labels) for labels in spellings])
+    flat = torch.tensor([label for labels in spellings for label in labels])
+    first = lengths.cumsum(0) - lengths
+    base = int(flat.max()) + 1
+    node = torch.zeros_like(lengths)
+    parents, labels, count = [], [], 1
+    for length in range(int(lengths.max())):
+        growing = (lengths > length).nonzero()[:, 0]
+        keys, place = torch.unique(node[growing] * base + flat[first[growing] + length], return_inverse=True)
+        node[growing] = count + place
+        parents.append(keys // base)
+        labels.append(keys % base)
+        count += keys.numel()
+    return torch.cat(parents), torch.cat(labels).int(), node.tolist()
 
 
 def _starts(numbers: Tensor, count: int) -> Tensor:
