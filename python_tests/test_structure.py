@@ -138,6 +138,12 @@ def test_the_lowest_modules_import_no_others(module: str) -> None:
     assert {each.split(".")[0] for each in imported_modules(PACKAGE / f"{module}.py")} <= allowed
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "scoring").rglob("*.py")), ids=name)
+def test_scoring_stands_upon_the_lowest_modules(path: Path) -> None:
+    allowed = {"scoring", "files", "ops", "reference", "text"}
+    assert {each.split(".")[0] for each in imported_modules(path)} <= allowed
+
+
 def test_no_drawer_for_odds_and_ends() -> None:
     folders = ("csrc", "fastctc", "python_tests", "examples", "benchmarks")
     files = [
@@ -150,7 +156,7 @@ def test_no_drawer_for_odds_and_ends() -> None:
 
 PYTHON_FOLDERS = ("fastctc", "benchmarks", "examples")
 # What benchmarks and examples may import from: modules whose __all__ lists what is public.
-DOORS = {"fastctc", "fastctc.plot", "fastctc.reference", "fastctc.text"}
+DOORS = {"fastctc", "fastctc.plot", "fastctc.reference", "fastctc.scoring", "fastctc.text"}
 RECOGNIZER = "fastctc.crnn"  # not covered by the test of the doors
 
 Graph = dict[Path, set[Path]]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastctc.scoring.automaton_checks import check_automaton
+from fastctc.scoring.automaton_checks import check_automaton, check_range
 from fastctc.scoring.automaton_file import read_tensors, write_tensors
 
 __all__ = ["OTHERWISE", "REJECTED", "Automaton"]
@@ -213,7 +213,12 @@ class Automaton:
         Returns:
             The next states, int64, and the weights, float64, both of the broadcast shape. A rejected label gives
             the state ``REJECTED`` (-1) and the weight -inf.
+
+        Raises:
+            ValueError: a state or a label is out of range.
         """
+        check_range(states, "states", -1, self.num_states)
+        check_range(labels, "labels", 0, None)
         shape = (states + labels).shape
         states = states.to(torch.int64).expand(shape).reshape(-1)
         labels = labels.to(torch.int64).expand(shape).reshape(-1)

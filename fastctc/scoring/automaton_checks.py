@@ -8,7 +8,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-__all__ = ["check_automaton", "check_bounds", "failure_depths"]
+__all__ = ["check_automaton", "check_bounds", "check_range", "failure_depths"]
 
 INTEGERS = ("first_arc", "label", "next_state", "failure_state")
 WEIGHTS = ("weight", "failure_weight", "final_weight", "largest_weight")
@@ -66,9 +66,9 @@ def check_bounds(tensors: dict[str, Tensor], start: int) -> None:
         raise ValueError(
             f"first_arc[{state + 1}] is {int(first[state + 1])}, but first_arc[{state}] is {int(first[state])}"
         )
-    _check_range(tensors, "label", -1, None)
-    _check_range(tensors, "next_state", 0, states)
-    _check_range(tensors, "failure_state", -1, states)
+    check_range(tensors["label"], "label", -1, None)
+    check_range(tensors["next_state"], "next_state", 0, states)
+    check_range(tensors["failure_state"], "failure_state", -1, states)
     if isinstance(start, bool) or not isinstance(start, int):
         raise TypeError(f"start must be an int, got {type(start).__name__}")
     if not 0 <= start < states:
@@ -92,8 +92,9 @@ def failure_depths(failure: Tensor) -> Tensor:
     raise ValueError(f"failure arcs go in a circle: {' -> '.join(map(str, circle))}")
 
 
-def _check_range(tensors: dict[str, Tensor], name: str, least: int, end: int | None) -> None:
-    values = tensors[name]
+def check_range(values: Tensor, name: str, least: int, end: int | None) -> None:
+    """Raise ValueError unless all values are in [least, end); None: without an upper end."""
+    values = values.reshape(-1)
     if values.numel() == 0:
         return
     low, high = (int(each) for each in values.aminmax())

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from fastctc import Automaton
-from fastctc.scoring import OTHERWISE
+from fastctc.scoring import OTHERWISE, AutomatonScorer
 
 Arcs = dict[int, dict[int, tuple[int, float]]]
 
@@ -58,6 +58,17 @@ def walk_score(automaton: Automaton, sequence: Sequence[int]) -> float:
         if state < 0:
             return -math.inf
     return total + float(automaton.final_weight[state])
+
+
+def quick_score(scorer: AutomatonScorer, sequence: Sequence[int]) -> float:
+    """Return Automaton.score(sequence), without a tensor for each label."""
+    state, total = scorer.begin(), 0.0
+    for label in sequence:
+        state, weight = scorer.step(state, label)
+        total += weight
+        if state < 0:
+            return -math.inf
+    return total + scorer.final_weight[state]
 
 
 def sequences(labels: Sequence[int], longest: int) -> Iterator[tuple[int, ...]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from automata import random_automaton, sequences, walk, walk_score
+from automata import quick_score, random_automaton, sequences, walk, walk_score
 
 from fastctc import Automaton
-from fastctc.scoring import OTHERWISE, REJECTED
+from fastctc.scoring import OTHERWISE, REJECTED, AutomatonScorer
 
 INF = math.inf
 
@@ -33,8 +33,11 @@ def test_random_automata_equal_the_naive_walk(seed: int) -> None:
     nexts, weights = automaton.step(states[:, None], tried)
     expected = [[walk(automaton, state, label) for label in tried.tolist()] for state in states.tolist()]
     assert [list(zip(*row)) for row in zip(nexts.tolist(), weights.tolist())] == expected
+    scorer = AutomatonScorer(automaton)
     for sequence in sequences(labels, 2):
-        assert automaton.score(sequence) == walk_score(automaton, sequence)
+        expected_score = walk_score(automaton, sequence)
+        assert automaton.score(sequence) == expected_score
+        assert quick_score(scorer, sequence) == expected_score
     for state, largest in enumerate(automaton.largest_weight.tolist()):
         assert all(weight <= largest for _, weight in expected[state + 1])
 
@@ -56,7 +59,7 @@ def test_the_largest_weight_is_never_rounded_downwards() -> None:
 
 
 def test_a_long_chain_of_failure_arcs() -> None:
-    states = 3000
+    states = 1000
     failure = {state: (state - 1, -1.0) for state in range(1, states)}
     automaton = Automaton.from_arcs([(0, 4, 0, 0.5)], {0: 0.0}, start=states - 1, failure=failure)
     assert automaton.score([4]) == 0.5 - (states - 1)
@@ -76,6 +79,14 @@ def test_rejected_stays_rejected() -> None:
     assert nexts.tolist() == [REJECTED, REJECTED]  # no such state; an arc with weight -inf
     assert weights.tolist() == [-INF, -INF]
     assert small().final(torch.tensor([REJECTED, 0, 1, 2])).tolist() == [-INF, 0.0, -INF, 0.75]
+
+
+def test_steps_out_of_range_are_named() -> None:
+    for state in (-2, 3):
+        with pytest.raises(ValueError, match=rf"states\[1\] is {state}, expected a number in \[-1, 3\)"):
+            small().step(torch.tensor([0, state]), torch.tensor(1))
+    with pytest.raises(ValueError, match=r"labels\[0\] is -1, expected at least 0"):
+        small().score([1, OTHERWISE])
 
 
 def test_scaled() -> None:

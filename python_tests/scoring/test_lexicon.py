@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -158,6 +160,14 @@ def test_the_trie_holds_the_entries(seed: int) -> None:
     assert found == {(*key, weight) for key, weight in best.items()}
     assert Lexicon(entries[::-1]) == lexicon
     assert Lexicon([*entries, ("more", (0,), 0.0)]) != lexicon
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_are_equal(seed: int) -> None:
+    lexicon = Lexicon(random_entries(seed, range(6)))
+    assert pickle.loads(pickle.dumps(lexicon)) == lexicon
+    assert copy.deepcopy(lexicon) == lexicon
+    assert lexicon != "lexicon"
 
 
 def test_from_words() -> None:
