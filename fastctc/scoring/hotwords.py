@@ -45,14 +45,15 @@ def hotwords(
 
     Raises:
         TypeError: a phrase is a text, and there is no ``alphabet``.
-        ValueError: a phrase is empty or has a character that the alphabet lacks, or a bonus is not finite.
+        ValueError: a phrase is empty or has a character that the alphabet lacks, a bonus is not finite, or
+            ``separator`` is no label and no character.
 
     >>> from fastctc import Alphabet
     >>> names = hotwords({"anna": 2.0, "an": 0.5}, Alphabet("an"))
     >>> names.score(Alphabet("an").encode("annanna"))  # twice "anna", twice "an"
     5.0
     """
-    gap = _labels(separator, "separator", alphabet)[0] if isinstance(separator, str) else separator
+    gap = _separator(separator, alphabet)
     trie = _Trie()
     for phrase, bonus in bonuses.items():
         labels = _labels(phrase, "bonuses", alphabet)
@@ -61,6 +62,15 @@ def hotwords(
         trie.add(labels, float(bonus), gap)
     trie.link()
     return trie.automaton(partial_credit, gap)
+
+
+def _separator(separator: int | str | None, alphabet: Alphabet | None) -> int | None:
+    if separator is None:
+        return None
+    (*rest, label) = _labels(separator if isinstance(separator, str) else [separator], "separator", alphabet)
+    if rest:
+        raise ValueError(f"separator is {separator!r}, expected one character")
+    return label
 
 
 def _labels(phrase: str | Sequence[int], name: str, alphabet: Alphabet | None) -> list[int]:

@@ -54,8 +54,9 @@ class LexiconScorer:
         look_ahead: whether the weight of a word is spread over its labels.
 
     Raises:
-        ValueError: ``separator`` and ``word_begin`` are both given, or ``unknown_word`` without them; ``separator``
-            is part of a spelling; or ``model`` has no symbols or no ``<unk>``.
+        ValueError: ``separator`` and ``word_begin`` are both given, or ``unknown_word`` without them. Or
+            ``separator`` is part of a spelling, a number is not finite, or ``lm_weight`` is negative. Or ``model`` has
+            no symbols or no ``<unk>``.
     """
 
     def __init__(
@@ -70,6 +71,14 @@ class LexiconScorer:
         unknown_word: float | None = None,
         look_ahead: bool = True,
     ) -> None:
+        for name, value in (
+            ("lm_weight", lm_weight),
+            ("word_bonus", word_bonus),
+            ("unknown_word", unknown_word),
+        ):
+            if value is not None and (not math.isfinite(value) or (name == "lm_weight" and value < 0)):
+                at_least = " of at least 0" if name == "lm_weight" else ""
+                raise ValueError(f"{name} is {value}, expected a finite number{at_least}")
         if separator is not None and word_begin is not None:
             raise ValueError("separator and word_begin are both given, expected at most one")
         if unknown_word is not None and separator is None and word_begin is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import mmap
 import os
 import zlib
@@ -54,8 +55,10 @@ def read_arpa(
     Raises:
         ValueError: the file is malformed. The message names the line, what was expected and what is there. Or the
             file is a binary of KenLM, which holds no text to read. Or it lacks ``<s>`` with ``bos``, or ``</s>``
-            with ``eos``.
+            with ``eos``. Or ``unknown_score`` is NaN or +inf.
     """
+    if unknown_score is not None and not unknown_score < math.inf:
+        raise ValueError(f"unknown_score is {unknown_score}, expected a finite number or -inf")
     model = _parse(path)
     words = tuple(model["words"].split("\n")[:-1])
     for option, wanted, marker, there in (

@@ -57,6 +57,8 @@ def regular_expression(
     """
     if not isinstance(pattern, str):
         raise TypeError(f"pattern must be a str, got {type(pattern).__name__}")
+    if isinstance(max_states, bool) or not isinstance(max_states, int) or max_states < 1:
+        raise ValueError(f"max_states is {max_states!r}, expected an int of at least 1")
     if unit not in ("character", "token"):
         raise ValueError(f'unit is {unit!r}, expected "character" or "token"')
     words = token_words(tokens)

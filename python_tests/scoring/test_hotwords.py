@@ -111,6 +111,12 @@ def test_faults_are_named() -> None:
         hotwords({(1, -1): 1.0})
     with pytest.raises(ValueError, match="character 'z' at position 1"):
         hotwords({"az": 1.0}, LETTERS)
+    for separator, message in (
+        ("ab", "separator is 'ab', expected one character"),
+        (-1, "separator has the phrase"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            hotwords({"a": 1.0}, LETTERS, separator=separator)
     for bonus in (math.nan, math.inf, -math.inf):
         with pytest.raises(ValueError, match=rf"bonuses\['a'\] is {bonus}, expected a finite number"):
             hotwords({"a": bonus}, LETTERS)

@@ -224,6 +224,11 @@ def test_faults_of_options_are_named() -> None:
         LexiconScorer(lexicon, unknown_word=-1.0)
     with pytest.raises(ValueError, match="separator is 2, which is part of a spelling"):
         LexiconScorer(lexicon, separator=2)
+    for name in ("lm_weight", "word_bonus", "unknown_word"):
+        with pytest.raises(ValueError, match=f"{name} is nan, expected a finite number"):
+            LexiconScorer(lexicon, separator=3, **{name: math.nan})
+    with pytest.raises(ValueError, match=r"lm_weight is -1.0, expected a finite number of at least 0"):
+        LexiconScorer(lexicon, lm_weight=-1.0)
     for symbols, message in ((None, "model has no symbols"), (["a"], "model has no <unk> among its symbols")):
         with pytest.raises(ValueError, match=message):
             LexiconScorer(lexicon, Automaton.from_arcs([], {0: 0.0}, symbols=symbols))

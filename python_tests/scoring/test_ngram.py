@@ -73,6 +73,19 @@ def test_unknown_score(tmp_path: Path) -> None:
         assert model.score([unknown]) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_unknown_score_is_checked(score: float, tmp_path: Path) -> None:
+    path = write_arpa(tmp_path / "lm.arpa", random_model(1, WORDS, 1))
+    with pytest.raises(ValueError, match=f"unknown_score is {score}, expected a finite number or -inf"):
+        read_arpa(path, unknown_score=score)
+
+
+def test_an_order_without_ngrams(tmp_path: Path) -> None:
+    path = tmp_path / "lm"
+    path.write_text(GOOD.replace("ngram 2=1", "ngram 2=0").replace("-1\t<s> a\n", ""))
+    assert read_arpa(path).score([2]) == pytest.approx(-3 * LN10)  # the backoff weight of <s>, a, </s>
+
+
 TOKENS = [None, "a", "b", "b", "missing", "é", "</s>"]
 
 

@@ -182,6 +182,8 @@ def test_max_states() -> None:
 def test_faults_of_arguments_are_named() -> None:
     with pytest.raises(TypeError, match="pattern must be a str, got int"):
         regular_expression(3, ALPHABET)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_states is 0, expected an int of at least 1"):
+        regular_expression("a", ALPHABET, max_states=0)
     with pytest.raises(TypeError, match="tokens must be an Alphabet or a sequence"):
         regular_expression("a", "abc")
     with pytest.raises(ValueError, match="unit is 'word', expected"):
