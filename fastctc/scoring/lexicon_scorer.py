@@ -55,8 +55,8 @@ class LexiconScorer:
 
     Raises:
         ValueError: ``separator`` and ``word_begin`` are both given, or ``unknown_word`` without them. Or
-            ``separator`` is part of a spelling, a number is not finite, or ``lm_weight`` is negative. Or ``model`` has
-            no symbols or no ``<unk>``.
+            ``separator`` is part of a spelling, a number is not finite, or ``lm_weight`` is negative. Or ``model``
+            has no symbols or no ``<unk>``.
     """
 
     def __init__(
