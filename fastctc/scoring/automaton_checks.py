@@ -131,8 +131,8 @@ def _check_determinism(tensors: dict[str, Tensor]) -> None:
 
 def _check_weights(tensors: dict[str, Tensor]) -> None:
     for name in WEIGHTS:
-        if name not in tensors:
-            continue
+        if name not in tensors or tensors[name].numel() == 0 or float(tensors[name].max()) < math.inf:
+            continue  # the largest number of some with a NaN is NaN
         wrong = tensors[name].isnan() | (tensors[name] == math.inf)
         for index in wrong.nonzero()[:1, 0].tolist():
             _fail_weight(tensors, name, index)
