@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastctc.decode import DecodeResult, NBestResult, beam_search, greedy_decode
     from fastctc.errors import ArgumentTypeError, ArgumentValueError
     from fastctc.loss import CTCLoss, ctc_loss
+    from fastctc.scoring import Automaton
     from fastctc.streaming import BeamSearchDecoder
     from fastctc.text import Alphabet
 
@@ -27,6 +28,7 @@ __all__ = [
     "Alphabet",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "Automaton",
     "BeamSearchDecoder",
     "CTCLoss",
     "DecodeResult",
@@ -50,6 +52,7 @@ _MODULES = {
     "decode": ("DecodeResult", "NBestResult", "beam_search", "greedy_decode"),
     "errors": ("ArgumentTypeError", "ArgumentValueError"),
     "loss": ("CTCLoss", "ctc_loss"),
+    "scoring": ("Automaton",),
     "streaming": ("BeamSearchDecoder",),
     "text": ("Alphabet",),
 }

@@ -1,6 +1,6 @@
 """The rooms of the repository and which way includes and imports flow between them.
 
-C++: torch_ops -> kernels -> math. Python: crnn -> plot, loss, alignment, decode, text -> ops. Never back.
+C++: torch_ops -> scoring, kernels -> math. Python: crnn -> plot, loss, alignment, decode, text -> ops. Never back.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ CPP_SUFFIXES = {".h", ".cuh", ".c", ".cc", ".cpp", ".cu"}
 ROOMS = {
     "math": {"math"},
     "kernels": {"math", "kernels"},
-    "torch_ops": {"math", "kernels", "torch_ops"},
-    "tests": {"math", "kernels", "tests"},
+    "scoring": {"scoring"},
+    "torch_ops": {"math", "kernels", "scoring", "torch_ops"},
+    "tests": {"math", "kernels", "scoring", "tests"},
 }
 # The one place where a kernel is told whether it is emulated.
 EMULATION_SWITCH = CSRC / "kernels" / "cuda" / "launch.h"
@@ -75,7 +76,7 @@ def test_includes_flow_one_way(path: Path) -> None:
         assert room_of(target) in ROOMS[room_of(path)], f"{name(path)} includes {name(target)}"
 
 
-@pytest.mark.parametrize("path", cpp_files("math", "kernels", "tests"), ids=name)
+@pytest.mark.parametrize("path", cpp_files("math", "kernels", "scoring", "tests"), ids=name)
 def test_torch_stays_in_torch_ops(path: Path) -> None:
     assert not [header for _, header in includes(path) if TORCH_HEADER.match(header)]
 
@@ -121,7 +122,7 @@ def test_imports_are_found() -> None:
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "crnn").rglob("*.py")), ids=name)
 def test_crnn_uses_the_public_parts(path: Path) -> None:
-    allowed = {"", "crnn", "loss", "alignment", "decode", "text", "plot", "figures", "ops"}
+    allowed = {"", "crnn", "loss", "alignment", "decode", "text", "plot", "figures", "files", "ops"}
     public = {"ctc_loss", "CTCLoss", "greedy_decode", "DecodeResult", "__version__", "build_info"}
     assert {each.split(".")[0] for each in imported_modules(path)} <= allowed | public
 
@@ -137,6 +138,12 @@ def test_the_lowest_modules_import_no_others(module: str) -> None:
     assert {each.split(".")[0] for each in imported_modules(PACKAGE / f"{module}.py")} <= allowed
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "scoring").rglob("*.py")), ids=name)
+def test_scoring_stands_upon_the_lowest_modules(path: Path) -> None:
+    allowed = {"scoring", "files", "ops", "reference", "text"}
+    assert {each.split(".")[0] for each in imported_modules(path)} <= allowed
+
+
 def test_no_drawer_for_odds_and_ends() -> None:
     folders = ("csrc", "fastctc", "python_tests", "examples", "benchmarks")
     files = [
@@ -149,7 +156,7 @@ def test_no_drawer_for_odds_and_ends() -> None:
 
 PYTHON_FOLDERS = ("fastctc", "benchmarks", "examples")
 # What benchmarks and examples may import from: modules whose __all__ lists what is public.
-DOORS = {"fastctc", "fastctc.plot", "fastctc.reference", "fastctc.text"}
+DOORS = {"fastctc", "fastctc.plot", "fastctc.reference", "fastctc.scoring", "fastctc.text"}
 RECOGNIZER = "fastctc.crnn"  # not covered by the test of the doors
 
 Graph = dict[Path, set[Path]]

@@ -3,6 +3,7 @@
 
 #include "../kernels/beam_search.h"
 #include "../kernels/ctc_loss.h"
+#include "arpa.h"
 
 #ifndef FASTCTC_CUDA_ARCHS
 #define FASTCTC_CUDA_ARCHS ""
@@ -29,4 +30,5 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "beam_state_bytes", [](int64_t beam_size) { return fastctc::BeamState::bytes(beam_size); },
       pybind11::arg("beam_size"));
+  fastctc::bind_arpa(m);
 }

@@ -17,7 +17,6 @@ from fastctc.crnn.data.domain import (
     register,
     shipped_checkpoints,
 )
-from fastctc.crnn.data.files import DiskFullError, explain_full_disk, no_such_file, write_atomically
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
 from fastctc.crnn.data.json_text import finite, to_json
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare, steps
@@ -51,6 +50,7 @@ from fastctc.crnn.data.visual_order import (
     with_mirrored,
 )
 from fastctc.crnn.data.workers import default_workers
+from fastctc.files import DiskFullError, explain_full_disk, no_such_file, write_atomically
 
 __all__ = [
     "CHANGES",

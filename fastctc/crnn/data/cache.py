@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 
 from fastctc.crnn.data.claim import FolderInUseError, claimed
-from fastctc.crnn.data.files import write_atomically
 from fastctc.crnn.data.samples import Problem, Samples
 from fastctc.crnn.data.sources import hash_of_code
+from fastctc.files import write_atomically
 
 log = logging.getLogger(__name__)
 

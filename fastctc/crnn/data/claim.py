@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from fastctc.crnn.data.files import explain_full_disk
+from fastctc.files import explain_full_disk
 
 try:
     import fcntl

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 
 from fastctc.crnn.data.claim import claimed
-from fastctc.crnn.data.files import explain_full_disk, write_atomically
 from fastctc.crnn.data.images import ImageError
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare
 from fastctc.crnn.data.readers import LABELS_FILE
 from fastctc.crnn.data.samples import LabelError, Problem, Samples
 from fastctc.crnn.data.sources import NamedSource, Source
 from fastctc.crnn.data.workers import map_in_chunks
+from fastctc.files import explain_full_disk, write_atomically
 
 CRASHED = "the process that read it crashed"
 _Collected = tuple[Prepared | str, str]  # the image or why there is none, and the text

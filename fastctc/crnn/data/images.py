@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fastctc.crnn.data.files import no_such_file
+from fastctc.files import no_such_file
 
 Pixels = npt.NDArray[np.uint8]
 ImageLike = str | Path | bytes | Image.Image | npt.NDArray[Any]

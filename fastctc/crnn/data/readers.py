@@ -27,12 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fastctc.crnn.data.files import no_such_file
 from fastctc.crnn.data.images import images_in
 from fastctc.crnn.data.labels import PARSERS, decoded, read_labels
 from fastctc.crnn.data.samples import LabelError
 from fastctc.crnn.data.settings import check_settings, setting
 from fastctc.crnn.data.sources import LabeledSource
+from fastctc.files import no_such_file
 
 LABELS_FILE = "labels.tsv"
 DATA_FILES = (LABELS_FILE, *(f"labels{suffix}" for suffix in PARSERS if suffix != ".tsv"), "data.mdb")

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
+__all__ = ["DiskFullError", "explain_full_disk", "no_such_file", "write_atomically"]
+
 _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
