@@ -27,7 +27,7 @@ def random_log_probs(
 
 
 def speech_like(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return log-probabilities like those of trained models: mostly blank (0), short peaks, few rivals."""
+    """Return log-probabilities of a trained model: mostly blank (0), short peaks, few rivals."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(*shape, generator=generator)
     winner = torch.randint(0, shape[-1], shape[:-1], generator=generator)
