@@ -66,6 +66,8 @@ class Exact:
         targets = torch.zeros(samples, max(1, *lengths), dtype=torch.int64)
         for row, each in zip(targets, labelings):
             row[: len(each)] = torch.tensor(each, dtype=torch.int64)
+            if BLANK in each:
+                raise ValueError(f"token {each.index(BLANK)} of a sequence is the blank")
         if max(lengths) > frames:
             raise ValueError(f"{max(lengths)} tokens in {frames} frames")
         return -fastctc.ctc_loss(

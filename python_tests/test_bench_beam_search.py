@@ -158,7 +158,7 @@ def test_exact_log_probs(load: Load) -> None:
             assert float(found[n, k]) == pytest.approx(-float(loss))
     assert found[0, 2] == found[1, 1] == found[1, 2] == -math.inf  # four repeats need seven frames
     for none, message in (
-        ([[0], [1]], r"targets\[0, 0\] is 0, the blank"),
+        ([[0], [1]], "token 0 of a sequence is the blank"),
         ([[4], [1]], r"targets\[0, 0\] is 4, but log_probs has 4 classes"),
         ([[1] * 7, [1]], "7 tokens in 6 frames"),
     ):

@@ -13,7 +13,7 @@ from fastctc.cli import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"
-MODULES = ("fastctc", "fastctc.text", "fastctc.plot", "fastctc.crnn", "fastctc.reference")
+MODULES = ("fastctc", "fastctc.text", "fastctc.plot", "fastctc.scoring", "fastctc.crnn", "fastctc.reference")
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), *(REPOSITORY / "benchmarks").glob("*.md")])
 
 

@@ -149,22 +149,22 @@ class Automaton:
 
     @property
     def num_states(self) -> int:
-        """The number of states."""
+        """Return the number of states."""
         return self.failure_state.shape[0]
 
     @property
     def num_arcs(self) -> int:
-        """The number of arcs, without failure arcs."""
+        """Return the number of arcs, without failure arcs."""
         return self.label.shape[0]
 
     @property
     def device(self) -> torch.device:
-        """The device of the tensors."""
+        """Return the device of the tensors."""
         return self.label.device
 
     @property
     def nbytes(self) -> int:
-        """The memory of the tensors in bytes."""
+        """Return the memory of the tensors in bytes."""
         return sum(each.nbytes for each in self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:

@@ -114,7 +114,7 @@ class Lexicon:
 
     @property
     def num_nodes(self) -> int:
-        """The number of beginnings of spellings, with the empty one."""
+        """Return the number of beginnings of spellings, with the empty one."""
         return self.first_arc.shape[0] - 1
 
     def look_ahead(self, values: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class LexiconScorer:
         word_bonus: added for each word.
         separator: the label between words.
         word_begin: the labels that begin a word.
-        unknown_word: added for each word that the lexicon lacks, whose model weight is that of ``<unk>``. None
+        unknown_word: added for each word that the lexicon lacks, which takes the model weight of ``<unk>``. None
             forbids such words. It needs ``separator`` or ``word_begin``.
         look_ahead: whether the weight of a word is spread over its labels.
 

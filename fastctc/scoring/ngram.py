@@ -53,7 +53,7 @@ def read_arpa(
         An automaton whose ``symbols`` are the words by label. The markers ``<s>`` and ``</s>`` have no arcs.
 
     Raises:
-        ValueError: the file is malformed. The message names the line, what was expected and what is there. Or the
+        ValueError: the file is malformed. The message names the line, the expectation and the text. Or the
             file is a binary of KenLM, which holds no text to read. Or it lacks ``<s>`` with ``bos``, or ``</s>``
             with ``eos``. Or ``unknown_score`` is NaN or +inf.
     """

@@ -46,7 +46,7 @@ class Scorer(Protocol):
 class AutomatonScorer:
     """An automaton as a scorer: its states, at most one arc for a label.
 
-    The sums are those of :meth:`Automaton.step`, in Python: faster for one state at a time.
+    Its sums equal the sums of :meth:`Automaton.step`. It is in Python, which is faster for one state at a time.
     """
 
     def __init__(self, automaton: Automaton) -> None:

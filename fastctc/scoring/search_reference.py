@@ -71,7 +71,7 @@ def brute_force_search(log_probs: Tensor, scorers: Sequence[Scorer], blank: int 
         blank: the class of the blank.
 
     Returns:
-        All hypotheses. Those of equal scores are ordered by their tokens, then by their words.
+        All hypotheses. Equal scores are ordered by their tokens, then by their words.
     """
     found = []
     for tokens, (log_p, _) in brute_force(log_probs, blank).items():

@@ -18,7 +18,7 @@ LETTERS = Alphabet("abc ", blank=2)
 
 
 def occurrences(phrase: str, text: str, whole_words: bool = False) -> int:
-    """Overlapping ones too."""
+    """Return the number of occurrences, with those that overlap."""
     found = [m.start() for m in re.finditer(f"(?={re.escape(phrase)})", text)]
     if whole_words:
         text = f" {text} "

@@ -40,7 +40,7 @@ def random_log_probs(seed: int, frames: int, classes: int) -> Tensor:
 
 
 def assert_equal(found: Sequence[Hypothesis], expected: Sequence[Hypothesis]) -> None:
-    """But for the order of scores that are equal up to rounding."""
+    """Check that hypotheses are equal, but for the order of scores that are equal up to rounding."""
 
     def table(hypotheses: Sequence[Hypothesis]) -> dict[tuple[object, ...], tuple[float, ...]]:
         result = {(each.tokens, each.words): each[1:4] for each in hypotheses}
