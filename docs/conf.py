@@ -38,8 +38,9 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(torch|nn|np|npt|numpy|PIL|matplotlib|collections|typing|pathlib|random|secrets|operator)\b.*",
+        r"(torch|nn|np|npt|numpy|PIL|matplotlib|collections|typing|pathlib|random|secrets|operator|os)\b.*",
     ),
+    ("py:.*", r"fastctc\.scoring\.lexicon_scorer\.State"),
     ("py:.*", r"(Tensor|Axes|Figure|Image.*|Path|Random|Any|Counter|Callable|Iterable|Iterator|Sequence)"),
     ("py:.*", r"(bool|bytes|dict|float|int|list|object|range|str|tuple|None|frozenset|optional|\w+Error)"),
     (
