@@ -4,6 +4,7 @@
     python examples/read_with_onnx.py formula.onnx formula.png another.jpg
 
 All that is done to an image is in the file's metadata, in numbers and in words: json["preprocess"], json["steps"].
+It leaves out the steps for dithered, framed and uneven grounds, and for white ink on transparency.
 """
 
 import argparse
@@ -50,6 +51,8 @@ class Reader:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"the image has mode {image.mode}, this example takes 8 bits a channel")
+        if image.mode == "1":
+            raise ValueError("the image has 1 bit a pixel, this example does not smooth dithered grounds")
         if "A" in image.mode.upper() or "transparency" in image.info:  # transparent parts become white
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -257,9 +257,12 @@ def test_the_shipped_model_reads_as_torch_in_onnxruntime(shipped):
 @pytest.mark.slow
 def test_the_example_prepares_and_reads_as_the_recognizer(shipped, example):
     reader, recognizer = example.Reader(str(shipped)), Recognizer.load()
-    texts = [reading.text for reading in recognizer.read(pictures())]
-    assert reader.read(pictures()) == texts
-    assert [reader.read([image])[0] for image in pictures()] == texts
+    *_, dithered = images = [*pictures()[:9], *pictures()[10:], pictures()[9]]
+    texts = [reading.text for reading in recognizer.read(images[:-1])]
+    assert reader.read(images[:-1]) == texts
+    with pytest.raises(ValueError, match="does not smooth dithered"):
+        reader.read([dithered])
+    assert [reader.read([image])[0] for image in images[:-1]] == texts
     assert len(set(texts)) > 15 and all(texts)
 
 
