@@ -1,4 +1,4 @@
-"""What the executed pages show: a terminal session, a drawing, a picture, the help of a command."""
+"""Output of the executed pages: a terminal session, a drawing, a picture, the help of a command."""
 
 from __future__ import annotations
 

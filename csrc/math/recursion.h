@@ -2,8 +2,8 @@
 // lanes `W`. The loss on the CPU and the tangent on both machines run them. The loss on CUDA has a loop of its own in
 // kernels/cuda/walk.h, which computes emissions as it goes.
 //
-// A block holds W::N * K consecutive slots in K registers; which slot is in which lane of which register is W's
-// choice, kept by load, store and neighbor. Slot j holds the states
+// A block holds W::N * K consecutive slots in K registers. W chooses the lane and the register of each slot; load,
+// store and neighbor keep this order. Slot j holds the states
 //
 //              b[j]         e[j]                          so that one transition serves both directions:
 //   forward    blank j      label j                         b' = b + s            s = e[j-1] forward, e[j+1] backward

@@ -17,7 +17,7 @@ constexpr int32_t kAbsent = ArpaWords::kAbsent;
 // The n-grams of one order, in the end sorted by context and word. A context is the place of an n-gram one word shorter
 // among those of its order.
 struct NgramTable {
-  std::vector<int32_t> context, word;  // context: empty for unigrams, of which each has the place of its label
+  std::vector<int32_t> context, word;  // context: empty for unigrams, which are in the order of labels
   std::vector<float> weight, backoff;  // natural logarithms; backoff: empty for the highest order
   std::vector<int32_t> first;          // the n-grams of context c are [first[c], first[c + 1]); empty for unigrams
 

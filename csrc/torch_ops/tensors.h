@@ -116,8 +116,8 @@ Tensor zero_tensor(const Tensor& like, std::initializer_list<int64_t> shape, Sca
 Tensor tensor_like(const Tensor& t);
 [[noreturn]] void host_memory_error(size_t bytes);
 
-// Calls f(begin, end) for ranges of [0, count), on several threads. Rethrows the first exception of f, of which PyTorch
-// would drop the message.
+// Call f(begin, end) for ranges of [0, count), on several threads. Rethrow the first exception of f with its message,
+// which PyTorch would drop.
 template <class F>
 void parallel_for(int64_t count, int64_t grain, const F& f) {
   std::mutex lock;

@@ -1,7 +1,7 @@
 // Greedy decoding on the CPU, compiled once per instruction set (FASTCTC_ISA).
 //
-// A frame takes two passes over its row, the second of which finds it in the cache: the maximum, then the first class
-// that has it. Logits take one more, for the softmax denominator.
+// A frame takes two passes over its row: the maximum, then the first class that has it. The row is in the cache in the
+// second pass. Logits take one more pass, for the softmax denominator.
 #include "../greedy_decode.h"
 
 #include "../../math/element.h"

@@ -163,7 +163,7 @@ def _upright(image: Image.Image, max_pixels: int) -> Decoded:
 
 
 _LARGEST = 7
-"""How many times ``max_pixels`` an image may have at most."""
+"""The largest size of an image, in multiples of ``max_pixels``."""
 
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 

@@ -29,10 +29,10 @@ from typing import Any, NamedTuple
 from fastctc.crnn.data.samples import LabelError
 
 NAMES = ("image", "file", "filename", "file_name", "path", "image_path", "img", "img_path", "image_name")
-"""What the column or the key of a file name is called; case does not matter."""
+"""Names of the column or the key of a file name; case does not matter."""
 
 TEXTS = ("text", "label", "transcription", "transcript", "word", "words", "gt", "ground_truth")
-"""What the column or the key of a text is called; case does not matter."""
+"""Names of the column or the key of a text; case does not matter."""
 
 
 class Label(NamedTuple):
