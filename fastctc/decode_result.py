@@ -1,7 +1,8 @@
 """The results of decoders: tensors, and the same as lists, texts and spans."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fastctc.alignment import TokenSpan
+from fastctc.scoring.lexicon_scorer import LexiconScorer
+from fastctc.scoring.words import spell_words
 from fastctc.text import Alphabet
 
-__all__ = ["DecodeResult", "NBestResult"]
+__all__ = ["DecodeResult", "NBestResult", "ScoredResult"]
 
 _Result = TypeVar("_Result", bound="DecodeResult")
 
@@ -138,8 +141,63 @@ class NBestResult(DecodeResult):
         return 1
 
 
+class ScoredResult(NBestResult):
+    """The result of a beam search with a scorer: an :class:`NBestResult` with four more tensors.
+
+    The score of a hypothesis y is ``acoustic_scores`` + ``model_scores``: ln P(y | x), over the paths that the beam
+    kept, and A(y), the weights of the scorer with the end of y. So scores can be above 0. Path scores, confidences
+    and token scores are acoustic ones.
+
+    A hypothesis that the scorer rejects at its end is left out. If it rejects all of them, the hypotheses of the
+    beam are returned instead, and their scores and model scores are -inf.
+    """
+
+    __slots__ = ()
+    _fields: Any = (*NBestResult._fields, "acoustic_scores", "model_scores", "words", "last_words")
+
+    #: (...) ln P(y | x)
+    acoustic_scores: Tensor = property(itemgetter(9))  # type: ignore[assignment]
+    #: (...) A(y)
+    model_scores: Tensor = property(itemgetter(10))  # type: ignore[assignment]
+    #: (..., T) int64, the number of the word that the arc of each token completes, or -1. The number after the last
+    #: word of the lexicon stands for a word that it lacks.
+    words: Tensor = property(itemgetter(11))  # type: ignore[assignment]
+    #: (...) int64, the number of the word that the end of y completes, or -1
+    last_words: Tensor = property(itemgetter(12))  # type: ignore[assignment]
+
+    def __new__(cls, *tensors: Tensor) -> "ScoredResult":
+        """Return the result of 13 tensors."""
+        return tuple.__new__(cls, tensors)
+
+    def best(self) -> DecodeResult:
+        """Return the best hypothesis of each sample alone, without the four tensors."""
+        return NBestResult(*self[: len(NBestResult._fields)]).best()
+
+    def to_words(self, scorer: LexiconScorer, scale: float = 1.0) -> list[Any]:
+        """Return the words of each hypothesis with their places, nested like :meth:`to_list`.
+
+        Each word is a :class:`fastctc.text.TextSpan`, from the run of its first token to the run of its last one.
+        This call waits for the device.
+
+        Args:
+            scorer: the scorer of the search, which has the words and the rule of their boundaries.
+            scale: length of a frame, in the unit of the result: seconds, or columns of an image.
+        """
+        nested: list[Any] = _words(
+            self.spans(), self.words.tolist(), self.last_words.tolist(), self.scores.tolist(), scorer, scale
+        )
+        return nested
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> "ScoredResult":  # type: ignore[override]
+        return cls(*iterable)
+
+    def _replace(self, **values: Any) -> "ScoredResult":
+        return self._make(values.get(name, each) for name, each in zip(self._fields, self))
+
+
 # torch.export.save writes the types of a program's outputs by these names.
-for _result_type in (DecodeResult, NBestResult):
+for _result_type in (DecodeResult, NBestResult, ScoredResult):
     pytree._register_namedtuple(_result_type, serialized_type_name=f"fastctc.{_result_type.__name__}")
 
 
@@ -161,6 +219,15 @@ def _token_spans(tokens: Any, starts: Any, ends: Any, scores: Any) -> Any:
     nested = any(isinstance(each, list) for each in tokens)
     kind: Any = _token_spans if nested else TokenSpan
     return [kind(*each) for each in zip(tokens, starts, ends, scores)]
+
+
+def _words(
+    spans: Any, words: Any, last_words: Any, scores: Any, scorer: LexiconScorer, scale: float
+) -> list[Any]:
+    if isinstance(scores, float):
+        return spell_words(spans, words, last_words, scorer, scale)
+    each = [one for one in zip(words, last_words, scores) if not _is_missing(one[2])]
+    return [_words(one, *rest, scorer, scale) for one, rest in zip(spans, each)]
 
 
 def _spell(tokens: list[Any], depth: int, alphabet: Alphabet | Sequence[str]) -> Any:

@@ -170,7 +170,7 @@ def character_spans(
     c 0.0 0.04 0.905
     a 0.1 0.12 1.0
     """
-    return [_text_span([span], _text_of(span.token, alphabet, star), scale) for span in spans]
+    return [text_span([span], _text_of(span.token, alphabet, star), scale) for span in spans]
 
 
 def word_spans(
@@ -230,9 +230,7 @@ def word_spans(
         if text:
             words[-1].append((span, text))
         begins = ends or (begins and not text)
-    return [
-        _text_span([span for span, _ in word], "".join(text for _, text in word), scale) for word in words
-    ]
+    return [text_span([span for span, _ in word], "".join(text for _, text in word), scale) for word in words]
 
 
 def _separator_of(alphabet: Alphabet | Sequence[str]) -> str:
@@ -263,7 +261,8 @@ def _text_of(token: int, alphabet: Alphabet | Sequence[str], star: int | None) -
     return alphabet[token]
 
 
-def _text_span(spans: Sequence[Span], text: str, scale: float) -> TextSpan:
+def text_span(spans: Sequence[Span], text: str, scale: float) -> TextSpan:
+    """Return a text with the place and the confidence of its tokens."""
     frames = sum(span.end - span.start for span in spans)
     score = sum(span.score * (span.end - span.start) for span in spans) / frames
     return TextSpan(text, spans[0].start * scale, spans[-1].end * scale, math.exp(min(score, 0.0)))

@@ -257,6 +257,13 @@ class Automaton:
         otherwise = (begin < end) & (self.label[begin.clamp(max=last)] == OTHERWISE)
         return torch.where(own, low, torch.where(otherwise, begin, -1))
 
+    def root(self) -> int:
+        """Return the last state on the way of failure arcs from the start: the empty context of an n-gram model."""
+        state = self.start
+        while (failure := int(self.failure_state[state])) >= 0:
+            state = failure
+        return state
+
     def final(self, states: Tensor) -> Tensor:
         """Return the weights of ending in ``states`` (int64, in [-1, S)), float64; -inf for ``REJECTED``."""
         weights = self.final_weight[states.clamp(min=0)].double()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from fastctc.scoring.automaton import Automaton
+from fastctc.scoring.automaton import OTHERWISE, Automaton
 from fastctc.scoring.lexicon import Lexicon
 from fastctc.scoring.scorer import Arc, AutomatonScorer, End
 
@@ -87,32 +89,38 @@ class LexiconScorer:
             )
         if separator is not None and bool((lexicon.label == separator).any()):
             raise ValueError(f"separator is {separator}, which is part of a spelling")
+        if model is None:
+            model = Automaton.from_arcs([(0, OTHERWISE, 0, 0.0)], {0: 0.0}, symbols=[UNKNOWN_WORD])
+        self.lexicon, self.model = lexicon, model.scaled(lm_weight)
         self.separator, self.unknown_word, self.word_bonus = separator, unknown_word, word_bonus
         self.word_begin = frozenset(word_begin or ())
-        self.words = lexicon.words
-        if model is None:
-            model = Automaton.from_arcs([(0, -1, 0, 0.0)], {0: 0.0}, symbols=[UNKNOWN_WORD])
-        self.model = AutomatonScorer(model.scaled(lm_weight))
         self.model_label, self.unknown_label = _model_labels(lexicon, model)
-
-        first, labels = lexicon.first_arc.tolist(), lexicon.label.tolist()
-        nodes = range(lexicon.num_nodes)
-        self.children = [{labels[arc]: arc + 1 for arc in range(first[n], first[n + 1])} for n in nodes]
-        ends, words, weights = lexicon.first_end.tolist(), lexicon.word.tolist(), lexicon.weight.tolist()
-        self.ends_of = [[(words[i], weights[i]) for i in range(ends[n], ends[n + 1])] for n in nodes]
-        self.look_ahead = [0.0] * lexicon.num_nodes
+        self.look_ahead = torch.zeros(lexicon.num_nodes, dtype=torch.float64)
         if look_ahead:
-            root = self.model.root()
-            unigrams = [self.model.step(root, label)[1] for label in self.model_label]
-            self.look_ahead = lexicon.look_ahead(torch.tensor(unigrams, dtype=torch.float64)).tolist()
+            root = torch.tensor(self.model.root())
+            unigrams = self.model.step(root, self.model_label.long())[1]
+            self.look_ahead = lexicon.look_ahead(unigrams)
+
+    @property
+    def has_boundaries(self) -> bool:
+        """Return True if labels tell where words begin."""
+        return self.separator is not None or bool(self.word_begin)
+
+    def word(self, number: int) -> str:
+        """Return the word of a number; the one after the last stands for words that the lexicon lacks."""
+        return self.lexicon.words[number] if number < len(self.lexicon.words) else UNKNOWN_WORD
+
+    @cached_property
+    def _lists(self) -> _Lists:
+        return _Lists(self)
 
     def begin(self) -> State:
         """Return the state before the first label."""
-        return State(ROOT, self.model.begin())
+        return State(ROOT, self.model.start)
 
     def arcs(self, state: State, label: int) -> list[Arc]:
         """Return all ways to take a label."""
-        if self.separator is None and not self.word_begin:
+        if not self.has_boundaries:
             return self._arcs_without_boundaries(state, label)
         if label == self.separator:
             return self._finished(state)
@@ -122,70 +130,89 @@ class LexiconScorer:
         for finished in self._finished(state):
             assert isinstance(finished.state, State)
             for arc in self._continued(finished.state, label):
-                words = (*finished.words, *arc.words)
-                result.append(Arc(arc.state, finished.weight + arc.weight, words))
+                result.append(Arc(arc.state, finished.weight + arc.weight, finished.words))
         return result
 
     def ends(self, state: State) -> list[End]:
         """Return all ways to end: with each word that ends here."""
-        if self.separator is None and not self.word_begin and state.node != ROOT:
+        if not self.has_boundaries and state.node != ROOT:
             return []
-        result = []
+        lists, result = self._lists, []
         for arc in self._finished(state):
             assert isinstance(arc.state, State)
-            result += [End(arc.weight + end.weight, arc.words) for end in self.model.ends(arc.state.model)]
+            result += [End(arc.weight + end.weight, arc.words) for end in lists.model.ends(arc.state.model)]
         return result
 
     def _continued(self, state: State, label: int) -> list[Arc]:
         """Return the arcs of a label within a word, or of the first one."""
         if state.node == OUTSIDE:
             return [Arc(state, 0.0)]
-        child = self.children[state.node].get(label)
+        lists = self._lists
+        child = lists.children[state.node].get(label)
         if child is None:
             return self._unknown(state, OUTSIDE)
-        return [Arc(State(child, state.model), self.look_ahead[child] - self.look_ahead[state.node])]
+        return [Arc(State(child, state.model), lists.look_ahead[child] - lists.look_ahead[state.node])]
 
     def _finished(self, state: State) -> list[Arc]:
         """Return the arcs from a state to the beginning of the next word."""
         if state.node in (ROOT, OUTSIDE):
-            return [Arc(State(ROOT, state.model), 0.0)]
+            words = (UNKNOWN_WORD,) if state.node == OUTSIDE else ()
+            return [Arc(State(ROOT, state.model), 0.0, words)]
         return self._words(state.node, state.model) or (
-            [] if self.ends_of[state.node] else self._unknown(state, ROOT)
+            [] if self._lists.ends[state.node] else self._unknown(state, ROOT)
         )
 
     def _words(self, node: int, model: int) -> list[Arc]:
         """Return the arcs of all words that end in a node."""
-        result = []
-        for word, spelling in self.ends_of[node]:
-            target, weight = self.model.step(model, self.model_label[word])
+        lists, result = self._lists, []
+        for word, spelling in lists.ends[node]:
+            target, weight = lists.model.step(model, lists.model_label[word])
             if weight > -math.inf:
-                left = weight + spelling + self.word_bonus - self.look_ahead[node]
-                result.append(Arc(State(ROOT, target), left, (self.words[word],)))
+                left = weight + spelling + self.word_bonus - lists.look_ahead[node]
+                result.append(Arc(State(ROOT, target), left, (self.word(word),)))
         return result
 
     def _unknown(self, state: State, node: int) -> list[Arc]:
-        """Return the arc of a word that the lexicon lacks."""
+        """Return the arc of a label that no word has here, or of the end of a beginning that is no word."""
         if self.unknown_word is None:
             return []
-        target, weight = self.model.step(state.model, self.unknown_label)
-        weight += self.unknown_word + self.word_bonus - self.look_ahead[state.node]
-        return [Arc(State(node, target), weight, (UNKNOWN_WORD,))] if weight > -math.inf else []
+        target, weight = self._lists.model.step(state.model, self.unknown_label)
+        weight += self.unknown_word + self.word_bonus - self._lists.look_ahead[state.node]
+        words = (UNKNOWN_WORD,) if node == ROOT else ()
+        return [Arc(State(node, target), weight, words)] if weight > -math.inf else []
 
     def _arcs_without_boundaries(self, state: State, label: int) -> list[Arc]:
-        child = self.children[state.node].get(label)
+        lists = self._lists
+        child = lists.children[state.node].get(label)
         if child is None:
             return []
-        inner = self.look_ahead[child] - self.look_ahead[state.node]
-        result = [Arc(State(child, state.model), inner)] if self.children[child] else []
+        inner = lists.look_ahead[child] - lists.look_ahead[state.node]
+        result = [Arc(State(child, state.model), inner)] if lists.children[child] else []
         return result + [arc._replace(weight=inner + arc.weight) for arc in self._words(child, state.model)]
 
 
-def _model_labels(lexicon: Lexicon, model: Automaton) -> tuple[list[int], int]:
-    """Return the label of each word in the model, and the label of <unk>."""
+class _Lists:
+    """The same as Python lists, which are faster for one state at a time."""
+
+    def __init__(self, scorer: LexiconScorer) -> None:
+        lexicon = scorer.lexicon
+        first, labels = lexicon.first_arc.tolist(), lexicon.label.tolist()
+        nodes = range(lexicon.num_nodes)
+        self.children = [{labels[arc]: arc + 1 for arc in range(first[n], first[n + 1])} for n in nodes]
+        ends, words, weights = lexicon.first_end.tolist(), lexicon.word.tolist(), lexicon.weight.tolist()
+        self.ends = [[(words[i], weights[i]) for i in range(ends[n], ends[n + 1])] for n in nodes]
+        self.look_ahead = scorer.look_ahead.tolist()
+        self.model = AutomatonScorer(scorer.model)
+        self.model_label = scorer.model_label.tolist()
+
+
+def _model_labels(lexicon: Lexicon, model: Automaton) -> tuple[Tensor, int]:
+    """Return the label of each word in the model, int32, and the label of <unk>."""
     if model.symbols is None:
         raise ValueError("model has no symbols, expected the words by label")
     label_of = {word: label for label, word in enumerate(model.symbols)}
     unknown = label_of.get(UNKNOWN_WORD, label_of.get("<UNK>"))
     if unknown is None:
         raise ValueError(f"model has no {UNKNOWN_WORD} among its symbols")
-    return [label_of.get(word, unknown) for word in lexicon.words], unknown
+    labels = torch.tensor([label_of.get(word, unknown) for word in lexicon.words], dtype=torch.int32)
+    return labels, unknown

@@ -87,13 +87,6 @@ class AutomatonScorer:
         weight = self.final_weight[state]
         return [End(weight)] if weight > -math.inf else []
 
-    def root(self) -> int:
-        """Return the last state on the way of failure arcs from the start: the empty context of an n-gram model."""
-        state = self.start
-        while self.failure_state[state] >= 0:
-            state = self.failure_state[state]
-        return state
-
     def _arcs_of(self, state: int) -> dict[int, int]:
         if state not in self._arcs:
             first, end = self.first_arc[state], self.first_arc[state + 1]
