@@ -79,7 +79,7 @@ class Alphabet:
 
     @property
     def separator(self) -> int | None:
-        """Return the class between words, None for the BPE kind. Without a space it is a class that never occurs."""
+        """Return the class between words: without a space one that never occurs, for the BPE kind None."""
         if self._is_bpe:
             return None
         return self._class_of.get(" ", len(self._labels))
@@ -89,13 +89,18 @@ class Alphabet:
         """Return the classes that begin a word."""
         return [number for label, number in self._class_of.items() if label.startswith(WORD_BEGIN)]
 
+    @property
+    def bare_word_begin(self) -> int | None:
+        """Return the class ``"▁"``, which may also stand alone; None without one."""
+        return self._class_of.get(WORD_BEGIN) if self._is_bpe else None
+
     def text(self, tokens: Iterable[int]) -> str:
         """Return the words of tokens with one space between them."""
         text = "".join(self._labels[token] for token in tokens)
         return " ".join((text.replace(WORD_BEGIN, " ") if self._is_bpe else text).split())
 
     def spellings(self, word: str) -> list[tuple[int, ...]]:
-        """Return the ways to spell a word, with the fewest pieces first: at most 8, and none without a fitting label."""
+        """Return at most 8 ways to spell a word, the fewest pieces first."""
         text = WORD_BEGIN + word if self._is_bpe else word
         if self._longest == 1:
             try:

@@ -16,6 +16,7 @@ import torch
 
 from fastctc.arguments import check_number
 from fastctc.compat.pyctcdecode.alphabet import Alphabet
+from fastctc.compat.skipped_word import SKIPPED_WORD, skipping
 from fastctc.errors import ArgumentTypeError, ArgumentValueError
 from fastctc.files import write_atomically
 from fastctc.scoring import UNKNOWN_WORD, Automaton, Lexicon, LexiconScorer, read_arpa
@@ -111,14 +112,14 @@ class LanguageModel:
         if key not in self._scorers:
             offset = self.alpha * LN_10 * self.unk_score_offset
             entries = list(self._entries(alphabet, offset))
-            if not entries:
+            if not any(word != SKIPPED_WORD for word, *_ in entries):
                 raise ArgumentValueError(
                     f"labels is {alphabet.labels!r:.60}, which spell no word of the model"
                 )
             self._scorers = {
                 key: LexiconScorer(
                     Lexicon(entries),
-                    self._bounded,
+                    skipping(self._bounded) if alphabet.bare_word_begin is not None else self._bounded,
                     lm_weight=self.alpha,
                     word_bonus=self.beta,
                     separator=alphabet.separator,
@@ -195,6 +196,8 @@ class LanguageModel:
                 weight = 0.0 if not self._unigrams or word in self._unigrams else offset
                 for labels in alphabet.spellings(word):
                     yield word, labels, weight
+        if alphabet.bare_word_begin is not None:
+            yield SKIPPED_WORD, (alphabet.bare_word_begin,), -self.beta
 
     def _label(self, word: str) -> int:
         unknown = self._label_of.get(UNKNOWN_WORD, self._label_of.get("<UNK>", -1))

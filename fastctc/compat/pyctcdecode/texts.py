@@ -87,7 +87,7 @@ class Texts:
         """Return (text, words with their frames, ln P(text | x), score) of each text.
 
         Args:
-            history: the number of words at the end in which texts must differ from all better ones; None: no such rule.
+            history: the number of words at the end in which a text must differ from all better ones.
         """
         chosen: dict[Any, Merged] = {}
         for number, each in enumerate(self._merged):

@@ -148,6 +148,10 @@ class CTCDecoder:
         frames = torch.full((scores.shape[0],), scores.shape[1], device=scores.device)
         if lengths is not None:
             frames = lengths_tensor(lengths, "lengths", scores.shape[0], scores.device)
+            if scores.shape[0] and not 0 <= int(frames.min()) <= int(frames.max()) <= scores.shape[1]:
+                raise ArgumentValueError(
+                    f"lengths is {frames.tolist()}, but emissions has {scores.shape[1]} frames per sample"
+                )
         log_probs, offsets = _normalized(scores, frames)
         result = fastctc.beam_search(log_probs, frames, **self._options)
         return self._hypotheses(result, offsets.tolist(), frames.tolist())

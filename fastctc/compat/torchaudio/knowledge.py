@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastctc.arguments import check_number, real
+from fastctc.compat.skipped_word import SKIPPED_WORD, skipping
 from fastctc.compat.torchaudio.files import TokenList, read_lexicon, read_words
 from fastctc.decode_result import NBestResult, ScoredResult
 from fastctc.errors import ArgumentTypeError, ArgumentValueError
@@ -18,7 +19,6 @@ from fastctc.scoring import UNKNOWN_WORD, Automaton, Lexicon, LexiconScorer, rea
 
 __all__ = ["Knowledge", "build_knowledge"]
 
-SILENCE = "<silence>\1"  # the name of silence as a word, unlike the words of files
 Spelling = tuple[str, list[int]]
 Model = str | os.PathLike[str] | Automaton | None
 
@@ -48,7 +48,7 @@ class Knowledge:
         if not isinstance(result, ScoredResult) or not isinstance(self.scorer, LexiconScorer):
             return [range(result.lengths.shape[1])] * result.lengths.shape[0]
         words = self.scorer.lexicon.words
-        silence = words.index(SILENCE) if SILENCE in words else -1
+        silence = words.index(SKIPPED_WORD) if SKIPPED_WORD in words else -1
         return [
             [tuple(number for number in row if number not in (-1, silence)) for row in sample]
             for sample in _completed(result.words, result.last_words).tolist()
@@ -56,7 +56,8 @@ class Knowledge:
 
     def finished(self, result: NBestResult) -> Tensor:
         """Return (N, nbest) bool, whether no word lacks the silence at its end."""
-        if not (isinstance(self.scorer, LexiconScorer) and self.scorer.separator is not None):
+        separated = isinstance(self.scorer, LexiconScorer) and self.scorer.separator is not None
+        if not separated or result.tokens.shape[-1] == 0:
             return torch.ones_like(result.lengths, dtype=torch.bool)
         last = result.tokens.gather(-1, (result.lengths - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
         return (last == self.silence) | (result.lengths == 0)
@@ -152,37 +153,10 @@ def _word_scorer(
     # Silence is optional between words: a word that the model skips.
     entries = [(word, labels, 0.0) for word, labels in spellings]
     return LexiconScorer(
-        Lexicon([*entries, (SILENCE, [silence], -word_score)]),
-        None if model is None else _skipping(model, SILENCE),
+        Lexicon([*entries, (SKIPPED_WORD, [silence], -word_score)]),
+        None if model is None else skipping(model),
         lm_weight=weight,
         word_bonus=word_score,
-    )
-
-
-def _skipping(model: Automaton, word: str) -> Automaton:
-    """Return a model with one more word, which has the weight 0 and leaves each state as it is."""
-    if model.symbols is None:
-        raise ArgumentValueError("lm has no symbols, expected the words by label")
-    states = torch.arange(model.num_states + 1)
-    first_arc = model.first_arc.long() + states
-    old = torch.arange(model.num_arcs) + torch.repeat_interleave(model.first_arc.long().diff())
-    new = first_arc[1:] - 1  # the largest label comes last
-
-    def with_loops(values: Tensor, loops: Tensor) -> Tensor:
-        both = values.new_empty(model.num_arcs + model.num_states)
-        both[old], both[new] = values, loops.to(values.dtype)
-        return both
-
-    return Automaton.from_tensors(
-        first_arc=first_arc.int(),
-        label=with_loops(model.label, torch.full((model.num_states,), len(model.symbols))),
-        next_state=with_loops(model.next_state, states[:-1]),
-        weight=with_loops(model.weight, torch.zeros(model.num_states)),
-        failure_state=model.failure_state,
-        failure_weight=model.failure_weight,
-        final_weight=model.final_weight,
-        start=model.start,
-        symbols=[*model.symbols, word],
     )
 
 
