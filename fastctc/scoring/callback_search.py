@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fastctc import ops
+from fastctc.errors import ArgumentTypeError
 from fastctc.scoring.automaton import Automaton
 from fastctc.scoring.callback import ROUNDING, CallbackScorer
 from fastctc.scoring.path_runs import describe_paths
 
-__all__ = ["callback_search"]
+__all__ = ["callback_search", "calls_python"]
 
 EMPTY, ORPHAN = -2, -3  # the number of an empty slot, and of its parent; the empty prefix has the parent -1
 
@@ -35,11 +36,11 @@ def callback_search(
     beam_threshold: float,
     token_threshold: float,
     blank_skip: float,
-    scorers: Sequence[CallbackScorer | Automaton],
+    scorer: CallbackScorer | Sequence[CallbackScorer | Automaton],
 ) -> tuple[Tensor, ...]:
     """Return the 13 tensors of a :class:`fastctc.ScoredResult`, on the device of the input.
 
-    The arguments are the same as for ``fastctc.ops.beam_search``, and the scorers. It runs on the CPU.
+    The arguments are the same as for ``fastctc.ops.beam_search``, and the scorer. It runs on the CPU.
 
     Raises:
         ValueError: the errors of :func:`fastctc.greedy_decode` for values of the input and lengths. Or a scorer
@@ -50,7 +51,7 @@ def callback_search(
     is_nan = ops.greedy_decode(input, input_lengths, blank, from_logits)[2].isnan()  # raises for wrong values
     log_probs = input.double().log_softmax(2) if from_logits else input.double()
     log_probs = _with_certain_blanks(log_probs, input_lengths, blank, blank_skip, is_nan)
-    search = _Search(log_probs, [_callback(each) for each in scorers], beam_size, blank, token_threshold)
+    search = _Search(log_probs, _callbacks(scorer), beam_size, blank, token_threshold)
     for t in range(log_probs.shape[1]):
         search.advance(t, beam_threshold)
 
@@ -70,14 +71,25 @@ def callback_search(
     return tuple(each.to(device, scalar if each.is_floating_point() else each.dtype) for each in found)
 
 
-def _callback(scorer: CallbackScorer | Automaton) -> CallbackScorer:
-    if isinstance(scorer, Automaton):
-        return CallbackScorer.of(scorer)
-    if not isinstance(scorer, CallbackScorer):
-        raise TypeError(
-            f"scorer must be a CallbackScorer, or a sequence of these and Automata, got {type(scorer).__name__}"
-        )
-    return scorer
+def calls_python(scorer: object) -> bool:
+    """Return True if a scorer, or one of several, is a :class:`CallbackScorer`."""
+    parts = scorer if isinstance(scorer, (list, tuple)) else [scorer]
+    return any(isinstance(each, CallbackScorer) for each in parts)
+
+
+def _callbacks(scorer: CallbackScorer | Sequence[CallbackScorer | Automaton]) -> list[CallbackScorer]:
+    parts: Sequence[object] = scorer if isinstance(scorer, (list, tuple)) else [scorer]
+    result = []
+    for place, part in enumerate(parts):
+        if isinstance(part, Automaton):
+            part = CallbackScorer.of(part)
+        if not isinstance(part, CallbackScorer):
+            raise ArgumentTypeError(
+                f"scorer[{place}] is beside a CallbackScorer and must be an Automaton or a CallbackScorer,"
+                f" got {type(part).__name__}"
+            )
+        result.append(part)
+    return result
 
 
 def _with_certain_blanks(
@@ -120,7 +132,7 @@ class _Beam(NamedTuple):
 
     @property
     def best_end(self) -> Tensor:
-        """Return 1 where the best path ends in a label. A token ends earlier where an equal path ends in the blank."""
+        """Return 1 where the best path ends in a label; where an equal path ends in the blank, that is the best."""
         return (self.best_label > self.best_blank).long()
 
     def at(self, slots: Tensor) -> _Beam:

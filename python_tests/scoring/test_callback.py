@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,13 @@ def search(
 ) -> ScoredResult:
     all_frames = [log_probs.shape[1]] * log_probs.shape[0]
     used = torch.tensor(all_frames if lengths is None else lengths, dtype=torch.int64)
-    return ScoredResult(*callback_search(log_probs, used, beam_size, nbest, blank, False, *cuts, scorers))
+    if cuts != NO_CUTS or not any(isinstance(each, CallbackScorer) for each in scorers):
+        return ScoredResult(*callback_search(log_probs, used, beam_size, nbest, blank, False, *cuts, scorers))
+    found = fastctc.beam_search(
+        log_probs, used, beam_size=beam_size, nbest=nbest, blank=blank, scorer=scorers
+    )
+    assert isinstance(found, ScoredResult)
+    return found
 
 
 def assert_same(result: ScoredResult, n: int, expected: list[tuple[tuple[int, ...], float, float]]) -> None:
@@ -213,7 +220,7 @@ def test_logits_and_values_that_are_no_numbers() -> None:
     assert bool(broken.scores[1].isnan().all()) and broken.to_list()[1] == []
     for one, other in zip(found, broken):
         assert torch.equal(one[::2], other[::2])
-    with pytest.raises(ValueError, match=r"above 0|log.probabilit"):
+    with pytest.raises(ValueError, match="natural-log probabilities are at most 0"):
         search(logits.abs(), [remembering(1)], 5, 2)
     with pytest.raises(ValueError, match="input_lengths"):
         search(wanted.scores.new_zeros(1, 2, 3), [remembering(1)], 5, 2, lengths=[3])
@@ -284,5 +291,30 @@ def test_errors_of_an_end_and_of_other_scorers() -> None:
     log_probs = random_log_probs(2, 6, 4)[None]
     with pytest.raises(ValueError, match=r"end returned weights of \(2,\), expected a tensor of \(4,\)"):
         search(log_probs, [CallbackScorer(torch.zeros(1), zeros, lambda s: torch.zeros(2))], 4, 1)
-    with pytest.raises(TypeError, match=r"scorer must be a CallbackScorer, or a sequence .*, got str"):
-        search(log_probs, ["lm"], 4, 1)  # type: ignore[list-item]
+    wrong: list[Any] = [CallbackScorer(torch.zeros(1), zeros), "lm"]
+    with pytest.raises(
+        TypeError, match=r"scorer\[1\] is beside a CallbackScorer and must be an Auto.*, got str"
+    ):
+        search(log_probs, wrong, 4, 1)
+
+
+def test_the_beam_search_takes_one_callback_and_its_options() -> None:
+    logits = torch.randn(7, 2, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    scorer = remembering(3)
+    wanted = search(logits.transpose(0, 1).log_softmax(2), [scorer], 6, 3)
+    found = fastctc.beam_search(
+        logits, time_major=True, from_logits=True, beam_size=6, nbest=3, scorer=scorer
+    )
+    assert torch.equal(found.tokens, wanted.tokens) and torch.allclose(found.scores, wanted.scores)
+    alone = fastctc.beam_search(logits[:, 1], from_logits=True, beam_size=6, nbest=3, scorer=scorer)
+    assert torch.equal(alone.tokens, found.tokens[1])
+    exact = fastctc.beam_search(
+        logits[:, 1], from_logits=True, beam_size=6, nbest=3, scorer=scorer, exact_scores=True
+    )
+    assert isinstance(exact, ScoredResult)
+    for tokens, acoustic, score in zip(exact.to_list(), exact.acoustic_scores, exact.scores):
+        target = torch.tensor([tokens], dtype=torch.int64)
+        loss = fastctc.ctc_loss(logits[:, 1:], target, [7], [len(tokens)], from_logits=True, reduction="none")
+        assert (
+            float(acoustic) == pytest.approx(-float(loss), abs=1e-9) and float(score) >= float(acoustic) - 40
+        )
