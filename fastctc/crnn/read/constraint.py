@@ -1,17 +1,19 @@
 """Reading under a constraint: the most probable of the allowed texts.
 
-Candidates come from a beam search, and are compared by their exact CTC probabilities. The probabilities of all
-texts sum to 1. So no other text can beat a candidate with more probability than all unseen texts together.
-Where it has less, as for an image of no allowed text, all allowed texts are scored if the constraint
-can list them. Then the answer is the most probable allowed text for certain, and the beam only decides how often
-the long way is taken.
+If the constraint lists its texts, their automaton is the scorer of a beam search, which finds nothing else. If it
+does not, it picks its candidates from the texts of a search without it. Candidates are compared by their exact CTC
+probabilities.
+
+The probabilities of all texts sum to 1. So no other text can beat a candidate with more probability than all unseen
+texts together. Where it has less, as for an image of no allowed text, all listed texts are scored. Then the answer
+is the most probable allowed text for certain, and the beam only decides how often the long way is taken.
 
 A constraint of your own, a list of words:
 
 >>> class OneOf:
 ...     def __init__(self, words):
 ...         self.words = words
-...     def candidates(self, nbest):
+...     def candidates(self, nbest):  # used where all_texts returns None
 ...         return [text for text in nbest if text in self.words]
 ...     def all_texts(self):
 ...         return self.words
@@ -20,15 +22,18 @@ A constraint of your own, a list of words:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fastctc import decode
 from fastctc.crnn.data import Constraint
+from fastctc.crnn.read.grammar import automaton_of_texts
 from fastctc.loss import ctc_loss
+from fastctc.scoring import Automaton
 from fastctc.text import Alphabet
 
 Scored = list[tuple[str, float]]
@@ -46,37 +51,63 @@ class _Targets(NamedTuple):
     lengths: Tensor
 
 
+def spellable(texts: Iterable[str], alphabet: Alphabet) -> list[str]:
+    """Return the texts that a model can spell, each once."""
+    known = set(alphabet.characters)
+    return [text for text in dict.fromkeys(texts) if known.issuperset(text)]
+
+
+def grammar_of(constraint: Constraint, alphabet: Alphabet) -> Automaton | None:
+    """Return the automaton of the allowed texts; None if the constraint does not list them.
+
+    Raises:
+        ValueError: none is made of the alphabet's characters.
+    """
+    texts = constraint.all_texts()
+    if texts is None:
+        return None
+    allowed = spellable(texts, alphabet)
+    if not allowed:
+        raise ValueError(f"no allowed text is made of the model's characters {alphabet.characters!r}")
+    return automaton_of_texts(tuple(allowed), alphabet)
+
+
 class ConstrainedSearch:
-    """Find the allowed texts of images, given what was found without the constraint.
+    """Find the allowed texts of images.
 
     Args:
         constraint: what is allowed.
         alphabet: characters and blank of the model. A text with other characters has the probability 0.
+        beam_size: prefixes in the beams.
+
+    Raises:
+        ValueError: the constraint lists its texts, and none is made of the alphabet's characters.
     """
 
-    def __init__(self, constraint: Constraint, alphabet: Alphabet) -> None:
-        self.constraint, self.alphabet = constraint, alphabet
+    def __init__(self, constraint: Constraint, alphabet: Alphabet, beam_size: int) -> None:
+        self.constraint, self.alphabet, self.beam_size = constraint, alphabet, beam_size
+        self.grammar = grammar_of(constraint, alphabet)
 
-    def __call__(self, log_probs: Tensor, lengths: Tensor, nbest: Sequence[Scored]) -> list[Scored]:
+    def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[Scored]:
         """Return the allowed texts of each image, the most probable first.
 
         Args:
             log_probs: (N, T, C) natural-log probabilities.
             lengths: (N,) frames of each image.
-            nbest: for each image texts found without the constraint, with their natural-log probabilities or
-                lower bounds of them.
 
         Returns:
             For each image texts with their natural-log probabilities, -inf where a text does not fit.
-
-        Raises:
-            ValueError: the constraint lists its texts, and none is made of the alphabet's characters.
         """
-        proposals = [
-            self._spellable(self.constraint.candidates([text for text, _ in found])) for found in nbest
-        ]
-        scores = iter(self._score_proposals(log_probs, lengths, proposals))
-        results = [[(text, next(scores)) for text in texts] for texts in proposals]
+        nbest = self._beam(log_probs, lengths, None)
+        if self.grammar is not None:
+            results = self._beam(log_probs, lengths, self.grammar)
+        else:
+            proposals = [
+                spellable(self.constraint.candidates([text for text, _ in found]), self.alphabet)
+                for found in nbest
+            ]
+            scores = iter(self._score_proposals(log_probs, lengths, proposals))
+            results = [[(text, next(scores)) for text in texts] for texts in proposals]
         for i, (scored, found) in enumerate(zip(results, nbest, strict=True)):
             if not _is_best_of_all(scored, found) and (everything := self._everything) is not None:
                 count = len(everything.texts)
@@ -85,21 +116,19 @@ class ConstrainedSearch:
                 results[i] = list(zip(everything.texts, scores_of_all, strict=True))
         return [sorted(scored, key=lambda pair: -pair[1]) for scored in results]
 
+    def _beam(self, log_probs: Tensor, lengths: Tensor, grammar: Automaton | None) -> list[Scored]:
+        """Return the texts of a beam search: with a grammar by exact scores, without it by lower bounds of them."""
+        result = decode.beam_search(
+            log_probs, lengths, blank=self.alphabet.blank, beam_size=self.beam_size, nbest=self.beam_size,
+            exact_scores=grammar is not None, scorer=None if grammar is None else grammar.to(log_probs.device),
+        )  # fmt: skip
+        texts, scores = result.to_text(self.alphabet), result.scores.tolist()
+        return [list(zip(*pair, strict=False)) for pair in zip(texts, scores, strict=True)]
+
     @cached_property
     def _everything(self) -> _Targets | None:
         texts = self.constraint.all_texts()
-        if texts is None:
-            return None
-        spellable = self._spellable(texts)
-        if not spellable:
-            raise ValueError(
-                f"no allowed text is made of the model's characters {self.alphabet.characters!r}"
-            )
-        return self._targets(spellable)
-
-    def _spellable(self, texts: Iterable[str]) -> list[str]:
-        known = set(self.alphabet.characters)
-        return [text for text in dict.fromkeys(texts) if known.issuperset(text)]
+        return None if texts is None else self._targets(spellable(texts, self.alphabet))
 
     def _score_proposals(self, log_probs: Tensor, lengths: Tensor, proposals: list[list[str]]) -> list[float]:
         """Score all texts of all images by one call of the loss, or by a few where memory is short."""
