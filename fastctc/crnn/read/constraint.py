@@ -22,8 +22,8 @@ A constraint of your own, a list of words:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -46,30 +46,69 @@ _GATHERED = 1 << 24  # log-probabilities copied at once: 64 MiB
 class _Targets(NamedTuple):
     """Texts as the loss takes them: padded tokens (K, S), and the number of tokens of each text (K,)."""
 
-    texts: list[str]
+    texts: Sequence[str]
     tokens: Tensor
     lengths: Tensor
 
 
-def spellable(texts: Iterable[str], alphabet: Alphabet) -> list[str]:
-    """Return the texts that a model can spell, each once."""
-    known = set(alphabet.characters)
-    return [text for text in dict.fromkeys(texts) if known.issuperset(text)]
+class TextList:
+    """The allowed texts that a model can spell, for the search and for the loss.
+
+    Attributes:
+        texts: at least one.
+        alphabet: characters and blank.
+    """
+
+    def __init__(self, texts: Sequence[str], alphabet: Alphabet) -> None:
+        self.texts, self.alphabet = texts, alphabet
+
+    @cached_property
+    def grammar(self) -> Automaton:
+        """Return the automaton of the texts."""
+        return automaton_of_texts(self.texts, self.alphabet)
+
+    @cached_property
+    def targets(self) -> _Targets:
+        """Return the texts for the loss."""
+        return _targets(self.texts, self.alphabet)
 
 
-def grammar_of(constraint: Constraint, alphabet: Alphabet) -> Automaton | None:
-    """Return the automaton of the allowed texts; None if the constraint does not list them.
+def text_list(constraint: Constraint, alphabet: Alphabet) -> TextList | None:
+    """Return the texts that a constraint lists; None if it does not.
+
+    The lists of the last few constraints are kept, because texts may be many.
 
     Raises:
         ValueError: none is made of the alphabet's characters.
     """
     texts = constraint.all_texts()
-    if texts is None:
-        return None
-    allowed = spellable(texts, alphabet)
+    return None if texts is None else _text_list(tuple(texts), alphabet)
+
+
+@lru_cache(maxsize=8)
+def _text_list(texts: tuple[str, ...], alphabet: Alphabet) -> TextList:
+    allowed = _spellable(texts, alphabet)
     if not allowed:
         raise ValueError(f"no allowed text is made of the model's characters {alphabet.characters!r}")
-    return automaton_of_texts(tuple(allowed), alphabet)
+    return TextList(allowed, alphabet)
+
+
+def _spellable(texts: Iterable[str], alphabet: Alphabet) -> list[str]:
+    """Return the texts that a model can spell, each once."""
+    known = set(alphabet.characters)
+    return [text for text in dict.fromkeys(texts) if known.issuperset(text)]
+
+
+def _targets(texts: Sequence[str], alphabet: Alphabet) -> _Targets:
+    tokens = [alphabet.encode(text) for text in texts]
+    longest = max(map(len, tokens), default=0)
+    padding = [0 if alphabet.blank else 1] * longest  # a class, but not used
+    padded = [row + padding[len(row) :] for row in tokens]
+    return _Targets(
+        texts,
+        torch.tensor(padded, dtype=torch.int64).view(len(texts), longest),
+        torch.tensor([len(row) for row in tokens], dtype=torch.int64),
+    )
 
 
 class ConstrainedSearch:
@@ -86,7 +125,7 @@ class ConstrainedSearch:
 
     def __init__(self, constraint: Constraint, alphabet: Alphabet, beam_size: int) -> None:
         self.constraint, self.alphabet, self.beam_size = constraint, alphabet, beam_size
-        self.grammar = grammar_of(constraint, alphabet)
+        self.listed = text_list(constraint, alphabet)
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[Scored]:
         """Return the allowed texts of each image, the most probable first.
@@ -99,22 +138,13 @@ class ConstrainedSearch:
             For each image texts with their natural-log probabilities, -inf where a text does not fit.
         """
         nbest = self._beam(log_probs, lengths, None)
-        if self.grammar is not None:
-            results = self._beam(log_probs, lengths, self.grammar)
-        else:
-            proposals = [
-                spellable(self.constraint.candidates([text for text, _ in found]), self.alphabet)
-                for found in nbest
-            ]
-            scores = iter(self._score_proposals(log_probs, lengths, proposals))
-            results = [[(text, next(scores)) for text in texts] for texts in proposals]
+        if self.listed is None:
+            return self._candidates(log_probs, lengths, nbest)
+        results = self._beam(log_probs, lengths, self.listed.grammar)
         for i, (scored, found) in enumerate(zip(results, nbest, strict=True)):
-            if not _is_best_of_all(scored, found) and (everything := self._everything) is not None:
-                count = len(everything.texts)
-                of_image = log_probs[i].unsqueeze(1).expand(-1, count, -1)  # no copy
-                scores_of_all = self._scores(of_image, lengths[i].expand(count), everything)
-                results[i] = list(zip(everything.texts, scores_of_all, strict=True))
-        return [sorted(scored, key=lambda pair: -pair[1]) for scored in results]
+            if not _is_best_of_all(scored, found):
+                results[i] = self._best_of_all(log_probs[i], lengths[i], self.listed.targets)
+        return results
 
     def _beam(self, log_probs: Tensor, lengths: Tensor, grammar: Automaton | None) -> list[Scored]:
         """Return the texts of a beam search: with a grammar by exact scores, without it by lower bounds of them."""
@@ -125,10 +155,23 @@ class ConstrainedSearch:
         texts, scores = result.to_text(self.alphabet), result.scores.tolist()
         return [list(zip(*pair, strict=False)) for pair in zip(texts, scores, strict=True)]
 
-    @cached_property
-    def _everything(self) -> _Targets | None:
-        texts = self.constraint.all_texts()
-        return None if texts is None else self._targets(spellable(texts, self.alphabet))
+    def _best_of_all(self, log_probs: Tensor, length: Tensor, everything: _Targets) -> Scored:
+        """Score all listed texts of one image, log_probs (T, C), and return the best ``beam_size``."""
+        count = len(everything.texts)
+        of_image = log_probs.unsqueeze(1).expand(-1, count, -1)  # no copy
+        scores = self._scores(of_image, length.expand(count), everything)
+        best = scores.sort(descending=True, stable=True).indices[: self.beam_size]
+        return [(everything.texts[k], score) for k, score in zip(best.tolist(), scores[best].tolist())]
+
+    def _candidates(self, log_probs: Tensor, lengths: Tensor, nbest: list[Scored]) -> list[Scored]:
+        """Return what the constraint makes of the texts of a search without it."""
+        proposals = [
+            _spellable(self.constraint.candidates([text for text, _ in found]), self.alphabet)
+            for found in nbest
+        ]
+        scores = iter(self._score_proposals(log_probs, lengths, proposals))
+        results = [[(text, next(scores)) for text in texts] for texts in proposals]
+        return [sorted(scored, key=lambda pair: -pair[1]) for scored in results]
 
     def _score_proposals(self, log_probs: Tensor, lengths: Tensor, proposals: list[list[str]]) -> list[float]:
         """Score all texts of all images by one call of the loss, or by a few where memory is short."""
@@ -140,23 +183,12 @@ class ConstrainedSearch:
         scores: list[float] = []
         for start in range(0, len(flat), step):
             part = slice(start, start + step)
-            targets = self._targets(flat[part])
-            scores += self._scores(log_probs[rows[part]].transpose(0, 1), lengths[rows[part]], targets)
+            targets = _targets(flat[part], self.alphabet)
+            of_texts = log_probs[rows[part]].transpose(0, 1)
+            scores += self._scores(of_texts, lengths[rows[part]], targets).tolist()
         return scores
 
-    def _targets(self, texts: list[str]) -> _Targets:
-        tokens = [self.alphabet.encode(text) for text in texts]
-        padding = [0 if self.alphabet.blank else 1] * max(
-            map(len, tokens), default=0
-        )  # a class, but not used
-        padded = [row + padding[len(row) :] for row in tokens]
-        return _Targets(
-            texts,
-            torch.tensor(padded, dtype=torch.int64).view(len(texts), len(padding)),
-            torch.tensor([len(row) for row in tokens], dtype=torch.int64),
-        )
-
-    def _scores(self, log_probs: Tensor, lengths: Tensor, targets: _Targets) -> list[float]:
+    def _scores(self, log_probs: Tensor, lengths: Tensor, targets: _Targets) -> Tensor:
         """Return natural-log probabilities of K texts: log_probs (T, K, C), lengths (K,)."""
         with torch.no_grad():
             losses = ctc_loss(
@@ -167,8 +199,7 @@ class ConstrainedSearch:
                 blank=self.alphabet.blank,
                 reduction="none",
             )
-        scores: list[float] = losses.neg().tolist()
-        return scores
+        return losses.neg()
 
 
 def _is_best_of_all(scored: Scored, found: Scored) -> bool:

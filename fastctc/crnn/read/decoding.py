@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastctc import decode
 from fastctc.crnn.data import Constraint
-from fastctc.crnn.read.constraint import ConstrainedSearch, grammar_of
+from fastctc.crnn.read.constraint import ConstrainedSearch, text_list
 from fastctc.decode import greedy_decode
 from fastctc.loss import ctc_loss
 from fastctc.scoring import CallbackScorer
@@ -84,10 +84,10 @@ class Decoder:
         if scorer is not None:
             self._scorers = list(scorer) if isinstance(scorer, Sequence) else [scorer]
         if constraint is not None and self._scorers:
-            grammar = grammar_of(constraint, alphabet)
-            if grammar is None:
+            listed = text_list(constraint, alphabet)
+            if listed is None:
                 raise ValueError("constraint does not list its texts, which is needed beside a scorer")
-            self._scorers.insert(0, grammar)
+            self._scorers.insert(0, listed.grammar)
         elif constraint is not None:
             assert beam_size is not None
             self._search = ConstrainedSearch(constraint, alphabet, beam_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterable
 
 from fastctc.scoring import Automaton
 from fastctc.text import Alphabet
@@ -10,15 +10,12 @@ from fastctc.text import Alphabet
 Arcs = tuple[tuple[int, int], ...]  # (label, next state), by label
 
 
-@lru_cache(maxsize=8)
-def automaton_of_texts(texts: tuple[str, ...], alphabet: Alphabet) -> Automaton:
+def automaton_of_texts(texts: Iterable[str], alphabet: Alphabet) -> Automaton:
     """Return the smallest automaton that accepts these texts with the weight 0, and no others.
 
     Texts are added in the order of their labels. So a state is done as soon as a text leaves it. A state that
     equals one before is that one. (Daciuk et al., "Incremental construction of minimal acyclic finite-state
     automata", Computational Linguistics 26, 2000.)
-
-    The last few results are kept, because texts may be many.
 
     Args:
         texts: at least one, of the alphabet's characters.

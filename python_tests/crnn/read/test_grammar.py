@@ -7,6 +7,7 @@ import re
 import pytest
 
 from fastctc.crnn.formulas import CHARACTERS, FormulaConstraint, holds, is_formula
+from fastctc.crnn.read.constraint import text_list
 from fastctc.crnn.read.grammar import automaton_of_texts
 from fastctc.scoring import Automaton, AutomatonScorer, regular_expression
 from fastctc.text import Alphabet
@@ -59,6 +60,5 @@ def test_formulas():
 
 def test_a_list_is_built_once():
     alphabet = Alphabet(CHARACTERS)
-    texts = FormulaConstraint().all_texts()
-    assert FormulaConstraint().all_texts() is texts
-    assert automaton_of_texts(texts, alphabet) is automaton_of_texts((*texts,), Alphabet(CHARACTERS))
+    assert FormulaConstraint().all_texts() is FormulaConstraint().all_texts()
+    assert text_list(FormulaConstraint(), alphabet) is text_list(FormulaConstraint(), Alphabet(CHARACTERS))
