@@ -40,9 +40,6 @@ inline int64_t max_extensions(int64_t beam_size) {
   return sum;
 }
 
-// With a scorer there may be any number of extensions. When so many candidates are there, only the best beam_size stay.
-inline int64_t candidates_kept(int64_t beam_size) { return 2 * beam_size + 64; }
-
 // The working memory of a thread.
 template <class Scalar, class Knowledge = NoScorer>
 struct BeamScratch {
