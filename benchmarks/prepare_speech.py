@@ -11,6 +11,7 @@ pip install --no-deps pocketsphinx==5.1.1 hama==1.7.0
 apt-get install flite      (or --flite PROGRAM; not needed with --posteriors)
 """
 
+# ruff: noqa: RUF001 (letters of the International Phonetic Alphabet)
 from __future__ import annotations
 
 import argparse
@@ -33,7 +34,7 @@ from sphinx_arpa import write_arpa
 EXAMPLES = """examples:
   python benchmarks/prepare_speech.py speech                                   40 sentences by three voices
   python benchmarks/prepare_speech.py speech --sentences mine.txt --voices slt
-  python benchmarks/prepare_speech.py speech --posteriors DIR                  take tokens.txt, references.txt, *.npz
+  python benchmarks/prepare_speech.py speech --posteriors DIR                  utterances from there
 """
 VOICES = ["slt", "rms", "awb"]
 SENTENCES = Path(__file__).with_name("speech_sentences.txt")
@@ -170,9 +171,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="where the files go")
-    add("--posteriors", type=Path, metavar="DIR", help="take the utterances from there and speak none")
+    add(
+        "--posteriors",
+        type=Path,
+        metavar="DIR",
+        help="take tokens.txt, references.txt and the only *.npz from there",
+    )
     add("--sentences", type=Path, default=SENTENCES, metavar="FILE", help=f"default: {SENTENCES.name}")
-    add("--voices", nargs="+", default=VOICES, metavar="VOICE", help=f"of flite (default: {' '.join(VOICES)})")
+    add(
+        "--voices", nargs="+", default=VOICES, metavar="VOICE", help=f"of flite (default: {' '.join(VOICES)})"
+    )
     add("--flite", default="flite", metavar="PROGRAM", help="default: flite")
     return parser.parse_args(argv)
 

@@ -1,8 +1,11 @@
 """Write a 3-gram model of PocketSphinx, a binary "trie" file, as an ARPA file.
 
-The layout is the one of pocketsphinx 5.1, src/lm/lm_trie.c: the 1-grams with the first 2-gram of each, then tables of
-quantized logarithms, then the 2-grams and the 3-grams as records of bits. N-grams are stored in reverse: the first
-word of a record is the last one of the n-gram.
+The layout is from pocketsphinx 5.1, src/lm/lm_trie.c:
+- the 1-grams, each with the place of its first 2-gram,
+- tables of quantized logarithms,
+- the 2-grams and the 3-grams as records of bits.
+
+N-grams are stored in reverse: the root of the trie holds the last words of n-grams.
 """
 
 from __future__ import annotations

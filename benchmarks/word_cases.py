@@ -1,10 +1,11 @@
 """What the word search benchmark decodes: utterances, their references, spellings and a word model.
 
 speech    phoneme posteriors of a speech model (see prepare_speech.py); `<wb>` ends each spelling
-letters   letter posteriors drawn from a seed for the same sentences; words are separated by a space. Each letter has
-          one or two frames and up to two blanks after it. A frame's logits are standard normal. The true class gets
-          `STRENGTH` more. In the share `CONFUSED` of the frames another class gets as much, and in the share `WRONG`
-          the true class gets half. So a frame has about ten classes above exp(-5), where pyctcdecode cuts.
+letters   letter posteriors drawn from a seed for the same sentences; a space separates words
+
+Each letter has one or two frames and up to two blanks after it. A frame's logits are standard normal, and the true
+class gets `STRENGTH` more. In the share `CONFUSED` of the frames another class gets as much. In the share `WRONG` the
+true class gets half. So a frame has about ten classes above exp(-5), where pyctcdecode cuts.
 
 Sentences take turns: the even ones are for tuning, the odd ones for the result. No sentence is in both.
 """
@@ -87,7 +88,9 @@ def speech(folder: Path, half: str) -> Case:
         for name in archive.files:
             sentence = int(name.rsplit("_", 1)[1])
             if in_half(sentence, half):
-                log_probs = torch.from_numpy(archive[name]).double().log_softmax(-1)  # float16 is not normalized
+                log_probs = (
+                    torch.from_numpy(archive[name]).double().log_softmax(-1)
+                )  # float16 is not normalized
                 utterances.append(log_probs.float())
                 references.append(sentences[sentence].split())
     return Case(

@@ -1,17 +1,18 @@
 """The searches for words that are compared, each called as it likes best.
 
 fastctc            fastctc.beam_search with a LexiconScorer: exact cuts only; all utterances are one batch
-flashlight         flashlight-text's LexiconDecoder with KenLM: the `TOKENS` best tokens of a frame, hypotheses within
-                   `THRESHOLD` of the best one, scores of the best path (its default)
+flashlight         flashlight-text's LexiconDecoder with KenLM: the `TOKENS` best tokens of a frame, hypotheses
+                   within `THRESHOLD` of the best one, scores of the best path (its default)
 flashlight_sum     the same with log_add, which sums over paths
 pyctcdecode        as it comes: tokens below exp(-5) and beams exp(-10) below the best are cut
 ctc_beam_decoder   ctc-beam-decoder, as it comes: the same cuts
 
-Weights are natural logarithms for all: a hypothesis y with n words has the score ln P(y | x) + lm_weight * ln P(words)
-+ n * word_bonus. flashlight counts its model's scores in log10, so its lm_weight is ln 10 times larger. A side gives
-the words of each utterance. The peers take one utterance at a time: the loop is part of the call. pyctcdecode and
-ctc-beam-decoder write words by their letters, so they take part in the case `letters` alone; they also find words
-that the lexicon lacks, with their default penalty.
+A hypothesis y with n words has the score ln P(y | x) + lm_weight * ln P(words) + n * word_bonus, for all sides.
+flashlight counts the scores of its model in log10, so its lm_weight is ln 10 times larger. A side gives the words of
+each utterance. The peers take one utterance at a time: the loop is part of the call.
+
+pyctcdecode and ctc-beam-decoder spell words by their letters, so they take part in the case `letters` alone. They
+also find words that the lexicon lacks, with their default penalty.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Flashlight(Searcher):
         }
         self.words = dictionary.create_word_dict({**spellings, UNKNOWN: [[UNKNOWN]]})
         self.model = kenlm.KenLM(str(case.arpa), self.words)
-        # The token between words. Where a token ends each spelling, it stands at both ends and is no more than that.
+        # The token between words. Where a token ends each spelling, it also stands at both ends of an utterance.
         self.silence = case.tokens.index("<wb>") if case.separator is None else case.separator
         self.trie = self.decoder.Trie(len(case.tokens), self.silence)
         start = self.model.start(False)
