@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastctc.alignment import TokenSpan, ctc_posteriors, forced_align, merge_tokens
     from fastctc.arguments import debug
     from fastctc.build import build_info
-    from fastctc.decode import DecodeResult, NBestResult, beam_search, greedy_decode
+    from fastctc.decode import DecodeResult, NBestResult, ScoredResult, beam_search, greedy_decode
     from fastctc.errors import ArgumentTypeError, ArgumentValueError
     from fastctc.loss import CTCLoss, ctc_loss
     from fastctc.scoring import Automaton
@@ -33,6 +33,7 @@ __all__ = [
     "CTCLoss",
     "DecodeResult",
     "NBestResult",
+    "ScoredResult",
     "TokenSpan",
     "__version__",
     "beam_search",
@@ -49,7 +50,7 @@ _MODULES = {
     "alignment": ("TokenSpan", "ctc_posteriors", "forced_align", "merge_tokens"),
     "arguments": ("debug",),
     "build": ("build_info",),
-    "decode": ("DecodeResult", "NBestResult", "beam_search", "greedy_decode"),
+    "decode": ("DecodeResult", "NBestResult", "ScoredResult", "beam_search", "greedy_decode"),
     "errors": ("ArgumentTypeError", "ArgumentValueError"),
     "loss": ("CTCLoss", "ctc_loss"),
     "scoring": ("Automaton",),

@@ -1,5 +1,8 @@
 """Decoding: from log-probabilities to token sequences."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,11 +21,12 @@ from fastctc.arguments import (
     search_options,
     with_any_length,
 )
-from fastctc.decode_result import DecodeResult, NBestResult
+from fastctc.decode_result import DecodeResult, NBestResult, ScoredResult
 from fastctc.errors import refuse_scripting
 from fastctc.ops import LossArguments
+from fastctc.scoring.packed import SearchScorer, pack
 
-__all__ = ["DecodeResult", "NBestResult", "beam_search", "greedy_decode"]
+__all__ = ["DecodeResult", "NBestResult", "ScoredResult", "beam_search", "greedy_decode"]
 
 
 @refuse_scripting
@@ -88,6 +92,7 @@ def beam_search(
     beam_threshold: float | None = None,
     token_threshold: float | None = None,
     blank_skip: float | None = None,
+    scorer: SearchScorer | Sequence[SearchScorer] | None = None,
 ) -> NBestResult:
     """Find the most probable token sequences, each summed over the paths that spell it: a CTC prefix beam search.
 
@@ -125,7 +130,15 @@ def beam_search(
         blank_skip: a probability above 0, at most 1. If the blank has more, no path emits a token in the frame.
             The frame still separates repeated tokens.
 
-    The last three save time and can lose hypotheses; None is no cut.
+        scorer: language models, lexicons, hotwords or grammars of :mod:`fastctc.scoring` that weigh the tokens: an
+            :class:`fastctc.Automaton`, a :class:`fastctc.scoring.LexiconScorer`, or up to three of them, whose
+            weights are added. They are on the device of ``log_probs``.
+
+    ``beam_threshold``, ``token_threshold`` and ``blank_skip`` save time and can lose hypotheses; None is no cut.
+
+    With a scorer, a sequence y has the score ln P(y | x) + A(y), where A(y) is the sum of its weights. The beam
+    holds the prefixes of the best scores so far, and the results are sorted by the score with the end of y. If a
+    scorer has several ways to weigh y, such as words that are spelled alike, each way is a hypothesis of its own.
 
     Returns:
         An :class:`NBestResult` on the device of ``log_probs``, best hypothesis first, without the N dimension for
@@ -136,6 +149,7 @@ def beam_search(
           the same score, the token ends in the earlier frame and begins in the earlier frame.
         - If there are fewer than nbest hypotheses, the others have length 0 and the score -inf.
         - A sample with a NaN in a frame in use has no hypotheses and the scores NaN. It does not affect others.
+        - With a scorer it is a :class:`ScoredResult`, which also has both parts of the scores, and words.
 
     Raises:
         TypeError: log_probs is not floating-point, input_lengths are not integers, or an option is of another
@@ -153,18 +167,26 @@ def beam_search(
     (['a', ''], [0.64, 0.36])
     >>> result.best().to_text("-a")
     'a'
+    >>> empty_or_twice = fastctc.scoring.regular_expression("|aa", fastctc.Alphabet("a"))
+    >>> fastctc.beam_search(log_probs, scorer=empty_or_twice).best().to_text("-a")
+    ''
     """
     blank = check_scores(log_probs, blank)
     beam_size = check_count(beam_size, "beam_size")
     nbest = check_nbest(nbest, beam_size)
     options = search_options(blank, from_logits, beam_threshold, token_threshold, blank_skip)
     input, lengths = _batch(log_probs, input_lengths, time_major)
-    arguments = (input, lengths, beam_size, nbest, *options)
-    result = NBestResult(*ops.beam_search(*arguments))
-    check_decoded(ops.beam_search, result.scores, *arguments)
+    arguments: tuple[Any, ...] = (input, lengths, beam_size, nbest, *options)
+    search: Callable[..., tuple[Tensor, ...]] = ops.beam_search
+    kind: type[NBestResult] = NBestResult
+    if scorer is not None:
+        search, kind = ops.scored_search, ScoredResult
+        arguments += pack(scorer, input.device)
+    result = kind(*search(*arguments))
+    check_decoded(search, result.scores, *arguments)
     if exact_scores:
         result = _with_exact_scores(result, input, lengths, blank, from_logits)
-    return NBestResult(*(t.squeeze(0) for t in result)) if log_probs.dim() == 2 else result
+    return kind(*(t.squeeze(0) for t in result)) if log_probs.dim() == 2 else result
 
 
 def _batch(log_probs: Tensor, input_lengths: Lengths | None, time_major: bool) -> tuple[Tensor, Tensor]:
@@ -205,7 +227,12 @@ def _with_exact_scores(
         loss, *_ = ops.ctc_loss(*with_any_length(arguments), False)
         losses.append(loss)
     found = result.scores > -torch.inf  # not NaN either
-    scores = torch.where(found, torch.stack(losses, 1).neg().clamp(max=0), result.scores)
+    exact = torch.stack(losses, 1).neg().clamp(max=0)
+    if isinstance(result, ScoredResult):
+        acoustic = torch.where(found, exact, result.acoustic_scores)
+        result = result._replace(acoustic_scores=acoustic)
+        exact = exact + result.model_scores
+    scores = torch.where(found, exact, result.scores)
     order = torch.where(found, scores, -torch.inf).sort(dim=1, descending=True, stable=True).indices
     result = result._replace(scores=scores)
 
@@ -213,4 +240,4 @@ def _with_exact_scores(
         index = order if each.dim() == 2 else order[:, :, None].expand(each.shape)
         return each.gather(1, index)
 
-    return NBestResult(*(sort(each) for each in result))
+    return type(result)(*(sort(each) for each in result))

@@ -34,6 +34,9 @@ __all__ = [
     "forced_align",
     "gradients",
     "greedy_decode",
+    "scored_search",
+    "scored_search_advance",
+    "scored_search_result",
 ]
 
 NAMES = (
@@ -45,6 +48,9 @@ NAMES = (
     "ctc_loss_tangent",
     "forced_align",
     "greedy_decode",
+    "scored_search",
+    "scored_search_advance",
+    "scored_search_result",
 )
 
 OK, NOT_A_NUMBER, INVALID = 0, 2, 3  # of enum Status in csrc/math/lattice.h
@@ -84,6 +90,9 @@ greedy_decode: Callable[..., Tensors8] = _callable("greedy_decode")
 beam_search: Callable[..., Tensors9] = _callable("beam_search")
 beam_search_advance: Callable[..., None] = _callable("beam_search_advance")
 beam_search_result: Callable[..., Tensors9] = _callable("beam_search_result")
+scored_search: Callable[..., tuple[Tensor, ...]] = _callable("scored_search")
+scored_search_advance: Callable[..., None] = _callable("scored_search_advance")
+scored_search_result: Callable[..., tuple[Tensor, ...]] = _callable("scored_search_result")
 
 
 #: The names of the arguments of each op, in the order of its schema.
@@ -357,3 +366,70 @@ def _(
 def _(state: Tensor, arena: Tensor, beam_size: int, nbest: int, max_length: int, float64: bool) -> Tensors9:
     scalar = torch.float64 if float64 else torch.float32
     return _decoded(state, (state.shape[0], nbest), max_length, scalar)
+
+
+# ---- the same with a scorer (fastctc.scoring.packed), which results in the fields of ScoredResult
+
+
+def _scored(place: Tensor, leading: tuple[int, ...], frames: int, scalar: torch.dtype) -> tuple[Tensor, ...]:
+    return (
+        *_decoded(place, leading, frames, scalar),
+        place.new_empty(leading, dtype=scalar),  # acoustic_scores
+        place.new_empty(leading, dtype=scalar),  # model_scores
+        place.new_empty((*leading, frames), dtype=torch.int64),  # words
+        place.new_empty(leading, dtype=torch.int64),  # last_words
+    )
+
+
+@torch.library.register_fake("fastctc::scored_search")
+def _(
+    input: Tensor,
+    input_lengths: Tensor,
+    beam_size: int,
+    nbest: int,
+    blank: int,
+    from_logits: bool,
+    beam_threshold: float,
+    token_threshold: float,
+    blank_skip: float,
+    scorer: list[Tensor],
+    scorer_numbers: list[int],
+    unknown_word: float,
+) -> tuple[Tensor, ...]:
+    batch, frames, _ = input.shape
+    return _scored(input, (batch, nbest), frames, _scalar_type(input.dtype))
+
+
+@torch.library.register_fake("fastctc::scored_search_advance")
+def _(
+    input: Tensor,
+    input_lengths: Tensor,
+    state: Tensor,
+    arena: Tensor,
+    beam_size: int,
+    blank: int,
+    from_logits: bool,
+    beam_threshold: float,
+    token_threshold: float,
+    blank_skip: float,
+    scorer: list[Tensor],
+    scorer_numbers: list[int],
+    unknown_word: float,
+) -> None:
+    return None
+
+
+@torch.library.register_fake("fastctc::scored_search_result")
+def _(
+    state: Tensor,
+    arena: Tensor,
+    beam_size: int,
+    nbest: int,
+    max_length: int,
+    float64: bool,
+    scorer: list[Tensor],
+    scorer_numbers: list[int],
+    unknown_word: float,
+) -> tuple[Tensor, ...]:
+    scalar = torch.float64 if float64 else torch.float32
+    return _scored(state, (state.shape[0], nbest), max_length, scalar)

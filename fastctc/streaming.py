@@ -20,8 +20,9 @@ from fastctc.arguments import (
     search_options,
     traced,
 )
-from fastctc.decode_result import NBestResult
+from fastctc.decode_result import NBestResult, ScoredResult
 from fastctc.errors import ArgumentTypeError, ArgumentValueError, refuse_scripting
+from fastctc.scoring.packed import SearchScorer, pack
 
 __all__ = ["BeamSearchDecoder"]
 
@@ -50,6 +51,7 @@ class BeamSearchDecoder:
         token_threshold: see :func:`fastctc.beam_search`.
         blank_skip: see :func:`fastctc.beam_search`.
         device: device of the chunks and the results.
+        scorer: see :func:`fastctc.beam_search`. Each result ends the streams for the scorer, and they can continue.
 
     Raises:
         TypeError: an option of another type.
@@ -77,17 +79,20 @@ class BeamSearchDecoder:
         token_threshold: float | None = None,
         blank_skip: float | None = None,
         device: torch.device | str = "cpu",
+        scorer: SearchScorer | Sequence[SearchScorer] | None = None,
     ) -> None:
         num_streams = self.num_streams = check_count(num_streams, "num_streams")
         beam_size = self.beam_size = check_count(beam_size, "beam_size")
         self.nbest = check_nbest(nbest, beam_size)
         self.time_major = time_major
         self._options = search_options(blank, from_logits, beam_threshold, token_threshold, blank_skip)
+        self._scorer = scorer
         with torch.inference_mode(False):  # a tensor made in that mode could be changed in that mode only
-            state_bytes = ops._C.beam_state_bytes(beam_size)
+            state_bytes = ops._C.beam_state_bytes(beam_size, scorer is not None)
             self._state = torch.zeros(num_streams, state_bytes, dtype=torch.uint8, device=device)
             self._arena = torch.empty(num_streams, 0, NODE_INTS, dtype=torch.int32, device=device)
             self._frames = torch.zeros(num_streams, dtype=torch.int64, device=device)
+        self._packed_scorer()  # raises if it cannot be used
         self._bounds = [
             0
         ] * num_streams  # a bound on the frames of each stream, known without a synchronization
@@ -133,11 +138,14 @@ class BeamSearchDecoder:
         checked = chunk.device.type == "cpu" or debugging()
         before = self._state.clone() if checked else None
         try:
-            ops.beam_search_advance(chunk, lengths, self._state, self._arena, self.beam_size, *self._options)
+            scorer = self._packed_scorer()
+            advance = ops.scored_search_advance if scorer else ops.beam_search_advance
+            advance(chunk, lengths, self._state, self._arena, self.beam_size, *self._options, *scorer)
             if debugging():
-                arguments = (chunk, lengths, self.beam_size, 1, *self._options)
+                search = ops.scored_search if scorer else ops.beam_search
+                arguments = (chunk, lengths, self.beam_size, 1, *self._options, *scorer)
                 scores = self._result(1, max(bounds), torch.float32).scores
-                check_decoded(ops.beam_search, scores, *arguments)
+                check_decoded(search, scores, *arguments)
         except ValueError:
             if before is not None:  # the arena only grows, so the old state still fits it
                 self._state.copy_(before)
@@ -221,10 +229,14 @@ class BeamSearchDecoder:
                 self._arena = arena
 
     def _result(self, nbest: int, frames: int, dtype: torch.dtype | None) -> NBestResult:
-        float64 = dtype == torch.float64
-        return NBestResult(
-            *ops.beam_search_result(self._state, self._arena, self.beam_size, nbest, frames, float64)
-        )
+        arguments = (self._state, self._arena, self.beam_size, nbest, frames, dtype == torch.float64)
+        if self._scorer is None:
+            return NBestResult(*ops.beam_search_result(*arguments))
+        return ScoredResult(*ops.scored_search_result(*arguments, *self._packed_scorer()))
+
+    def _packed_scorer(self) -> tuple[Any, ...]:
+        """Return the arguments of the ops for the scorer; none without a scorer."""
+        return () if self._scorer is None else pack(self._scorer, self._state.device)
 
     def _mask(self, streams: int | Sequence[int] | Tensor) -> Tensor:
         """Return (N) bool, on the device of `streams`."""

@@ -286,7 +286,7 @@ def test_ops_refuse_what_does_not_belong_together(device: Device) -> None:
         (state.to(torch.int8), arena, "state must be"),
         (state[:1], arena[:1], "state has 1 samples, but log_probs has a batch of 2"),
         (shifted, arena, "state must be 64-byte aligned"),
-        (state, arena[:1], r"arena must be \(N, capacity, 7\) of type int32, where state has N = 2"),
+        (state, arena[:1], r"arena must be \(N, capacity, 8\) of type int32, where state has N = 2"),
         (state, arena.float(), "arena must be"),
         (state, arena[:, ::2], "arena must be contiguous"),
     ]:

@@ -6,34 +6,92 @@
 
 namespace fastctc {
 
+// The best endings of sample n, in one lane. Of equal scores the one of the better prefix is first, then the one that
+// the scorer has first. If the scorer rejects all prefixes, they are returned with the weight -inf.
+FASTCTC_HD void find_endings(const BeamResultParams& p, int64_t n) {
+  const BeamState s(const_cast<char*>(p.state) + n * p.state_stride, p.beam_size, true);
+  Ending* const best = p.endings + n * p.nbest;
+  int64_t found = 0;
+  const int64_t size = s.header->started ? s.header->size : 0;
+  for (int64_t rank = 0; rank < size; ++rank) {
+    const int32_t slot = s.order[rank];
+    const ScorerState& state = s.scorer[slot];
+    for (int32_t choice = 0; choice < p.scorer.ways_to_end(state); ++choice) {
+      const ScorerEnd end = p.scorer.end(state, choice);
+      if (!(end.weight > -double(INFINITY))) continue;
+      const double score = s.scores.total[slot] + end.weight;
+      int64_t place = found;
+      while (place > 0 && s.scores.total[best[place - 1].slot] + best[place - 1].weight < score) --place;
+      if (place == p.nbest) continue;
+      found = found < p.nbest ? found + 1 : found;
+      for (int64_t i = found - 1; i > place; --i) best[i] = best[i - 1];
+      best[place] = {end.weight, slot, end.word};
+    }
+  }
+  const int64_t accepted = found;
+  for (; found < p.nbest; ++found) {
+    const bool exists = accepted == 0 && found < size;
+    best[found] = {-double(INFINITY), exists ? s.order[found] : -1, kNoWord};
+  }
+}
+
+// The prefix of hypothesis `rank` of sample n and how it ends. Without a frame it is the empty prefix in no slot.
+FASTCTC_HD Ending find_ending(const BeamResultParams& p, const BeamState& s, int64_t n, int64_t rank) {
+  if (!s.header->started) {
+    const ScorerEnd end = p.weighs && rank == 0 ? p.scorer.end(p.scorer.start(), 0) : ScorerEnd{kNoWord, 0.0};
+    return {end.weight, -1, end.word};
+  }
+  if (p.weighs) return p.endings[n * p.nbest + rank];
+  return {0.0, rank < s.header->size ? s.order[rank] : -1, kNoWord};
+}
+
+// A hypothesis without its tokens.
+struct HypothesisScores {
+  double acoustic, path, model;
+  int64_t length, node;  // of its last token
+  TokenRun run;
+  int32_t last_word;
+};
+
+FASTCTC_HD HypothesisScores read_hypothesis(const BeamResultParams& p, const BeamState& s, int64_t n, int64_t rank) {
+  const BeamHeader& header = *s.header;
+  const Ending ending = find_ending(p, s, n, rank);
+  const int32_t slot = ending.slot;
+  const double never = -double(INFINITY);
+  HypothesisScores h = {never, never, never, 0, -1, {}, ending.word};
+  if (header.status != kOk || (slot >= 0 && s.length[slot] > p.max_length)) {
+    h.acoustic = h.path = h.model = double(NAN);
+  } else if (!header.started && rank == 0) {  // the empty prefix, of probability 1
+    h.acoustic = h.path = 0;
+    h.model = ending.weight;
+  } else if (slot >= 0) {
+    const double before = p.weighs ? s.model[slot] : 0.0;
+    h.acoustic = at_most_zero(s.scores.total[slot] - before);
+    h.path = at_most_zero(s.scores.path_score(slot) - before);
+    h.model = before + ending.weight;
+    h.length = s.length[slot];
+    h.node = s.scores.node(slot);
+    h.run = s.scores.last_run(slot, s.scores.ends_in_label(slot), header.frame);
+  }
+  return h;
+}
+
 // Writes hypothesis `rank` of sample n. One lane follows its path backwards, then all lanes do the rest.
 template <class W, class Scalar>
 FASTCTC_HD void write_hypothesis(const BeamResultParams& p, int64_t n, int64_t rank) {
-  const BeamState s(const_cast<char*>(p.state) + n * p.state_stride, p.beam_size);
+  const BeamState s(const_cast<char*>(p.state) + n * p.state_stride, p.beam_size, p.weighs);
   const BeamNode* const arena = p.arena + n * p.arena_stride;
-  const BeamHeader& header = *s.header;
   const int64_t hypothesis = n * p.nbest + rank;
   const int64_t first = hypothesis * p.max_length;
   int64_t *const tokens = p.tokens + first, *const timesteps = p.timesteps + first;
   int64_t *const ends = p.ends + first, *const peaks = p.peaks + first;
   Scalar* const confidences = static_cast<Scalar*>(p.confidences) + first;
   Scalar* const token_scores = static_cast<Scalar*>(p.token_scores) + first;
-  int64_t length = 0, node = -1;
-  TokenRun run = {};
-  double score = -double(INFINITY), path_score = score;
-  if (header.status != kOk || (rank < header.size && s.length[s.order[rank]] > p.max_length)) {
-    score = path_score = double(NAN);
-  } else if (!header.started) {  // the empty prefix, of probability 1
-    if (rank == 0) score = path_score = 0;
-  } else if (rank < header.size) {
-    const int32_t slot = s.order[rank];
-    length = s.length[slot];
-    score = at_most_zero(s.scores.total[slot]);
-    path_score = at_most_zero(s.scores.path_score(slot));
-    node = s.scores.node(slot);
-    run = s.scores.last_run(slot, s.scores.ends_in_label(slot), header.frame);
-  }
+  const HypothesisScores h = read_hypothesis(p, s, n, rank);
+  const int64_t length = h.length;
   W::for_each(1, [&](int64_t) {
+    TokenRun run = h.run;
+    int64_t node = h.node;
     for (int64_t i = length - 1; i >= 0; --i) {
       const BeamNode a = arena[node];
       tokens[i] = a.token;
@@ -42,12 +100,17 @@ FASTCTC_HD void write_hypothesis(const BeamResultParams& p, int64_t n, int64_t r
       peaks[i] = run.peak_frame;
       confidences[i] = Scalar(run.peak);  // its logarithm
       token_scores[i] = Scalar(at_most_zero(double(run.sum) / (run.end - a.frame)));
+      if (p.weighs) p.words[first + i] = a.word;
       run = a.previous_run;
       node = a.previous;
     }
     p.lengths[hypothesis] = length;
-    static_cast<Scalar*>(p.scores)[hypothesis] = Scalar(score);
-    static_cast<Scalar*>(p.path_scores)[hypothesis] = Scalar(path_score);
+    static_cast<Scalar*>(p.scores)[hypothesis] = Scalar(p.weighs ? h.acoustic + h.model : h.acoustic);
+    static_cast<Scalar*>(p.path_scores)[hypothesis] = Scalar(h.path);
+    if (!p.weighs) return;
+    static_cast<Scalar*>(p.acoustic_scores)[hypothesis] = Scalar(h.acoustic);
+    static_cast<Scalar*>(p.model_scores)[hypothesis] = Scalar(h.model);
+    p.last_words[hypothesis] = h.last_word;
   });
   W::sync();
   W::for_each(length, [&](int64_t i) {
@@ -57,6 +120,7 @@ FASTCTC_HD void write_hypothesis(const BeamResultParams& p, int64_t n, int64_t r
   W::for_each(p.max_length - length, [&](int64_t i) {
     tokens[length + i] = timesteps[length + i] = ends[length + i] = peaks[length + i] = -1;
     confidences[length + i] = token_scores[length + i] = 0;
+    if (p.weighs) p.words[first + length + i] = -1;
   });
 }
 

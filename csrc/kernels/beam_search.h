@@ -29,7 +29,9 @@ struct BeamSearchParams {
   double beam_threshold;               // a prefix this far below the best is dropped
   double token_threshold;              // a token this far below the best class of its frame is not tried
   double blank_skip;                   // a frame whose blank has more than this counts as blank for certain
-  char* state;                         // (N, BeamState::bytes(beam_size)), 64-byte aligned
+  Scorer scorer;                       // where `weighs`
+  bool weighs;                         // by the scorer
+  char* state;                         // (N, BeamState::bytes(beam_size, weighs)), 64-byte aligned
   BeamNode* arena;                     // (N, capacity)
   int64_t state_stride, arena_stride;  // bytes and nodes from sample to sample; 0: all samples use the same
   int64_t capacity;                    // nodes: at least beam_size for each frame since the start
@@ -106,8 +108,12 @@ struct BeamState {
   int32_t* length;
   uint64_t *hash, *parent_hash;
   int32_t* order;  // slots by rank
+  // With a scorer, of each slot:
+  ScorerState* scorer;          // after the prefix
+  double *model, *last_weight;  // the weights of all tokens, and of the last one
+  int32_t* word;                // that the last token completes, or kNoWord
 
-  FASTCTC_HD BeamState(void* base, int64_t beam_size)
+  FASTCTC_HD BeamState(void* base, int64_t beam_size, bool weighs)
       : memory(base),
         stride(stride_for(beam_size)),
         header(memory.take<BeamHeader>(1)),
@@ -117,8 +123,21 @@ struct BeamState {
         length(memory.take<int32_t>(stride)),
         hash(memory.take<uint64_t>(stride)),
         parent_hash(memory.take<uint64_t>(stride)),
-        order(memory.take<int32_t>(stride)) {}
-  static FASTCTC_HD size_t bytes(int64_t beam_size) { return BeamState(nullptr, beam_size).memory.size(); }
+        order(memory.take<int32_t>(stride)),
+        scorer(memory.take<ScorerState>(weighs ? stride : 0)),
+        model(memory.take<double>(weighs ? stride : 0)),
+        last_weight(memory.take<double>(weighs ? stride : 0)),
+        word(memory.take<int32_t>(weighs ? stride : 0)) {}
+  static FASTCTC_HD size_t bytes(int64_t beam_size, bool weighs) {
+    return BeamState(nullptr, beam_size, weighs).memory.size();
+  }
+};
+
+// A prefix of the last beam, and a way of the scorer to end it.
+struct Ending {
+  double weight;
+  int32_t slot;  // -1: there is no such hypothesis
+  int32_t word;  // that the end completes, or kNoWord
 };
 
 struct BeamResultParams {
@@ -126,11 +145,15 @@ struct BeamResultParams {
   const BeamNode* arena;
   int64_t state_stride, arena_stride;
   int64_t batch, beam_size, nbest, max_length;
-  DType dtype;        // of the input; scores and confidences are double for kFloat64, else float
+  DType dtype;    // of the input; scores and confidences are double for kFloat64, else float
+  Scorer scorer;  // of the search, where `weighs`
+  bool weighs;
+  Ending* endings;    // (N, nbest) where `weighs`: scratch
   int64_t* tokens;    // (N, nbest, max_length), padded with -1
   int64_t* lengths;   // (N, nbest); 0 if there is no such hypothesis
   void* scores;       // (N, nbest) natural-log probability of the prefix; -inf if there is no such hypothesis;
-                      // NaN for a sample of status kNotANumber or kInvalid, or longer than max_length
+                      // NaN for a sample of status kNotANumber or kInvalid, or longer than max_length;
+                      // with a scorer the sum of acoustic_scores and model_scores
   void* path_scores;  // (N, nbest) like scores: natural-log probability of the best path
   // (N, nbest, max_length), of each token's run on the best path:
   int64_t* timesteps;  // the first frame, padded with -1
@@ -138,6 +161,10 @@ struct BeamResultParams {
   int64_t* peaks;      // the first frame of the highest probability, padded with -1
   void* confidences;   // the highest probability, padded with 0
   void* token_scores;  // the mean of the natural-log probabilities, padded with 0
+  // With a scorer:
+  void *acoustic_scores, *model_scores;  // (N, nbest) like scores
+  int64_t* words;                        // (N, nbest, max_length) that each token completes, padded with -1
+  int64_t* last_words;                   // (N, nbest) that the end completes, or -1
 };
 
 namespace cpu {

@@ -15,12 +15,18 @@
 // stays by rank; extensions by the rank of the prefix, then by the probability of the token, then by the token.
 //
 // Each prefix also has its best path of each kind. The results report the runs of the tokens on it.
+//
+// A scorer (scorer.h) multiplies y(c) where a token enters a prefix, in extensions and in what comes from the prefix
+// one token shorter, by exp(weight). The weight depends on the prefix alone, so sums over paths stay sums over paths.
+// If the scorer has several ways to take the token, each is a prefix of its own, told apart by the word that it
+// completes.
 #pragma once
 
 #include <cstdint>
 
 #include "emission.h"
 #include "log_space.h"
+#include "scorer.h"
 
 namespace fastctc {
 
@@ -67,8 +73,9 @@ FASTCTC_HD int64_t tokens_that_matter(int64_t classes, int64_t beam_size) {
 
 // The identity of a prefix, up to coincidences that are checked for.
 constexpr uint64_t kEmptyPrefix = 0x9e3779b97f4a7c15u;
-FASTCTC_HD uint64_t extend_hash(uint64_t prefix, int32_t token) {
-  uint64_t h = (prefix ^ (uint64_t(uint32_t(token)) + 1)) * 0xff51afd7ed558ccdu;
+FASTCTC_HD uint64_t extend_hash(uint64_t prefix, int32_t token, int32_t word) {
+  const uint64_t arc = uint64_t(uint32_t(word + 1)) << 32 | uint32_t(token);
+  uint64_t h = (prefix ^ (arc + 1)) * 0xff51afd7ed558ccdu;
   h = (h ^ h >> 32) * 0xc4ceb9fe1a85ec53u;
   return h ^ h >> 29;
 }
@@ -86,29 +93,17 @@ struct BeamNode {
   int32_t token;
   int32_t frame;          // the first frame of its run
   TokenRun previous_run;  // of the token before
+  int32_t word;           // that the arc of the token completes, or kNoWord
 };
 
-// True if two paths spell the same. From their first common node on they do.
+// True if two paths have the same tokens and words. From their first common node on they do.
 FASTCTC_HD bool spell_the_same(const BeamNode* arena, int64_t a, int64_t b) {
   while (a != b) {
-    if (a < 0 || b < 0 || arena[a].token != arena[b].token) return false;
+    if (a < 0 || b < 0 || arena[a].token != arena[b].token || arena[a].word != arena[b].word) return false;
     a = arena[a].previous;
     b = arena[b].previous;
   }
   return true;
 }
-
-// A scorer weighs extensions (language model, lexicon, grammar): each prefix carries a State, and extending it by a
-// token gives the next state and a weight, the natural logarithm of a factor <= 1. -inf forbids the extension.
-struct NoScorer {
-  static constexpr bool kWeighs = false;
-  struct State {};
-  struct Extension {
-    State state;
-    double weight;
-  };
-  FASTCTC_HD State start() const { return {}; }
-  FASTCTC_HD Extension extend(State, int32_t) const { return {{}, 0.0}; }
-};
 
 }  // namespace fastctc

@@ -72,7 +72,7 @@ Decoded<Scalar> decode(const Problem<Scalar>& q, bool on_cuda, std::vector<int> 
   p.from_logits = q.from_logits;
   p.beam_threshold = q.beam_threshold, p.token_threshold = q.token_threshold, p.blank_skip = q.blank_skip;
   p.capacity = p.arena_stride = room >= 0 ? room : int64_t(q.T) * q.beam;
-  p.state_stride = int64_t(BeamState::bytes(q.beam));
+  p.state_stride = int64_t(BeamState::bytes(q.beam, false));
   Memory state(size_t(q.N * p.state_stride));
   std::vector<BeamNode> arena(size_t(q.N * p.arena_stride));
   p.state = state.aligned(), p.arena = arena.data();

@@ -1,4 +1,4 @@
-// A scorer in the inner loop of the prefix beam search on the CPU: a bigram model against a plain search.
+// The prefix beam search with a scorer on the CPU: a bigram model against a plain search.
 #include <cmath>
 #include <map>
 #include <random>
@@ -13,27 +13,60 @@ using namespace fastctc::testing;
 
 namespace {
 
-// log p(token | previous token), <= 0; -inf forbids. The state is the previous token.
-struct Bigram {
-  static constexpr bool kWeighs = true;
-  using State = int32_t;
-  struct Extension {
-    State state;
-    double weight;
-  };
-  const double* log_p = nullptr;  // (classes, classes)
-  int32_t classes = 0, first = 0;
+// ln p(token | previous token), which may be above 0; -inf forbids. The state is the previous token, at first the
+// blank.
+struct Bigrams {
+  int32_t classes, blank;
+  std::vector<double> log_p;  // (classes, classes), multiples of 1/8
 
-  State start() const { return first; }
-  Extension extend(State previous, int32_t token) const { return {token, log_p[previous * classes + token]}; }
   double of(const Labeling& prefix) const {
     double sum = 0;
-    int32_t previous = first;
+    int32_t previous = blank;
     for (int token : prefix) {
-      sum += log_p[previous * classes + token];
+      sum += log_p[size_t(previous * classes + token)];
       previous = token;
     }
     return sum;
+  }
+};
+
+// The same as an automaton. Half of the states with the same arcs as another one have a failure arc to that instead.
+struct BigramAutomaton {
+  std::vector<int32_t> first_arc = {0}, label, next_state, failure_state, dense;
+  std::vector<float> weight, failure_weight, final_weight, largest_weight;
+  AutomatonView view{};
+
+  explicit BigramAutomaton(const Bigrams& b) {
+    for (int32_t state = 0; state < b.classes; ++state) {
+      const double* row = b.log_p.data() + state * b.classes;
+      const double* other = row - b.classes;
+      const bool fails = state % 2 && std::equal(row, row + b.classes, other, other + b.classes);
+      float largest = fails ? largest_weight.back() : -INFINITY;
+      for (int32_t token = 0; !fails && token < b.classes; ++token) {
+        if (row[token] == -INFINITY) continue;
+        label.push_back(token);
+        next_state.push_back(token);
+        weight.push_back(float(row[token]));
+        largest = std::max(largest, weight.back());
+      }
+      first_arc.push_back(int32_t(label.size()));
+      failure_state.push_back(fails ? state - 1 : -1);
+      failure_weight.push_back(0);
+      final_weight.push_back(0);
+      largest_weight.push_back(largest);
+    }
+    view = {first_arc.data(),
+            label.data(),
+            next_state.data(),
+            weight.data(),
+            failure_state.data(),
+            failure_weight.data(),
+            final_weight.data(),
+            largest_weight.data(),
+            dense.data(),
+            b.blank,
+            -1,
+            0};
   }
 };
 
@@ -45,7 +78,7 @@ struct Hypothesis {
 struct Problem {
   int T, C, blank, beam;
   std::vector<float> x;
-  std::vector<double> bigrams;
+  Bigrams bigrams;
 };
 
 std::vector<Hypothesis> decode(const Problem& q) {
@@ -53,21 +86,25 @@ std::vector<Hypothesis> decode(const Problem& q) {
   p.dtype = DType::kFloat32;
   p.batch = 1, p.frames = q.T, p.classes = q.C, p.beam_size = q.beam, p.blank = q.blank;
   p.beam_threshold = p.token_threshold = p.blank_skip = INFINITY;
+  const BigramAutomaton automaton(q.bigrams);
+  p.weighs = true;
+  p.scorer.count = 1;
+  p.scorer.automata[0] = automaton.view;
   std::vector<BeamNode> arena(size_t(q.T) * q.beam + 1);
   p.arena = arena.data(), p.capacity = int64_t(arena.size());
-  std::vector<char> state(BeamState::bytes(q.beam) + 64),
-      memory(BeamScratch<float, Bigram>(nullptr, p).memory.size() + 64);
+  std::vector<char> state(BeamState::bytes(q.beam, true) + 64),
+      memory(BeamScratch<float, Scorer>(nullptr, p).memory.size() + 64);
   const auto aligned = [](std::vector<char>& v) {
     return reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(v.data()) + 63) / 64 * 64);
   };
   p.state = aligned(state);
-  const BeamScratch<float, Bigram> scratch(aligned(memory), p);
-  Beam<float, Bigram> beam(p, 0, scratch, Bigram{q.bigrams.data(), q.C, q.blank});
+  const BeamScratch<float, Scorer> scratch(aligned(memory), p);
+  Beam<float, Scorer> beam(p, 0, scratch);
   for (int t = 0; t < q.T && beam.alive(); ++t) beam.advance(q.x.data() + t * q.C, 0.0);
   beam.finish();
 
   std::vector<Hypothesis> all;
-  const BeamState s(p.state, q.beam);
+  const BeamState s(p.state, q.beam, true);
   CHECK(s.header->status == kOk);
   for (int rank = 0; rank < s.header->size; ++rank) {
     const int32_t slot = s.order[rank];
@@ -76,6 +113,7 @@ std::vector<Hypothesis> decode(const Problem& q) {
       h.tokens.insert(h.tokens.begin(), arena[node].token);
     }
     CHECK(int(h.tokens.size()) == s.length[slot]);
+    CHECK_NEAR(s.model[slot], q.bigrams.of(h.tokens), 1e-9);
     all.push_back(h);
   }
   return all;
@@ -87,7 +125,7 @@ std::vector<Hypothesis> plain(const Problem& q) {
     double blank = -INFINITY, label = -INFINITY;
     double total() const { return testing::log_add(blank, label); }
   };
-  const Bigram bigram{q.bigrams.data(), q.C, q.blank};
+  const Bigrams& bigram = q.bigrams;
   std::map<Labeling, Sums> beam;
   beam[{}].blank = 0;
   for (int t = 0; t < q.T; ++t) {
@@ -139,11 +177,13 @@ TEST(a_bigram_scorer_equals_the_plain_search) {
       for (int c = 0; c < q.C; ++c) sum += std::exp(q.x[size_t(t) * q.C + c] = float(2 * normal(random)));
       for (int c = 0; c < q.C; ++c) q.x[size_t(t) * q.C + c] -= float(std::log(sum));
     }
-    q.bigrams.resize(size_t(q.C) * q.C);
-    for (double& w : q.bigrams) {
-      w = random() % 5 == 0 ? -INFINITY : -std::abs(normal(random));
+    q.bigrams = {q.C, q.blank, std::vector<double>(size_t(q.C) * q.C)};
+    for (double& w : q.bigrams.log_p) {
+      w = random() % 5 == 0 ? -INFINITY : std::round(8 * normal(random)) / 8;
       forbidden += w == -INFINITY;
     }
+    const auto first = q.bigrams.log_p.begin();
+    if (random() % 2) std::copy(first, first + q.C, first + q.C);  // two equal states
     const std::vector<Hypothesis> got = decode(q), expected = plain(q);
     CHECK(got.size() == expected.size());
     for (size_t i = 0; i < got.size() && i < expected.size(); ++i) {

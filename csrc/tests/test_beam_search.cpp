@@ -188,13 +188,13 @@ TEST(strides_and_half_precision) {
     p.beam_threshold = p.token_threshold = p.blank_skip = kNoCut;
     p.capacity = T * beam;
     for (bool on_cuda : {false, true}) {
-      Memory state(BeamState::bytes(beam));
+      Memory state(BeamState::bytes(beam, false));
       std::vector<BeamNode> arena(T * beam);
       p.state = state.aligned(), p.arena = arena.data();
       Memory workspace(on_cuda ? cuda::beam_search_workspace(p) : cpu::beam_search_workspace(p));
       if (on_cuda) CHECK(cuda::beam_search(p, workspace.aligned(), nullptr) == 0);
       if (!on_cuda) cpu::beam_search(p, 0, 1, workspace.aligned());
-      const BeamState s(p.state, beam);
+      const BeamState s(p.state, beam, false);
       for (int k = 0; k < s.header->size; ++k)
         CHECK(float(at_most_zero(s.scores.total[s.order[k]])) == expected.scores[k]);
     }
@@ -261,7 +261,7 @@ TEST(no_frames_no_samples) {
 
 TEST(a_result_before_the_first_frame) {
   const int beam = 3;
-  Memory state(BeamState::bytes(beam));
+  Memory state(BeamState::bytes(beam, false));
   for (bool on_cuda : {false, true}) {
     Decoded<float> got;
     BeamResultParams r{};

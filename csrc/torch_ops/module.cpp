@@ -28,7 +28,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("LARGEST_ARENA") = fastctc::kLargestArena;
   m.attr("BEAM_NODE_INTS") = sizeof(fastctc::BeamNode) / sizeof(int32_t);
   m.def(
-      "beam_state_bytes", [](int64_t beam_size) { return fastctc::BeamState::bytes(beam_size); },
-      pybind11::arg("beam_size"));
+      "beam_state_bytes", [](int64_t beam_size, bool weighs) { return fastctc::BeamState::bytes(beam_size, weighs); },
+      pybind11::arg("beam_size"), pybind11::arg("weighs") = false);
   fastctc::bind_arpa(m);
 }

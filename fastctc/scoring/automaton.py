@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -257,12 +258,48 @@ class Automaton:
         otherwise = (begin < end) & (self.label[begin.clamp(max=last)] == OTHERWISE)
         return torch.where(own, low, torch.where(otherwise, begin, -1))
 
-    def root(self) -> int:
-        """Return the last state on the way of failure arcs from the start: the empty context of an n-gram model."""
+    @cached_property
+    def _root(self) -> int:
         state = self.start
         while (failure := int(self.failure_state[state])) >= 0:
             state = failure
         return state
+
+    def root(self) -> int:
+        """Return the last state on the way of failure arcs from the start: the empty context of an n-gram model."""
+        return self._root
+
+    @cached_property
+    def root_arcs(self) -> Tensor:
+        """Return the arc of each label in the state :meth:`root`, int32, -1 for none: one look for many arcs."""
+        first, end = self.first_arc[self.root() : self.root() + 2].tolist()
+        labels = self.label[first:end].long()
+        own = labels >= 0
+        size = int(labels[-1]) + 1 if bool(own.any()) else 0
+        arcs = torch.full((size,), -1, dtype=torch.int32, device=self.device)
+        arcs[labels[own]] = torch.arange(first, end, dtype=torch.int32, device=self.device)[own]
+        return arcs
+
+    def largest_weight_of_labels(self, size: int) -> Tensor:
+        """Return (size) float64, an upper bound of the weight of each label, from any state."""
+        first, failure = self.first_arc.long(), self.failure_state.long()
+        best = torch.full((size,), -math.inf, dtype=torch.float64, device=self.device)
+        begin = first[:-1][first.diff() > 0]
+        otherwise = begin[self.label[begin] == OTHERWISE]
+        if otherwise.numel():
+            best.fill_(float(self.weight[otherwise].max()))
+        own = (self.label >= 0) & (self.label < size)
+        best.scatter_reduce_(0, self.label[own].long(), self.weight[own].double(), "amax")
+        gain = torch.zeros(self.num_states, dtype=torch.float64, device=self.device)
+        followers = (failure >= 0).nonzero()[:, 0]
+        while True:  # the largest sum of failure weights from each state, arcs of any number
+            more = gain.index_put(
+                (followers,), self.failure_weight[followers].double() + gain[failure[followers]]
+            )
+            more.clamp_(min=0)
+            if torch.equal(more, gain):
+                return best + gain.max()
+            gain = more
 
     def final(self, states: Tensor) -> Tensor:
         """Return the weights of ending in ``states`` (int64, in [-1, S)), float64; -inf for ``REJECTED``."""

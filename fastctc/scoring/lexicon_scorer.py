@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastctc.scoring.automaton import OTHERWISE, Automaton
 from fastctc.scoring.lexicon import Lexicon
+from fastctc.scoring.lexicon_bounds import search_tensors
 from fastctc.scoring.scorer import Arc, AutomatonScorer, End
 
 __all__ = ["UNKNOWN_WORD", "LexiconScorer"]
@@ -110,9 +112,40 @@ class LexiconScorer:
         """Return the word of a number; the one after the last stands for words that the lexicon lacks."""
         return self.lexicon.words[number] if number < len(self.lexicon.words) else UNKNOWN_WORD
 
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the tensors."""
+        return self.model.device
+
+    def to(self, device: torch.device | str) -> LexiconScorer:
+        """Return the scorer on a device; itself if it is there already."""
+        model = self.model.to(device)
+        if model is self.model:
+            return self
+        moved = copy.copy(self)
+        moved.model = model
+        moved.__dict__["_tensors"] = [each.to(device) for each in self.tensors()]
+        return moved
+
+    @property
+    def boundary(self) -> int:
+        """Return what separates words: 0 nothing, 1 a label, 2 labels that begin a word."""
+        return 1 if self.separator is not None else 2 if self.word_begin else 0
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that a search needs beside those of the model (csrc/math/lexicon.h)."""
+        return self._tensors
+
+    @cached_property
+    def _tensors(self) -> list[Tensor]:
+        return search_tensors(self)
+
     @cached_property
     def _lists(self) -> _Lists:
         return _Lists(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lists", "_tensors")}
 
     def begin(self) -> State:
         """Return the state before the first label."""

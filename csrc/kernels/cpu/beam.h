@@ -16,10 +16,10 @@ namespace cpu {
 namespace FASTCTC_ISA {
 
 // The beam of one sample.
-template <class Scalar, class Scorer = NoScorer>
+template <class Scalar, class Knowledge = NoScorer>
 class Beam {
  public:
-  Beam(const BeamSearchParams& p, int64_t n, const BeamScratch<Scalar, Scorer>& scratch, const Scorer& scorer = {});
+  Beam(const BeamSearchParams& p, int64_t n, const BeamScratch<Scalar, Knowledge>& scratch);
 
   bool alive() const { return head().size > 0 && head().status == kOk; }
   void fail(Status status) { head().status = status; }
@@ -42,32 +42,35 @@ class Beam {
   void take_for_blank(double y_blank);
   void stay(const Scalar* x, double denominator, double y_blank);
   double worst_stay() const;
+  double best_reach() const;
   double least_of_next_beam(int64_t tokens, double worst) const;
   int64_t find_candidates(int64_t tokens, double worst);
-  bool has_child(int32_t slot, int32_t token) const;
+  int64_t find_weighed_candidates(int64_t tokens, double worst);
+  double reach_of(int32_t slot) const;
+  int64_t keep_best(int64_t count, double& worst);
+  void note_children(int32_t slot) const;
+  bool has_child(int32_t slot, int32_t token, int32_t word) const;
   void select(int64_t candidates);
   void restart(int32_t slot);
-  Birth<Scorer> born(int32_t candidate);
-  int32_t add_node(int32_t parent, bool after_blank, int32_t token);
+  Birth born(int32_t candidate);
+  int32_t word_of(int32_t slot) const { return Knowledge::kWeighs ? s_.word[slot] : kNoWord; }
+  int32_t add_node(int32_t parent, bool after_blank, int32_t token, int32_t word);
   void drop(int32_t slot);
-  int32_t settle(const Birth<Scorer>& birth);
-  void adopt_orphans(int32_t slot, const Birth<Scorer>& birth);
+  int32_t settle(const Birth& birth);
+  void adopt_orphans(int32_t slot, const Birth& birth);
 
   const BeamSearchParams& p_;
   const BeamState s_;
-  const Scorer scorer_;
-  const BeamScratch<Scalar, Scorer>& w_;
+  const BeamScratch<Scalar, Knowledge>& w_;
   BeamScores now_, next_;
   BeamNode* const arena_;
   int32_t vacancies_ = 0;
 };
 
-template <class Scalar, class Scorer>
-Beam<Scalar, Scorer>::Beam(const BeamSearchParams& p, int64_t n, const BeamScratch<Scalar, Scorer>& scratch,
-                           const Scorer& scorer)
+template <class Scalar, class Knowledge>
+Beam<Scalar, Knowledge>::Beam(const BeamSearchParams& p, int64_t n, const BeamScratch<Scalar, Knowledge>& scratch)
     : p_(p),
-      s_(p.state + n * p.state_stride, p.beam_size),
-      scorer_(scorer),
+      s_(p.state + n * p.state_stride, p.beam_size, Knowledge::kWeighs),
       w_(scratch),
       now_(s_.scores),
       next_(scratch.next),
@@ -76,8 +79,8 @@ Beam<Scalar, Scorer>::Beam(const BeamSearchParams& p, int64_t n, const BeamScrat
   link();
 }
 
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::start() {
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::start() {
   head() = {};
   head().started = head().size = head().slots = 1;
   for (double* array : {now_.total, now_.blank, now_.nothing, now_.best, now_.best_blank, now_.best_nothing, now_.label,
@@ -94,15 +97,17 @@ void Beam<Scalar, Scorer>::start() {
   s_.hash[0] = kEmptyPrefix;
   s_.parent_hash[0] = 0;
   s_.order[0] = 0;
-  if constexpr (Scorer::kWeighs) {
-    std::fill_n(w_.weight, s_.stride, 0.0);
-    w_.scorer_state[0] = scorer_.start();
+  if constexpr (Knowledge::kWeighs) {
+    std::fill_n(s_.last_weight, s_.stride, 0.0);
+    s_.scorer[0] = p_.scorer.start();
+    s_.model[0] = 0;
+    s_.word[0] = kNoWord;
   }
 }
 
 // Sets the working memory that follows from the state.
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::link() {
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::link() {
   const int32_t nothing = int32_t(2 * s_.stride);
   std::fill_n(next_.nothing, s_.stride, kNever);
   std::fill_n(next_.best_nothing, s_.stride, kNever);
@@ -110,14 +115,18 @@ void Beam<Scalar, Scorer>::link() {
   std::fill_n(w_.y_last, s_.stride, 0.0);
   w_.family.forget_notes();
   for (int32_t slot = 0; slot < head().slots; ++slot) {
-    if (!(now_.total[slot] > kNever)) w_.vacant[vacancies_++] = slot;
+    if (!(now_.total[slot] > kNever)) {
+      w_.vacant[vacancies_++] = slot;
+    } else if constexpr (Knowledge::kWeighs) {
+      w_.bound[slot] = p_.scorer.bound(s_.scorer[slot]);
+    }
   }
   make_lists(now_.total);
 }
 
 // The lists of children and orphans, for the prefixes that have a probability.
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::make_lists(const double* total) {
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::make_lists(const double* total) {
   w_.family.clear();
   for (int32_t slot = 0; slot < head().slots; ++slot) {
     if (!(total[slot] > kNever)) continue;
@@ -131,23 +140,23 @@ void Beam<Scalar, Scorer>::make_lists(const double* total) {
 }
 
 // Paths lead to the prefix in `slot` from the one in `parent`, which is one token shorter.
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::attach(int32_t slot, int32_t parent) {
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::attach(int32_t slot, int32_t parent) {
   s_.parent[slot] = parent;
   w_.reach[slot] = parent + (s_.last[parent] == s_.last[slot] ? int32_t(s_.stride) : 0);
   w_.family.add(parent, slot);
 }
 
 // No path leads to the prefix in `slot` from another one. The empty prefix is in no list.
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::orphan(int32_t slot) {
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::orphan(int32_t slot) {
   s_.parent[slot] = -1;
   w_.reach[slot] = int32_t(2 * s_.stride);
   if (s_.length[slot] > 0) w_.family.add(w_.family.orphans_of(s_.parent_hash[slot]), slot);
 }
 
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::advance(const Scalar* x, double denominator) {
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::advance(const Scalar* x, double denominator) {
   const double y_blank = log_prob(double(x[p_.blank]), denominator);
   double worst = INFINITY;
   if (blank_for_certain(y_blank)) {
@@ -156,22 +165,37 @@ void Beam<Scalar, Scorer>::advance(const Scalar* x, double denominator) {
     stay(x, denominator, y_blank);
     worst = head().size == p_.beam_size ? worst_stay() : kNever;
   }
-  // If a token does not bring the best prefix above the worst stay, it brings none.
-  const double best = now_.total[s_.order[0]], rounding = 4e-16 * (std::abs(worst) + std::abs(best));
+  // If a token does not bring the prefix of the best reach above the worst stay, it brings none.
+  const double best = best_reach(), rounding = 4e-16 * (std::abs(worst) + std::abs(best));
   const double threshold = std::isfinite(worst) ? worst - best - rounding : worst;
-  // The weights of a scorer are not known yet.
-  const int64_t matter = Scorer::kWeighs ? p_.classes - 1 : tokens_that_matter(p_.classes, p_.beam_size);
+  const int64_t matter = Knowledge::kWeighs ? p_.classes - 1 : tokens_that_matter(p_.classes, p_.beam_size);
   const int64_t tokens = find_tokens(x, p_, denominator, threshold, matter, w_.tokens, head().status);
   if (head().status != kOk) return;
-  const int64_t candidates = find_candidates(tokens, worst);
+  int64_t candidates;
+  if constexpr (Knowledge::kWeighs) {
+    candidates = find_weighed_candidates(tokens, worst);
+  } else {
+    candidates = find_candidates(tokens, worst);
+  }
   rank(w_.candidates.score, candidates, w_.ranked);
   select(candidates);
   std::swap(now_, next_);
   ++head().frame;
 }
 
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::take_for_blank(double y_blank) {
+// An extension by a token scores at most this and the log-probability of the token.
+template <class Scalar, class Knowledge>
+double Beam<Scalar, Knowledge>::best_reach() const {
+  double best = now_.total[s_.order[0]];
+  if constexpr (Knowledge::kWeighs) {
+    best = kNever;
+    for (int64_t rank = 0; rank < head().size; ++rank) best = std::max(best, reach_of(s_.order[rank]));
+  }
+  return best;
+}
+
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::take_for_blank(double y_blank) {
   for (int64_t j = 0; j < head().slots; ++j) {
     const bool from_label = now_.ends_in_label(j);
     next_.total[j] = next_.blank[j] = now_.total[j] + y_blank;
@@ -187,8 +211,8 @@ void Beam<Scalar, Scorer>::take_for_blank(double y_blank) {
   }
 }
 
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::stay(const Scalar* x, double denominator, double y_blank) {
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::stay(const Scalar* x, double denominator, double y_blank) {
   using L = Lanes<double>;
   const int64_t slots = head().slots;
   for (int64_t j = 0; j < slots; ++j) w_.y_last[j] = double(x[s_.last[j]]);
@@ -207,9 +231,9 @@ void Beam<Scalar, Scorer>::stay(const Scalar* x, double denominator, double y_bl
     const auto everywhere = L::first(L::N);
     auto reach = L::gather(now_.total, w_.reach + j, everywhere);
     auto best_reach = L::gather(now_.best, w_.reach + j, everywhere);
-    if constexpr (Scorer::kWeighs) {
-      reach += L::load(w_.weight + j);
-      best_reach += L::load(w_.weight + j);
+    if constexpr (Knowledge::kWeighs) {
+      reach += L::load(s_.last_weight + j);
+      best_reach += L::load(s_.last_weight + j);
     }
     const Prefixes<L> q = fastctc::stay<L>(p, reach, best_reach, y, blank);
     L::store(next_.total + j, q.total);
@@ -235,95 +259,16 @@ void Beam<Scalar, Scorer>::stay(const Scalar* x, double denominator, double y_bl
   }
 }
 
-template <class Scalar, class Scorer>
-double Beam<Scalar, Scorer>::worst_stay() const {
+template <class Scalar, class Knowledge>
+double Beam<Scalar, Knowledge>::worst_stay() const {
   double worst = INFINITY;
   for (int64_t j = 0; j < head().slots; ++j) worst = next_.total[j] < worst ? next_.total[j] : worst;
   return worst;
 }
 
-// No prefix with a lower score is in the next beam: there are W others that reach this one.
-template <class Scalar, class Scorer>
-double Beam<Scalar, Scorer>::least_of_next_beam(int64_t tokens, double worst) const {
-  const int64_t W = p_.beam_size;
-  double least = worst;
-  if (Scorer::kWeighs || head().size < W) return least;
-  // Extensions of the best prefixes by the first 1, 2 or 4 tokens, without those that repeat a last token.
-  const auto id = [&](int64_t k) { return k < tokens ? w_.tokens.token[k] : -1; };
-  const int32_t first = id(0), second = id(1), third = id(2), fourth = id(3);
-  int64_t by_one = 0, by_two = tokens < 2 ? -2 * W : 0, by_four = tokens < 4 ? -4 * W : 0;
-  const auto reached = [&](int64_t& count, int64_t more, double score) {
-    if (count < W && count + more >= W) least = std::max(least, score);
-    count += more;
-  };
-  for (int64_t rank = 0; rank < W && by_one < W; ++rank) {
-    const int32_t slot = s_.order[rank], last = s_.last[slot];
-    const double total = now_.total[slot];
-    const int repeats_one = last == first, repeats_two = repeats_one + (last == second);
-    reached(by_one, 1 - repeats_one, total + w_.tokens.y[0]);
-    reached(by_two, 2 - repeats_two, total + w_.tokens.y[std::min<int64_t>(1, tokens - 1)]);
-    reached(by_four, 4 - repeats_two - (last == third) - (last == fourth),
-            total + w_.tokens.y[std::min<int64_t>(3, tokens - 1)]);
-  }
-  for (int64_t k = 8; k <= tokens; k *= 2) {  // by the first k tokens; each prefix may repeat one
-    const int64_t ranks = (W + k - 2) / (k - 1);
-    least = std::max(least, now_.total[s_.order[ranks - 1]] + w_.tokens.y[k - 1]);
-  }
-  return least;
-}
-
-// Stays, then the extensions that beat the worst of them.
-template <class Scalar, class Scorer>
-int64_t Beam<Scalar, Scorer>::find_candidates(int64_t tokens, double worst) {
-  const double least = tokens > 0 ? least_of_next_beam(tokens, worst) : kNever;
-  const Candidates& found = w_.candidates;
-  int64_t count = 0;
-  for (int64_t rank = 0; rank < head().size; ++rank) {
-    const int32_t slot = s_.order[rank];
-    const double score = next_.total[slot];
-    found.score[count] = score;
-    found.slot[count] = slot;
-    found.token[count] = kStays;
-    w_.dropped[slot] = 1;
-    count += score >= least && score > kNever;
-  }
-  for (int64_t rank = 0; tokens > 0 && rank < head().size; ++rank) {
-    const int32_t slot = s_.order[rank];
-    const double total = now_.total[slot];
-    const int64_t end = Scorer::kWeighs ? tokens : std::min(tokens, extensions_of_rank(rank, p_.beam_size));
-    bool noted = w_.family.empty(slot);
-    for (int64_t k = 0; k < end; ++k) {
-      const int32_t token = w_.tokens.token[k];
-      double score = total + w_.tokens.y[k];
-      if (!(score > worst && score >= least)) {
-        if (k == 0) return count;
-        break;
-      }
-      if (token == s_.last[slot]) score = now_.blank[slot] + w_.tokens.y[k];
-      if (Scorer::kWeighs && score > worst) score += scorer_.extend(w_.scorer_state[slot], token).weight;
-      if (!(score > worst && score >= least)) continue;
-      if (!noted) w_.family.for_each(slot, [&](int32_t child) { w_.family.note(s_.last[child], child); });
-      noted = true;
-      if (has_child(slot, token)) continue;
-      found.score[count] = score;
-      found.slot[count] = slot;
-      found.token[count] = int32_t(k);
-      ++count;
-    }
-  }
-  return count;
-}
-
-// The children of `slot` are noted, each for its last token. Notes of other slots may be there, too.
-template <class Scalar, class Scorer>
-bool Beam<Scalar, Scorer>::has_child(int32_t slot, int32_t token) const {
-  const int32_t child = w_.family.noted(token);
-  return child >= 0 && s_.parent[child] == slot && s_.last[child] == token;
-}
-
 // The next beam: the best candidates.
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::select(int64_t candidates) {
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::select(int64_t candidates) {
   const Candidates& found = w_.candidates;
   const double lowest = candidates > 0 ? found.score[w_.ranked[0]] - p_.beam_threshold : kNever;
   const int64_t limit = std::min(candidates, p_.beam_size);
@@ -354,47 +299,50 @@ void Beam<Scalar, Scorer>::select(int64_t candidates) {
 }
 
 // The best path of a prefix in its last token now comes from the parent.
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::restart(int32_t slot) {
-  const int32_t node = add_node(s_.parent[slot], w_.reach[slot] >= s_.stride, s_.last[slot]);
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::restart(int32_t slot) {
+  const int32_t node = add_node(s_.parent[slot], w_.reach[slot] >= s_.stride, s_.last[slot], word_of(slot));
   next_.path_label[slot] = BeamScores::pack(head().frame, node);
 }
 
-template <class Scalar, class Scorer>
-Birth<Scorer> Beam<Scalar, Scorer>::born(int32_t candidate) {
+template <class Scalar, class Knowledge>
+Birth Beam<Scalar, Knowledge>::born(int32_t candidate) {
   const int32_t parent = w_.candidates.slot[candidate], place = w_.candidates.token[candidate];
   const int32_t token = w_.tokens.token[place];
   const double y = w_.tokens.y[place];
   const bool after_blank = token == s_.last[parent];
-  Birth<Scorer> birth;
+  Birth birth;
   birth.score = w_.candidates.score[candidate];
   birth.best = (after_blank ? now_.best_blank[parent] : now_.best[parent]) + y;
   birth.y = y;
-  if constexpr (Scorer::kWeighs) {
-    birth.extension = scorer_.extend(w_.scorer_state[parent], token);
-    birth.best += birth.extension.weight;
+  int32_t word = kNoWord;
+  if constexpr (Knowledge::kWeighs) {
+    birth.arc = w_.candidates.arc[candidate];
+    birth.model = s_.model[parent] + birth.arc.weight;
+    birth.best += birth.arc.weight;
+    word = birth.arc.word;
   }
   birth.parent_hash = s_.hash[parent];
-  birth.hash = extend_hash(birth.parent_hash, token);
+  birth.hash = extend_hash(birth.parent_hash, token, word);
   birth.token = token;
   birth.parent = parent;
   birth.length = s_.length[parent] + 1;
-  birth.node = add_node(parent, after_blank, token);
+  birth.node = add_node(parent, after_blank, token, word);
   return birth;
 }
 
 // A token after the best path of a prefix, or the best one that ends in the blank.
-template <class Scalar, class Scorer>
-int32_t Beam<Scalar, Scorer>::add_node(int32_t parent, bool after_blank, int32_t token) {
+template <class Scalar, class Knowledge>
+int32_t Beam<Scalar, Knowledge>::add_node(int32_t parent, bool after_blank, int32_t token, int32_t word) {
   const bool from_label = !after_blank && now_.ends_in_label(parent);
   const int64_t previous = from_label ? now_.path_label[parent] : now_.path_blank[parent], frame = head().frame;
   arena_[head().nodes] = {BeamScores::node_of(previous), token, int32_t(frame),
-                          now_.last_run(parent, from_label, frame)};
+                          now_.last_run(parent, from_label, frame), word};
   return int32_t(head().nodes++);
 }
 
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::drop(int32_t slot) {
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::drop(int32_t slot) {
   for (double* array : {next_.total, next_.blank, next_.label, next_.best, next_.best_blank, next_.best_label}) {
     array[slot] = kNever;
   }
@@ -404,8 +352,8 @@ void Beam<Scalar, Scorer>::drop(int32_t slot) {
   w_.vacant[vacancies_++] = slot;
 }
 
-template <class Scalar, class Scorer>
-int32_t Beam<Scalar, Scorer>::settle(const Birth<Scorer>& birth) {
+template <class Scalar, class Knowledge>
+int32_t Beam<Scalar, Knowledge>::settle(const Birth& birth) {
   const int32_t slot = vacancies_ > 0 ? w_.vacant[--vacancies_] : head().slots++;
   next_.total[slot] = next_.label[slot] = birth.score;
   next_.best[slot] = next_.best_label[slot] = birth.best;
@@ -418,9 +366,12 @@ int32_t Beam<Scalar, Scorer>::settle(const Birth<Scorer>& birth) {
   s_.length[slot] = birth.length;
   s_.hash[slot] = birth.hash;
   s_.parent_hash[slot] = birth.parent_hash;
-  if constexpr (Scorer::kWeighs) {
-    w_.scorer_state[slot] = birth.extension.state;
-    w_.weight[slot] = birth.extension.weight;
+  if constexpr (Knowledge::kWeighs) {
+    s_.scorer[slot] = birth.arc.state;
+    s_.last_weight[slot] = birth.arc.weight;
+    s_.word[slot] = birth.arc.word;
+    s_.model[slot] = birth.model;
+    w_.bound[slot] = p_.scorer.bound(birth.arc.state);
   }
   adopt_orphans(slot, birth);
   if (birth.parent >= 0) {
@@ -432,13 +383,13 @@ int32_t Beam<Scalar, Scorer>::settle(const Birth<Scorer>& birth) {
 }
 
 // Longer prefixes may have stayed in the beam while this one was not.
-template <class Scalar, class Scorer>
-void Beam<Scalar, Scorer>::adopt_orphans(int32_t slot, const Birth<Scorer>& birth) {
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::adopt_orphans(int32_t slot, const Birth& birth) {
   const int32_t list = w_.family.orphans_of(birth.hash);
   w_.family.for_each(list, [&](int32_t child) {
     if (s_.parent_hash[child] != birth.hash || s_.length[child] != birth.length + 1) return;
     const int32_t before = arena_[next_.node(child)].previous;
-    if (arena_[before].token != birth.token) return;
+    if (arena_[before].token != birth.token || arena_[before].word != arena_[birth.node].word) return;
     if (!spell_the_same(arena_, arena_[before].previous, arena_[birth.node].previous)) return;
     w_.family.remove(list, child);
     attach(child, slot);
@@ -448,3 +399,5 @@ void Beam<Scalar, Scorer>::adopt_orphans(int32_t slot, const Birth<Scorer>& birt
 }  // namespace FASTCTC_ISA
 }  // namespace cpu
 }  // namespace fastctc
+
+#include "beam_candidates.h"

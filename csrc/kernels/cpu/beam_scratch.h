@@ -19,16 +19,17 @@ struct Candidates {
   double* score;
   int32_t* slot;   // of the prefix that stays or is extended
   int32_t* token;  // its place in the frame's tokens; kStays
+  ScorerArc* arc;  // of an extension, with a scorer
 };
 constexpr int32_t kStays = -1;
 
 // A prefix that was not in the beam.
-template <class Scorer>
 struct Birth {
   double score, best, y;
   uint64_t hash, parent_hash;
   int32_t token, parent, length, node;
-  typename Scorer::Extension extension;
+  ScorerArc arc;  // with a scorer
+  double model;
 };
 
 inline int64_t max_extensions(int64_t beam_size) {
@@ -37,8 +38,11 @@ inline int64_t max_extensions(int64_t beam_size) {
   return sum;
 }
 
-// The working memory of a thread. It keeps the states of a scorer that weighs, for one whole utterance.
-template <class Scalar, class Scorer = NoScorer>
+// With a scorer there may be any number of extensions. When so many candidates are there, only the best beam_size stay.
+inline int64_t candidates_kept(int64_t beam_size) { return 2 * beam_size + 64; }
+
+// The working memory of a thread.
+template <class Scalar, class Knowledge = NoScorer>
 struct BeamScratch {
   Workspace memory;
   BeamScores next;
@@ -47,14 +51,14 @@ struct BeamScratch {
   double* y_last;  // of each slot: the log-probability of its last token
   int32_t* reach;  // of each slot: the place of its parent's contribution, counted from total[0] (and best[0])
   BeamFamily family;
-  int32_t* vacant;                       // slots
-  uint8_t* restarts;                     // of each slot: true if its best path now comes from the parent
-  uint8_t* dropped;                      // of each slot
-  typename Scorer::State* scorer_state;  // of each slot
-  double* weight;                        // of each slot: the scorer's weight of its last token
+  int32_t* vacant;    // slots
+  uint8_t* restarts;  // of each slot: true if its best path now comes from the parent
+  uint8_t* dropped;   // of each slot
+  double* bound;      // of each slot: the scorer gives no token more weight
   Candidates candidates;
+  double* copied;   // scores of the candidates
   int32_t* ranked;  // candidates or tokens, best first
-  Birth<Scorer>* births;
+  Birth* births;
 
   BeamScratch(void* base, const BeamSearchParams& p)
       : memory(base),
@@ -69,15 +73,16 @@ struct BeamScratch {
     y_last = memory.take<double>(slots);
     reach = memory.take<int32_t>(slots);
     vacant = memory.take<int32_t>(slots);
-    scorer_state = memory.take<typename Scorer::State>(Scorer::kWeighs ? slots : 0);
-    weight = memory.take<double>(Scorer::kWeighs ? slots : 0);
     restarts = memory.take<uint8_t>(slots);
     dropped = memory.take<uint8_t>(slots);
-    const int64_t extensions = Scorer::kWeighs ? p.beam_size * p.classes : max_extensions(p.beam_size);
-    const int64_t count = std::max(p.beam_size + extensions, p.classes) + kRankedTogether;
-    candidates = {memory.take<double>(count), memory.take<int32_t>(count), memory.take<int32_t>(count)};
+    bound = memory.take<double>(Knowledge::kWeighs ? slots : 0);
+    const int64_t most = Knowledge::kWeighs ? candidates_kept(p.beam_size) : p.beam_size + max_extensions(p.beam_size);
+    const int64_t count = std::max(most, p.classes) + kRankedTogether;
+    candidates = {memory.take<double>(count), memory.take<int32_t>(count), memory.take<int32_t>(count),
+                  memory.take<ScorerArc>(Knowledge::kWeighs ? count : 0)};
+    copied = memory.take<double>(Knowledge::kWeighs ? count : 0);
     ranked = tokens.ranked = memory.take<int32_t>(count);
-    births = memory.take<Birth<Scorer>>(p.beam_size);
+    births = memory.take<Birth>(p.beam_size);
   }
 };
 

@@ -10,12 +10,13 @@ namespace cpu {
 namespace FASTCTC_ISA {
 namespace {
 
-template <class Element>
-void search(const BeamSearchParams& p, int64_t n, const BeamScratch<typename ScalarOf<Element>::type>& scratch) {
+template <class Element, class Knowledge>
+void search(const BeamSearchParams& p, int64_t n,
+            const BeamScratch<typename ScalarOf<Element>::type, Knowledge>& scratch) {
   using Scalar = typename ScalarOf<Element>::type;
-  Beam<Scalar> beam(p, n, scratch);
+  Beam<Scalar, Knowledge> beam(p, n, scratch);
   const int64_t frames = p.input_lengths[n];
-  const BeamHeader& header = *BeamState(p.state + n * p.state_stride, p.beam_size).header;
+  const BeamHeader& header = *BeamState(p.state + n * p.state_stride, p.beam_size, p.weighs).header;
   if (frames < 0 || frames > p.frames || (header.frame + frames) * p.beam_size > p.capacity) beam.fail(kInvalid);
   for (int64_t t = 0; t < frames && beam.alive(); ++t) {
     const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + t * p.stride_t;
@@ -30,21 +31,34 @@ void search(const BeamSearchParams& p, int64_t n, const BeamScratch<typename Sca
   beam.finish();
 }
 
+// Calls f with a value of the type Scorer or NoScorer.
+template <class F>
+auto with_knowledge(const BeamSearchParams& p, const F& f) {
+  return p.weighs ? f(Scorer{}) : f(NoScorer{});
+}
+
 }  // namespace
 
 size_t beam_search_workspace(const BeamSearchParams& p) {
-  if (p.dtype == DType::kFloat64) return BeamScratch<double>(nullptr, p).memory.size();
-  return BeamScratch<float>(nullptr, p).memory.size();
+  return with_knowledge(p, [&](auto knowledge) {
+    using Knowledge = decltype(knowledge);
+    if (p.dtype == DType::kFloat64) return BeamScratch<double, Knowledge>(nullptr, p).memory.size();
+    return BeamScratch<float, Knowledge>(nullptr, p).memory.size();
+  });
 }
 void beam_search(const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace) {
   with_element(p.dtype, [&](auto element) {
-    using Element = decltype(element);
-    const BeamScratch<typename ScalarOf<Element>::type> scratch(workspace, p);
-    for (int64_t n = begin; n < end; ++n) search<Element>(p, n, scratch);
+    with_knowledge(p, [&](auto knowledge) {
+      using Element = decltype(element);
+      using Knowledge = decltype(knowledge);
+      const BeamScratch<typename ScalarOf<Element>::type, Knowledge> scratch(workspace, p);
+      for (int64_t n = begin; n < end; ++n) search<Element, Knowledge>(p, n, scratch);
+    });
   });
 }
 void beam_search_result(const BeamResultParams& p, int64_t begin, int64_t end) {
   for (int64_t n = begin; n < end; ++n) {
+    if (p.weighs) find_endings(p, n);
     for (int64_t rank = 0; rank < p.nbest; ++rank) {
       if (p.dtype == DType::kFloat64) {
         write_hypothesis<Lanes<double>, double>(p, n, rank);

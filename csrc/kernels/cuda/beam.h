@@ -197,7 +197,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::add_node(int parent, in
   const bool from_label = s_.last[parent] != token && b.ends_in_label(parent);
   const int64_t previous = from_label ? b.path_label[parent] : b.path_blank[parent];
   arena()[node_of(slot, t)] = {BeamScores::node_of(previous), token, int32_t(frame(t)),
-                               b.last_run(parent, from_label, frame(t))};
+                               b.last_run(parent, from_label, frame(t)), kNoWord};
 }
 
 template <class Element, bool kOneWarp>
@@ -430,7 +430,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::settle(const Birth& bir
   s_.last[slot] = birth.token;
   s_.parent[slot] = birth.parent;
   s_.length[slot] = birth.length;
-  s_.hash[slot] = extend_hash(birth.parent_hash, birth.token);
+  s_.hash[slot] = extend_hash(birth.parent_hash, birth.token, kNoWord);
   s_.parent_hash[slot] = birth.parent_hash;
 }
 

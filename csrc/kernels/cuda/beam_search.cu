@@ -29,7 +29,7 @@ BeamShape shape_of(const BeamSearchParams& p) {
   s.candidates = power_of_two_from(candidates);
   s.shared_bytes = p.beam_size <= kWarp ? BeamScratch<Scalar, true>(nullptr, s, nullptr, nullptr).size
                                         : BeamScratch<Scalar, false>(nullptr, s, nullptr, nullptr).size;
-  if (p.beam_size <= kSharedBeam) s.shared_bytes += BeamState::bytes(p.beam_size);
+  if (p.beam_size <= kSharedBeam) s.shared_bytes += BeamState::bytes(p.beam_size, p.weighs);
   return s;
 }
 
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Scalar = typename ScalarOf<Element>::type;
   constexpr bool kOneWarp = kThreads == kWarp, kInShared = kThreads <= kSharedBeam;
   using Team = BlockTeam<kOneWarp>;
-  const int64_t n = blockIdx.x, length = p.input_lengths[n], bytes = int64_t(BeamState::bytes(p.beam_size));
+  const int64_t n = blockIdx.x, length = p.input_lengths[n], bytes = int64_t(BeamState::bytes(p.beam_size, p.weighs));
   char* const home = p.state + n * p.state_stride;
   BeamHeader* const header = reinterpret_cast<BeamHeader*>(home);
   const BeamHeader before = *header;
@@ -101,13 +101,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     beam.run(first, int(frames));
   };
   if constexpr (kInShared) {
-    go(make_scratch(), BeamState(state, p.beam_size));
+    go(make_scratch(), BeamState(state, p.beam_size, p.weighs));
   } else {  // for registers' sake in shared memory
     using Here = Pointers<Scalar, kOneWarp>;
     FASTCTC_SHARED_ARRAY(Here, pointers, [1]);
     if (Team::rank() == 0) {
       new (pointers->scratch) BeamScratch<Scalar, kOneWarp>(make_scratch());
-      new (pointers->state) BeamState(state, p.beam_size);
+      new (pointers->state) BeamState(state, p.beam_size, p.weighs);
     }
     Team::sync();
     go(*reinterpret_cast<const BeamScratch<Scalar, kOneWarp>*>(pointers->scratch),
