@@ -47,8 +47,8 @@ def search_tensors(scorer: LexiconScorer) -> list[Tensor]:
 def _bounds(scorer: LexiconScorer, left: Tensor, word_bound: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return for each node the largest weight of a label within a word, and of a label that ends one.
 
-    The third is the second without the weight in the model. The last is the largest weight of the label that leads to
-    the node.
+    The third is the second without the weight in the model. The last is the largest weight of the label that leads
+    to the node.
     """
     lexicon, la = scorer.lexicon, scorer.look_ahead
     never = torch.full_like(la, -math.inf)
