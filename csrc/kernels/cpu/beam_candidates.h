@@ -7,9 +7,6 @@ namespace fastctc {
 namespace cpu {
 namespace FASTCTC_ISA {
 
-// Bounds of sums of weights are rounded in another order than the sums.
-constexpr double kSlack = 1e-12;
-
 // No prefix with a lower score is in the next beam: there are W others that reach this one.
 template <class Scalar, class Knowledge>
 double Beam<Scalar, Knowledge>::least_of_next_beam(int64_t tokens, double worst) const {

@@ -20,11 +20,11 @@ struct BeamShape {
   size_t shared_bytes;
 };
 
-// With a scorer, where a candidate comes from.
+// Where a candidate comes from.
 struct Origin {
   int32_t slot;    // of the prefix that stays or is extended
   int32_t place;   // of the token in the order of the frame, or kStays
-  int32_t choice;  // of the ways of the scorer to take the token
+  int32_t choice;  // of the scorer's ways to take the token
 };
 constexpr int32_t kStays = -1;
 
