@@ -74,6 +74,7 @@ LexiconView read_lexicon(Reader& reader, double unknown_word) {
   l.inner_bound = reader.doubles(nodes);
   l.end_bound = reader.doubles(nodes);
   l.end_value_bound = reader.doubles(nodes);
+  l.arc_bound = reader.doubles(nodes);
   l.words = int32_t(reader.size()) - 1;
   l.model_label = reader.integers(l.words + 1);
   l.word_bound = reader.doubles(l.words + 1);

@@ -17,13 +17,22 @@ from fastctc.crnn.data.sources import KeyedSource
 
 
 class Constraint(Protocol):
-    """Which texts an image may show."""
+    """Which texts an image may show.
+
+    A regular language needs none: :func:`fastctc.scoring.regular_expression` is a scorer of a search.
+    """
 
     def candidates(self, nbest: Sequence[str], /) -> Iterable[str]:
-        """Return allowed texts that an image may well show, given the best texts of an unconstrained search."""
+        """Return allowed texts that an image may well show, given the best texts of an unconstrained search.
+
+        A reader calls this only where :meth:`all_texts` returns None.
+        """
 
     def all_texts(self) -> Sequence[str] | None:
-        """Return every allowed text, or None if they are too many to be scored one by one."""
+        """Return every allowed text, or None if they are too many to be scored one by one.
+
+        A search within the list finds nothing else, and its best text is the most probable one for certain.
+        """
 
 
 @dataclass(frozen=True)
