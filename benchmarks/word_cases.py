@@ -4,8 +4,8 @@ speech    phoneme posteriors of a speech model (see prepare_speech.py); `<wb>` e
 letters   letter posteriors drawn from a seed for the same sentences; a space separates words
 
 Each letter has one or two frames and up to two blanks after it. A frame's logits are standard normal, and the true
-class gets `STRENGTH` more. In the share `CONFUSED` of the frames another class gets as much. In the share `WRONG` the
-true class gets half. So a frame has about ten classes above exp(-5), where pyctcdecode cuts.
+class gets `STRENGTH` more. In the share `CONFUSED` of the frames another class gets as much. In the share `WRONG`
+the true class gets half. So a frame has about ten classes above exp(-5), where pyctcdecode cuts.
 
 Sentences take turns: the even ones are for tuning, the odd ones for the result. No sentence is in both.
 """

@@ -1,6 +1,7 @@
 """The searches for words that are compared, each called as it likes best.
 
 fastctc            fastctc.beam_search with a LexiconScorer: exact cuts only; all utterances are one batch
+fastctc_cut        the same with the thresholds `CUTS`, which lose next to nothing
 flashlight         flashlight-text's LexiconDecoder with KenLM: the `TOKENS` best tokens of a frame, hypotheses
                    within `THRESHOLD` of the best one, scores of the best path (its default)
 flashlight_sum     the same with log_add, which sums over paths
@@ -8,8 +9,8 @@ pyctcdecode        as it comes: tokens below exp(-5) and beams exp(-10) below th
 ctc_beam_decoder   ctc-beam-decoder, as it comes: the same cuts
 
 A hypothesis y with n words has the score ln P(y | x) + lm_weight * ln P(words) + n * word_bonus, for all sides.
-flashlight counts the scores of its model in log10, so its lm_weight is ln 10 times larger. A side gives the words of
-each utterance. The peers take one utterance at a time: the loop is part of the call.
+flashlight counts the scores of its model in log10, so its lm_weight is ln 10 times larger. A side gives the words
+of each utterance. The peers take one utterance at a time: the loop is part of the call.
 
 pyctcdecode and ctc-beam-decoder spell words by their letters, so they take part in the case `letters` alone. They
 also find words that the lexicon lacks, with their default penalty.
@@ -17,6 +18,7 @@ also find words that the lexicon lacks, with their default penalty.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 from collections.abc import Callable
@@ -32,6 +34,7 @@ from fastctc.scoring import Lexicon, LexiconScorer, read_arpa
 from peers import versions
 from word_cases import Case, Words
 
+CUTS = {"token_threshold": 12.0, "beam_threshold": 15.0}  # of fastctc_cut
 TOKENS, THRESHOLD = 30, 25.0  # of flashlight
 UNKNOWN = "<unk>"
 
@@ -66,6 +69,13 @@ class Fastctc(Searcher):
         super().__init__(case)
         entries = ((word, spelling) for word, spellings in case.lexicon.items() for spelling in spellings)
         self.lexicon, self.model = Lexicon(entries), read_arpa(case.arpa)
+        self.cuts: dict[str, Any] = {}
+
+    def cut(self) -> Fastctc:
+        """Return the same with `CUTS`."""
+        other = copy.copy(self)
+        other.cuts = CUTS
+        return other
 
     def scorer(self, weights: Weights) -> LexiconScorer:
         return LexiconScorer(self.lexicon, self.model, separator=self.case.separator, **weights._asdict())
@@ -78,8 +88,11 @@ class Fastctc(Searcher):
         scorer = self.scorer(weights)
 
         def search(batch: Batch) -> Words:
-            found = fastctc.beam_search(*batch, beam_size=beam, blank=self.case.blank, scorer=scorer)
-            return [[word.text for word in best] for best, *_ in found.to_words(scorer)]
+            found: Any = fastctc.beam_search(
+                *batch, beam_size=beam, blank=self.case.blank, scorer=scorer, **self.cuts
+            )
+            # A sample has no hypotheses if the beam holds only beginnings of words.
+            return [[word.text for word in each[0]] if each else [] for each in found.to_words(scorer)]
 
         return search
 
