@@ -15,7 +15,9 @@ TITLES = {  # where the name itself does not read well
     "paddle": "Paddle",
     "flashlight_max": "flashlight, best path",
     "flashlight_fast": "flashlight with cuts",
+    "flashlight_sum": "flashlight, sum over paths",
     "fast_ctc_decode": "fast-ctc-decode",
+    "ctc_beam_decoder": "ctc-beam-decoder",
     "cuda_ctc_decoder_skip": "cuda_ctc_decoder, frames skipped",
 }
 ORDER = [  # in tables and plots

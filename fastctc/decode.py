@@ -24,6 +24,7 @@ from fastctc.arguments import (
 from fastctc.decode_result import DecodeResult, NBestResult, ScoredResult
 from fastctc.errors import refuse_scripting
 from fastctc.ops import LossArguments
+from fastctc.scoring.callback_search import callback_search, calls_python
 from fastctc.scoring.packed import SearchScorer, pack
 
 __all__ = ["DecodeResult", "NBestResult", "ScoredResult", "beam_search", "greedy_decode"]
@@ -129,10 +130,11 @@ def beam_search(
             no prefix in that frame.
         blank_skip: a probability above 0, at most 1. If the blank has more, no path emits a token in the frame.
             The frame still separates repeated tokens.
-
         scorer: language models, lexicons, hotwords or grammars of :mod:`fastctc.scoring` that weigh the tokens: an
             :class:`fastctc.Automaton`, a :class:`fastctc.scoring.LexiconScorer`, or up to three of them, whose
-            weights are added. They are on the device of ``log_probs``.
+            weights are added. They are on the device of ``log_probs``. Or a
+            :class:`fastctc.scoring.CallbackScorer`, or any number of these and automata: then the search runs in
+            Python on the CPU, and is much slower.
 
     ``beam_threshold``, ``token_threshold`` and ``blank_skip`` save time and can lose hypotheses; None is no cut.
 
@@ -180,8 +182,11 @@ def beam_search(
     search: Callable[..., tuple[Tensor, ...]] = ops.beam_search
     kind: type[NBestResult] = NBestResult
     if scorer is not None:
-        search, kind = ops.scored_search, ScoredResult
-        arguments += pack(scorer, input.device)
+        kind = ScoredResult
+        if calls_python(scorer):
+            search, arguments = callback_search, (*arguments, scorer)
+        else:
+            search, arguments = ops.scored_search, (*arguments, *pack(scorer, input.device))
     result = kind(*search(*arguments))
     check_decoded(search, result.scores, *arguments)
     if exact_scores:

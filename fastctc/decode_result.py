@@ -136,6 +136,36 @@ class NBestResult(DecodeResult):
         hypotheses = self.lengths.dim() - 1
         return DecodeResult(*(each.select(hypotheses, 0) for each in self))
 
+    def with_model_scores(self, added: Tensor) -> "ScoredResult":
+        """Return the hypotheses with other scores, best first: ``added`` is part of their model scores.
+
+        Equal scores keep their order. Missing hypotheses stay missing. See :func:`fastctc.scoring.rescore`.
+
+        Args:
+            added: (...) as ``scores``; floating-point, -inf to reject a hypothesis.
+
+        Raises:
+            ValueError: ``added`` has another shape.
+        """
+        if added.shape != self.scores.shape:
+            raise ValueError(
+                f"added has the shape {tuple(added.shape)}, expected {tuple(self.scores.shape)}, as scores"
+            )
+        scored = self if isinstance(self, ScoredResult) else _without_model(self)
+        added = torch.where(scored.scores > -torch.inf, added.to(scored.scores), 0)
+        changed = scored._replace(scores=scored.scores + added, model_scores=scored.model_scores + added)
+        exists = changed.scores > -torch.inf  # not NaN either
+        order = (
+            torch.where(exists, changed.scores, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
+        )
+        return changed._map(
+            lambda each: (
+                each.gather(-1, order)
+                if each.dim() == order.dim()
+                else each.gather(-2, order[..., None].expand(each.shape))
+            )
+        )
+
     @property
     def _sample_dims(self) -> int:
         return 1
@@ -194,6 +224,13 @@ class ScoredResult(NBestResult):
 
     def _replace(self, **values: Any) -> "ScoredResult":
         return self._make(values.get(name, each) for name, each in zip(self._fields, self))
+
+
+def _without_model(result: NBestResult) -> ScoredResult:
+    """Return a result as one of a search whose model gives everything the weight 0."""
+    no_words = torch.full_like(result.tokens, -1), torch.full_like(result.lengths, -1)
+    model = torch.where(result.scores > -torch.inf, 0, result.scores)
+    return ScoredResult(*result, result.scores, model, *no_words)
 
 
 # torch.export.save writes the types of a program's outputs by these names.

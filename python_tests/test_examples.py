@@ -31,11 +31,22 @@ def test_score_all_formulas(tmp_path):
     assert probabilities == sorted(probabilities, reverse=True) and 0.5 < sum(probabilities) <= 1
 
 
+def test_rescore_with_an_lstm():
+    done = run(str(EXAMPLES / "rescore_with_an_lstm.py"), "--sentences", "6", "--steps", "80")
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"^(.+?) +([\d.]+)% wrong characters", done.stdout, re.MULTILINE)
+    assert [name for name, _ in found] == ["without a model", "20-best rescored", "model in the beam"]
+    alone, rescored, within = (float(share) for _, share in found)
+    assert alone > rescored > within + 1
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["score_all_formulas"])
-def test_help_shows_how(name):
+@pytest.mark.parametrize(
+    "name, argument", [("score_all_formulas", "formula.png"), ("rescore_with_an_lstm", "--noise")]
+)
+def test_help_shows_how(name, argument):
     done = run(str(EXAMPLES / f"{name}.py"), "--help")
-    assert done.returncode == 0 and f"python examples/{name}.py formula.png" in done.stdout
+    assert done.returncode == 0 and f"python examples/{name}.py {argument}" in done.stdout
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from torch import Tensor
 import fastctc
 from fastctc import _C
 from fastctc.ops import LossArguments, SavedLoss
+from fastctc.scoring import Lexicon, LexiconScorer, hotwords
+from fastctc.scoring.packed import PackedScorer, pack
 
 Arguments = tuple[Any, ...]
 
@@ -127,6 +129,40 @@ def beam_search_result_samples(device: Device) -> list[Arguments]:
     return samples
 
 
+def scorers(device: Device) -> list[PackedScorer]:
+    """Return an automaton, and a lexicon with a word model and an automaton."""
+    hotword = hotwords({(1, 2): 1.0})
+    words = LexiconScorer(Lexicon([("a", [1]), ("b", [1, 2]), ("c", [1, 2])]), separator=3, unknown_word=-1.0)
+    return [
+        pack(hotword.to(device.torch), device.torch),
+        pack([words.to(device.torch), hotword.to(device.torch)], device.torch),
+    ]
+
+
+def scored_search_samples(device: Device) -> list[Arguments]:
+    return [(*each, *scorer) for each in beam_search_samples(device)[:4] for scorer in scorers(device)]
+
+
+def scored_search_advance_samples(device: Device) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for x, lengths, _, arena, beam_size, *options in beam_search_advance_samples(device)[:2]:
+        state = torch.zeros(2, _C.beam_state_bytes(beam_size, True), dtype=torch.uint8, device=device.torch)
+        samples += [
+            (x, lengths, state.clone(), arena.clone(), beam_size, *options, *scorer)
+            for scorer in scorers(device)
+        ]
+    return samples
+
+
+def scored_search_result_samples(device: Device) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for arguments in scored_search_advance_samples(device):
+        _, _, state, arena, beam_size, *_ = arguments
+        torch.ops.fastctc.scored_search_advance(*arguments)
+        samples += [(state, arena, beam_size, nbest, 6, False, *arguments[-3:]) for nbest in (1, beam_size)]
+    return samples
+
+
 # Every operator has its samples here.
 SAMPLES: dict[str, Callable[[Device], list[Arguments]]] = {
     "beam_search": beam_search_samples,
@@ -137,6 +173,9 @@ SAMPLES: dict[str, Callable[[Device], list[Arguments]]] = {
     "ctc_loss_tangent": ctc_loss_tangent_samples,
     "forced_align": forced_align_samples,
     "greedy_decode": greedy_decode_samples,
+    "scored_search": scored_search_samples,
+    "scored_search_advance": scored_search_advance_samples,
+    "scored_search_result": scored_search_result_samples,
 }
 
 

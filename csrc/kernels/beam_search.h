@@ -37,6 +37,12 @@ struct BeamSearchParams {
   int64_t capacity;                    // nodes: at least beam_size for each frame since the start
 };
 
+// Calls f with a value of the type Scorer or NoScorer.
+template <class F>
+auto with_knowledge(const BeamSearchParams& p, const F& f) {
+  return p.weighs ? f(Scorer{}) : f(NoScorer{});
+}
+
 struct BeamHeader {
   int64_t frame;  // frames searched
   int64_t nodes;  // of the arena in use (CPU)

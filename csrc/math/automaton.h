@@ -65,4 +65,21 @@ FASTCTC_HD Step step(const AutomatonView& a, int32_t state, int32_t label) {
   return kNoStep;
 }
 
+// The arcs of single labels in a state alone are its first ones to look at: [first, end).
+struct ArcRange {
+  int32_t first, end;
+};
+FASTCTC_HD ArcRange own_arcs(const AutomatonView& a, int32_t state) {
+  ArcRange arcs = {a.first_arc[state], a.first_arc[state + 1]};
+  if (arcs.first < arcs.end && a.label[arcs.first] == kOtherwise) ++arcs.first;
+  return arcs;
+}
+
+// No other label has more weight.
+FASTCTC_HD double rest_bound(const AutomatonView& a, int32_t state) {
+  const int32_t first = a.first_arc[state], failure = a.failure_state[state];
+  if (own_arcs(a, state).first > first) return double(a.weight[first]);
+  return failure < 0 ? -double(INFINITY) : double(a.failure_weight[state]) + double(a.largest_weight[failure]);
+}
+
 }  // namespace fastctc

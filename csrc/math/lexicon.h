@@ -30,6 +30,7 @@ struct LexiconView {
   const double* inner_bound;         // (nodes) bounds of the weights of tokens: of those that end no word,
   const double* end_bound;           // (nodes) of those that end one, and the same without
   const double* end_value_bound;     // (nodes) its weight in the model
+  const double* arc_bound;           // (nodes) a bound of the weight of the token that leads to the node
   const int32_t* model_label;        // (words + 1) labels of the model; the last one stands for unknown words
   const double* word_bound;          // (words + 1) bounds of their weights in the model
   const uint8_t* begins;             // (begin_labels) of each token: does it begin a word?
@@ -90,20 +91,33 @@ FASTCTC_HD WordPlace find_place(const LexiconView& l, int32_t node, int32_t toke
   return p;
 }
 
+// The word that ends with this way to take a token.
+FASTCTC_HD int32_t word_of(const LexiconView& l, const WordPlace& place, int32_t choice) {
+  if (place.ends_at == kRoot) return kNoWord;
+  if (place.ends_at == kOutside) return l.words;
+  if (place.ends_at != kNothingEnds) {
+    return count_words(l, place.ends_at) == 0 ? l.words : l.word[l.first_end[place.ends_at] + choice];
+  }
+  return choice == 0 ? kNoWord : l.word[l.first_end[place.child] + choice - 1];
+}
+
 // Adds a word to an arc. Its weight becomes -inf where no word can end, or where it would be below `least`.
-FASTCTC_HD void add_word(const LexiconView& l, const AutomatonView& model, int32_t word, double value, double least,
+// model(state, label) is a step of the automaton over words, here and below.
+template <class Model>
+FASTCTC_HD void add_word(const LexiconView& l, const Model& model, int32_t word, double value, double least,
                          WordArc& arc) {
   if (arc.weight + (value + l.word_bound[word]) < least) {
     arc.weight = -double(INFINITY);
     return;
   }
-  const Step s = step(model, arc.model, l.model_label[word]);
+  const Step s = model(arc.model, l.model_label[word]);
   arc.model = s.state;
   arc.weight += s.weight + value;
 }
 
 // The choice-th word ends at a node.
-FASTCTC_HD void end_word(const LexiconView& l, const AutomatonView& model, int32_t node, int32_t choice, double least,
+template <class Model>
+FASTCTC_HD void end_word(const LexiconView& l, const Model& model, int32_t node, int32_t choice, double least,
                          WordArc& arc) {
   arc.node = kRoot;
   if (node == kRoot) return;
@@ -116,7 +130,8 @@ FASTCTC_HD void end_word(const LexiconView& l, const AutomatonView& model, int32
 
 // The way of this number to take a token that leads from `node` to `place`. If its weight would be below `least`, it
 // may be -inf.
-FASTCTC_HD WordArc take_token(const LexiconView& l, const AutomatonView& model, int32_t node, int32_t model_state,
+template <class Model>
+FASTCTC_HD WordArc take_token(const LexiconView& l, const Model& model, int32_t node, int32_t model_state,
                               const WordPlace& place, int32_t choice, double least) {
   WordArc arc = {node, model_state, kNoWord, 0.0};
   if (place.ends_at != kNothingEnds) {
@@ -137,6 +152,21 @@ FASTCTC_HD WordArc take_token(const LexiconView& l, const AutomatonView& model, 
   if (choice == 0 && !has_children) arc.weight = -double(INFINITY);
   if (choice > 0) end_word(l, model, arc.node, choice - 1, least, arc);
   return arc;
+}
+
+// The tokens that lead to children, and the separator, have bounds of their own where any token may begin no word.
+FASTCTC_HD bool has_own_bounds(const LexiconView& l, int32_t node) {
+  return l.boundary != Boundary::kWordBegin || (node > kRoot && ways_to_end(l, node) == 0);
+}
+FASTCTC_HD double separator_bound(const LexiconView& l, const AutomatonView& model, int32_t node, int32_t model_state) {
+  if (node == kRoot || node == kOutside) return 0;
+  const double here = l.end_value_bound[node] + double(model.largest_weight[model_state]);
+  return here < l.end_bound[node] ? here : l.end_bound[node];
+}
+// No other token has more weight.
+FASTCTC_HD double rest_bound(const LexiconView& l, int32_t node) {
+  if (node == kOutside) return 0;
+  return l.unknown_word + l.word_bound[l.words] - l.look_ahead[node];
 }
 
 // No token has more weight.

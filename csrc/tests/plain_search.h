@@ -25,6 +25,7 @@ struct Problem {
   std::vector<int64_t> lengths;  // empty: T for all
   bool from_logits = false;
   double beam_threshold = kNoCut, token_threshold = kNoCut, blank_skip = kNoCut;
+  const Scorer* scorer = nullptr;
 
   int64_t length(int n) const { return lengths.empty() ? T : lengths[n]; }
 };
@@ -35,6 +36,10 @@ struct Decoded {
   std::vector<Scalar> confidences, token_scores;
   std::vector<int64_t> lengths;  // (N, beam)
   std::vector<Scalar> scores, path_scores;
+  // With a scorer:
+  std::vector<Scalar> acoustic_scores, model_scores;
+  std::vector<int64_t> words, last_words;
+  std::vector<Ending> endings;  // scratch
 
   void set(BeamResultParams& r, int64_t hypotheses, int64_t frames) {
     for (auto* v : {&tokens, &timesteps, &ends, &peaks}) v->assign(size_t(hypotheses * frames), 7);
@@ -45,13 +50,24 @@ struct Decoded {
     r.confidences = confidences.data(), r.token_scores = token_scores.data();
     r.lengths = lengths.data(), r.scores = scores.data(), r.path_scores = path_scores.data();
   }
+  void set_scorer(BeamResultParams& r, const Scorer& scorer) {
+    for (auto* v : {&acoustic_scores, &model_scores}) v->assign(scores.size(), 7);
+    words.assign(tokens.size(), 7);
+    last_words.assign(scores.size(), 7);
+    endings.resize(scores.size());
+    r.acoustic_scores = acoustic_scores.data(), r.model_scores = model_scores.data();
+    r.words = words.data(), r.last_words = last_words.data(), r.endings = endings.data();
+    r.scorer = scorer, r.weighs = true;
+  }
   bool operator==(const Decoded& other) const {
     const auto same = [](const std::vector<Scalar>& a, const std::vector<Scalar>& b) {
       return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(Scalar)) == 0);
     };
     return tokens == other.tokens && lengths == other.lengths && timesteps == other.timesteps && ends == other.ends &&
            peaks == other.peaks && same(scores, other.scores) && same(path_scores, other.path_scores) &&
-           same(confidences, other.confidences) && same(token_scores, other.token_scores);
+           same(confidences, other.confidences) && same(token_scores, other.token_scores) &&
+           same(acoustic_scores, other.acoustic_scores) && same(model_scores, other.model_scores) &&
+           words == other.words && last_words == other.last_words;
   }
 };
 
@@ -72,7 +88,9 @@ Decoded<Scalar> decode(const Problem<Scalar>& q, bool on_cuda, std::vector<int> 
   p.from_logits = q.from_logits;
   p.beam_threshold = q.beam_threshold, p.token_threshold = q.token_threshold, p.blank_skip = q.blank_skip;
   p.capacity = p.arena_stride = room >= 0 ? room : int64_t(q.T) * q.beam;
-  p.state_stride = int64_t(BeamState::bytes(q.beam, false));
+  p.weighs = q.scorer != nullptr;
+  if (q.scorer) p.scorer = *q.scorer;
+  p.state_stride = int64_t(BeamState::bytes(q.beam, p.weighs));
   Memory state(size_t(q.N * p.state_stride));
   std::vector<BeamNode> arena(size_t(q.N * p.arena_stride));
   p.state = state.aligned(), p.arena = arena.data();
@@ -95,6 +113,7 @@ Decoded<Scalar> decode(const Problem<Scalar>& q, bool on_cuda, std::vector<int> 
   Decoded<Scalar> out;
   BeamResultParams r{};
   out.set(r, int64_t(q.N) * q.beam, q.T);
+  if (q.scorer) out.set_scorer(r, *q.scorer);
   r.state = p.state, r.arena = p.arena, r.state_stride = p.state_stride, r.arena_stride = p.arena_stride;
   r.batch = q.N, r.beam_size = q.beam, r.nbest = q.beam, r.max_length = q.T, r.dtype = p.dtype;
   if (on_cuda) CHECK(cuda::beam_search_result(r, nullptr) == 0);

@@ -74,6 +74,7 @@ LexiconView read_lexicon(Reader& reader, double unknown_word) {
   l.inner_bound = reader.doubles(nodes);
   l.end_bound = reader.doubles(nodes);
   l.end_value_bound = reader.doubles(nodes);
+  l.arc_bound = reader.doubles(nodes);
   l.words = int32_t(reader.size()) - 1;
   l.model_label = reader.integers(l.words + 1);
   l.word_bound = reader.doubles(l.words + 1);
@@ -86,7 +87,6 @@ LexiconView read_lexicon(Reader& reader, double unknown_word) {
 
 Scorer scorer_of(const std::vector<Tensor>& tensors, const std::vector<int64_t>& numbers, double unknown_word,
                  const Tensor& place) {
-  if (on_cuda(place)) value_error("scorer: the search on CUDA takes no scorers yet, use the CPU");
   Reader reader(tensors, numbers, place);
   Scorer s{};
   s.count = reader.number();

@@ -8,9 +8,10 @@
 
 namespace fastctc {
 
-// `tensors`: the nine of each automaton, then the eleven of the lexicon, if there is one. `numbers`: how many automata,
-// start and dense state of each, then of the lexicon its boundary and separator. The tensors are on the device of
-// `place` and are used, not copied. Raises if their number, a type or a size is wrong; their values are not looked at.
+// `tensors`: the nine of each automaton, then the thirteen of the lexicon, if there is one. `numbers`: how many
+// automata, start and dense state of each, then of the lexicon its boundary and separator. The tensors are on the
+// device of `place` and are used, not copied. Raises if their number, a type or a size is wrong; their values are not
+// looked at.
 Scorer scorer_of(const std::vector<Tensor>& tensors, const std::vector<int64_t>& numbers, double unknown_word,
                  const Tensor& place);
 

@@ -15,7 +15,7 @@ from fastctc.version import __version__
 EXIT_STATUS = "exit status: 0 for success, 1 if some images could not be read, 2 for an error"
 COMMANDS = {
     "read": "read images: one line per image with the path, a tab and the text; with --nbest, one line per"
-    " hypothesis, with another tab and its natural-log probability",
+    " hypothesis, with another tab and its natural-log probability plus the weights of what is known",
     "generate": "draw images: a folder of PNG files and labels.tsv",
     "explore": "draw what to see before training: samples, labels, sizes, contrast, filters",
     "train": "train a recognizer on drawn images, or on labeled images",

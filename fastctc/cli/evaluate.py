@@ -17,11 +17,11 @@ from fastctc.cli.options import (
     add_folder,
     add_settings,
     add_workers,
-    constraint_of,
     count_from_zero,
     domain_in,
     drawing_of,
     given,
+    knowledge_of,
     one_line,
     positive_int,
     refuse_drawing,
@@ -90,7 +90,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         )
     with tqdm(total=len(data), desc="reading", unit="img", disable=None) as bar:
         result = evaluate(
-            recognizer, data, beam_size=arguments.beam_size, constraint=constraint_of(arguments),
+            recognizer, data, beam_size=arguments.beam_size, **knowledge_of(arguments, recognizer.alphabet),
             workers=arguments.workers, on_progress=bar.update,
         )  # fmt: skip
     for problem in result.problems:

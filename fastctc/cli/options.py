@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fastctc.crnn import DrawConfig
-from fastctc.crnn.data import DOMAINS, Constraint, constraints, help_of, kind_of, shipped_checkpoints
+from fastctc.crnn.data import DOMAINS, constraints, help_of, kind_of, shipped_checkpoints
+from fastctc.crnn.read import HOTWORD_BONUS, scorers_from_files
+from fastctc.text import Alphabet
 
 
 def positive_int(text: str) -> int:
@@ -163,18 +165,54 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Offer the options of decoding."""
     parser.add_argument(
         "--beam-size", type=positive_int, metavar="N",
-        help="beam search with N prefixes (default: greedy, or 20 with --constraint)",
+        help="beam search with N prefixes (default: greedy, or 20 with one of the options below)",
     )  # fmt: skip
-    parser.add_argument(
-        "--constraint", choices=constraints(),
-        help="read the most probable text that is allowed. formula: all formulas without '=' or with the right"
-        " value behind it; a false equation is never returned",
+    group = parser.add_argument_group("knowledge", "what is known about the texts; the options combine")
+    names = ", ".join(constraints())
+    group.add_argument(
+        "--constraint", metavar=f"{{{names}}}|REGEX",
+        help="which texts are allowed. formula: all formulas without '=' or with the right value behind it; a false"
+        " equation is never returned. Or a regular expression that the whole text matches, such as '[A-Z]{2}\\d+'",
+    )  # fmt: skip
+    group.add_argument(
+        "--lexicon", type=Path, metavar="FILE",
+        help="allow only words of a file, one in each line. A text is words with spaces between them, or one word"
+        " if the model has no space",
+    )  # fmt: skip
+    group.add_argument(
+        "--lm", type=Path, metavar="FILE",
+        help="an n-gram model, ARPA or ARPA.gz: of characters, or with --lexicon of words",
+    )  # fmt: skip
+    group.add_argument("--lm-weight", type=float, metavar="X", help="weight of the n-gram model (default: 1)")
+    group.add_argument(
+        "--word-bonus", type=float, metavar="X",
+        help="added to the score for each word of the lexicon (default: 0)",
+    )  # fmt: skip
+    group.add_argument(
+        "--hotwords", type=Path, metavar="FILE",
+        help="words that are likely: each line has one, then optionally a blank and its bonus, a natural logarithm"
+        f" (default: {HOTWORD_BONUS:g})",
     )  # fmt: skip
 
 
-def constraint_of(arguments: argparse.Namespace) -> Constraint | None:
-    """Return the constraint that ``--constraint`` names."""
-    return None if arguments.constraint is None else constraints()[arguments.constraint]()
+def knowledge_of(arguments: argparse.Namespace, alphabet: Alphabet) -> dict[str, Any]:
+    """Return what the options tell about the texts, as the arguments ``constraint`` and ``scorer`` of reading."""
+    for option, needed in (("lm_weight", "lm"), ("word_bonus", "lexicon")):
+        if getattr(arguments, option) is not None and getattr(arguments, needed) is None:
+            raise ValueError(f"--{option.replace('_', '-')} is given without --{needed}")
+    known, name = constraints(), arguments.constraint
+    try:
+        scorers = scorers_from_files(
+            alphabet, pattern=None if name in known else name, lexicon=arguments.lexicon, lm=arguments.lm,
+            hotwords_file=arguments.hotwords, lm_weight=arguments.lm_weight, word_bonus=arguments.word_bonus,
+        )  # fmt: skip
+    except ValueError as error:
+        if name is None or name in known or not str(error).startswith("pattern"):
+            raise
+        raise ValueError(
+            f"--constraint is none of {', '.join(known)}, and as a regular expression: {error}"
+        ) from None
+    return {"constraint": known[name]() if name in known else None, "scorer": scorers or None}
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

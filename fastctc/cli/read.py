@@ -7,9 +7,10 @@ import io
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
-from fastctc.cli.options import add_decoding, constraint_of, one_line, positive_int
-from fastctc.crnn import Reading, Recognizer, explain
+from fastctc.cli.options import add_decoding, knowledge_of, one_line, positive_int
+from fastctc.crnn import Hypothesis, Reading, Recognizer, explain
 from fastctc.crnn.data import images_in, shipped_checkpoints, to_json, write_atomically
 
 EXAMPLES = [
@@ -18,6 +19,9 @@ EXAMPLES = [
     "read formula.png --explain why.png",
     "read formula.png --beam-size 20 --nbest 5",
     "read --constraint formula equations/",
+    "read --constraint '\\d{3}-\\d{4}' --nbest 3 numbers/",
+    "read --lexicon words.txt --lm words.arpa.gz --lm-weight 0.8 --word-bonus 0.5 lines/",
+    "read --hotwords names.txt lines/",
     "read --checkpoint wide photos/",
     "read --checkpoint runs/a/model.safetensors a.png",
 ]
@@ -41,7 +45,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     add_decoding(parser)
     parser.add_argument(
         "--nbest", type=positive_int, default=1, metavar="N",
-        help="hypotheses for each image, the best first; more than one needs --beam-size or --constraint",
+        help="hypotheses for each image, the best first; more than one needs --beam-size or an option of knowledge",
     )  # fmt: skip
     parser.add_argument(
         "--explain", metavar="PICTURE", type=Path,
@@ -69,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--explain draws one image, but {total} are to be read")
     readings = recognizer.read_stream(
         paths, arguments.batch_size,
-        beam_size=arguments.beam_size, nbest=arguments.nbest, constraint=constraint_of(arguments),
+        beam_size=arguments.beam_size, nbest=arguments.nbest, **knowledge_of(arguments, recognizer.alphabet),
     )  # fmt: skip
     for path, reading in zip(paths, readings, strict=True):
         if reading.error is not None or not math.isfinite(reading.score):
@@ -87,16 +91,23 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_reading(path: Path, reading: Reading, arguments: argparse.Namespace) -> None:
     warning = reading.warning
     if arguments.json:
-        nbest = [{"text": h.text, "log_prob": h.log_prob} for h in reading.nbest]
+        nbest = [_to_dict(each, arguments) for each in reading.nbest]
         line = {"path": str(path), "text": reading.text, "score": reading.score, "nbest": nbest}
         print(to_json(line | ({"warning": warning} if warning else {})))
     elif arguments.nbest > 1:
         for hypothesis in reading.nbest:
-            print(f"{one_line(path)}\t{one_line(hypothesis.text)}\t{hypothesis.log_prob:.6g}")
+            print(f"{one_line(path)}\t{one_line(hypothesis.text)}\t{hypothesis.score:.6g}")
     else:
         print(f"{one_line(path)}\t{one_line(reading.text)}")
     if warning and not arguments.json:
         print(f"{one_line(path)}: warning: {warning}", file=sys.stderr)
+
+
+def _to_dict(hypothesis: Hypothesis, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return a hypothesis for JSON, with the score of models if there are any."""
+    values = {"text": hypothesis.text, "log_prob": hypothesis.log_prob}
+    has_model = arguments.lexicon or arguments.lm or arguments.hotwords
+    return values | ({"model_score": hypothesis.model_score} if has_model else {})
 
 
 def _print_error(path: Path, error: str, arguments: argparse.Namespace) -> None:

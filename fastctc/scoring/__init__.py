@@ -8,7 +8,10 @@ A sequence y of labels has the score ln P_CTC(y | x) + A(y), with A(y) the sum o
 | hotwords, phrases | :func:`hotwords` | the bonuses of all occurrences |
 | a format | :func:`regular_expression` | 0 if the expression matches, -inf if not |
 | words, with a model of words | :class:`Lexicon`, :class:`LexiconScorer` | ln P(words), a bonus for each word |
-| anything else | :meth:`Automaton.from_arcs` | the weights of the arcs |
+| arcs of your own | :meth:`Automaton.from_arcs` | the weights of the arcs |
+| anything in Python, such as a neural model | :class:`CallbackScorer` | the weights that it returns |
+
+:func:`rescore` adds the scores of a model to the hypotheses of a search.
 
 :func:`brute_force_search` and :func:`beam_search_with_scorers` define what a search finds with them. They are slow.
 
@@ -27,11 +30,13 @@ A sequence y of labels has the score ln P_CTC(y | x) + A(y), with A(y) the sum o
 """
 
 from fastctc.scoring.automaton import OTHERWISE, REJECTED, Automaton
+from fastctc.scoring.callback import CallbackScorer
 from fastctc.scoring.hotwords import hotwords
 from fastctc.scoring.lexicon import Lexicon
 from fastctc.scoring.lexicon_scorer import UNKNOWN_WORD, LexiconScorer
 from fastctc.scoring.ngram import read_arpa
 from fastctc.scoring.regular_expression import regular_expression
+from fastctc.scoring.rescore import rescore
 from fastctc.scoring.scorer import Arc, AutomatonScorer, End, Scorer
 from fastctc.scoring.search_reference import Hypothesis, beam_search_with_scorers, brute_force_search
 
@@ -42,6 +47,7 @@ __all__ = [
     "Arc",
     "Automaton",
     "AutomatonScorer",
+    "CallbackScorer",
     "End",
     "Hypothesis",
     "Lexicon",
@@ -52,4 +58,5 @@ __all__ = [
     "hotwords",
     "read_arpa",
     "regular_expression",
+    "rescore",
 ]

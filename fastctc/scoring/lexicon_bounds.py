@@ -26,7 +26,7 @@ def search_tensors(scorer: LexiconScorer) -> list[Tensor]:
     left = lexicon.weight.double() + scorer.word_bonus - scorer.look_ahead[node_of_end]
     begins = torch.zeros(max(scorer.word_begin, default=-1) + 1, dtype=torch.uint8)
     begins[list(scorer.word_begin)] = 1
-    inner, end, value = _bounds(scorer, left, word_bound)
+    inner, end, value, arc = _bounds(scorer, left, word_bound)
     return [
         lexicon.first_arc,
         lexicon.label,
@@ -37,16 +37,18 @@ def search_tensors(scorer: LexiconScorer) -> list[Tensor]:
         inner + SLACK,
         end + SLACK,
         value + SLACK,
+        arc + SLACK,
         model_label,
         word_bound,
         begins,
     ]
 
 
-def _bounds(scorer: LexiconScorer, left: Tensor, word_bound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _bounds(scorer: LexiconScorer, left: Tensor, word_bound: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return for each node the largest weight of a label within a word, and of a label that ends one.
 
-    The last is the second without the weight in the model.
+    The third is the second without the weight in the model. The last is the largest weight of the label that leads
+    to the node.
     """
     lexicon, la = scorer.lexicon, scorer.look_ahead
     never = torch.full_like(la, -math.inf)
@@ -64,6 +66,7 @@ def _bounds(scorer: LexiconScorer, left: Tensor, word_bound: Tensor) -> tuple[Te
             never.scatter_reduce(0, parent, change_on, "amax"),
             never.scatter_reduce(0, parent, change + end[children], "amax"),
             never.scatter_reduce(0, parent, change + value[children], "amax"),
+            torch.cat([never[:1], change_on.maximum(change + end[children])]),
         )
     next_word = 0.0  # the weight of a label that begins the next word
     if scorer.unknown_word is not None:
@@ -75,4 +78,4 @@ def _bounds(scorer: LexiconScorer, left: Tensor, word_bound: Tensor) -> tuple[Te
         next_word = max(next_word, float(la[children[parent == 0]].max()))
         value, end = value + next_word, end + next_word
     inner[0] = max(float(inner[0]), next_word)  # of the root, and outside of the lexicon
-    return inner, end, value
+    return inner, end, value, torch.cat([never[:1], change])

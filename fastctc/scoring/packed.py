@@ -11,11 +11,12 @@ from torch import Tensor
 
 from fastctc.errors import ArgumentTypeError, ArgumentValueError
 from fastctc.scoring.automaton import Automaton
+from fastctc.scoring.callback import CallbackScorer
 from fastctc.scoring.lexicon_scorer import LexiconScorer
 
 __all__ = ["PackedScorer", "SearchScorer", "pack"]
 
-SearchScorer: TypeAlias = Automaton | LexiconScorer
+SearchScorer: TypeAlias = Automaton | LexiconScorer | CallbackScorer
 """What a search can weigh tokens with."""
 
 LARGEST = 3  # automata of a search: kLargestScorer of csrc/math/scorer.h

@@ -47,6 +47,8 @@ class Beam {
   int64_t find_candidates(int64_t tokens, double worst);
   int64_t find_weighed_candidates(int64_t tokens, double worst);
   double reach_of(int32_t slot) const;
+  void place_tokens(int64_t tokens) const;
+  int64_t choose_tokens(int32_t slot, int64_t tokens, double worst) const;
   int64_t keep_best(int64_t count, double& worst);
   void note_children(int32_t slot) const;
   bool has_child(int32_t slot, int32_t token, int32_t word) const;
@@ -114,6 +116,10 @@ void Beam<Scalar, Knowledge>::link() {
   std::fill_n(w_.reach, s_.stride, nothing);
   std::fill_n(w_.y_last, s_.stride, 0.0);
   w_.family.forget_notes();
+  if constexpr (Knowledge::kWeighs) {
+    std::fill_n(w_.place, p_.classes, -1);
+    w_.steps.forget();
+  }
   for (int32_t slot = 0; slot < head().slots; ++slot) {
     if (!(now_.total[slot] > kNever)) {
       w_.vacant[vacancies_++] = slot;

@@ -91,28 +91,67 @@ int64_t Beam<Scalar, Knowledge>::find_weighed_candidates(int64_t tokens, double 
     w_.dropped[slot] = 1;
     count += next_.total[slot] > kNever;
   }
+  const auto steps = [&](int i, int32_t state, int32_t label) { return w_.steps.find(p_.scorer, i, state, label); };
+  place_tokens(tokens);
   for (int64_t rank = 0; tokens > 0 && rank < head().size; ++rank) {
     const int32_t slot = s_.order[rank];
-    const double bound = w_.bound[slot], reach = reach_of(slot);
     bool noted = w_.family.empty(slot);
-    for (int64_t k = 0; k < tokens && reach + w_.tokens.y[k] > worst; ++k) {
-      const int32_t token = w_.tokens.token[k];
+    const int64_t chosen = choose_tokens(slot, tokens, worst);
+    for (int64_t i = 0; i < chosen; ++i) {
+      const int32_t k = w_.chosen[i], token = w_.tokens.token[k];
       const double from = (token == s_.last[slot] ? now_.blank[slot] : now_.total[slot]) + w_.tokens.y[k];
-      if (!(from + bound > worst)) continue;
-      p_.scorer.extend(s_.scorer[slot], token, worst - from, [&](const ScorerArc& arc) {
+      if (!(from + w_.bound[slot] > worst)) continue;
+      if (!noted) note_children(slot);
+      noted = true;
+      const auto is_new = [&](int32_t word) { return !has_child(slot, token, word); };
+      p_.scorer.extend(s_.scorer[slot], token, worst - from, steps, is_new, [&](const ScorerArc& arc) {
         const double score = from + arc.weight;
         if (!(score > worst)) return;
-        if (!noted) note_children(slot);
-        noted = true;
-        if (has_child(slot, token, arc.word)) return;
         found.score[count] = score;
         found.slot[count] = slot;
-        found.token[count] = int32_t(k);
+        found.token[count] = k;
         found.arc[count] = arc;
         if (++count == candidates_kept(p_.beam_size)) count = keep_best(count, worst);
       });
     }
   }
+  for (int64_t k = 0; k < tokens; ++k) w_.place[w_.tokens.token[k]] = -1;
+  return count;
+}
+
+template <class Scalar, class Knowledge>
+void Beam<Scalar, Knowledge>::place_tokens(int64_t tokens) const {
+  for (int64_t k = 0; k < tokens; ++k) w_.place[w_.tokens.token[k]] = int32_t(k);
+}
+
+// The places of the tokens that may bring an extension of a prefix above the worst score, in order. Their number.
+template <class Scalar, class Knowledge>
+int64_t Beam<Scalar, Knowledge>::choose_tokens(int32_t slot, int64_t tokens, double worst) const {
+  const double* const y = w_.tokens.y;
+  const double total = now_.total[slot] + 4e-16 * std::abs(now_.total[slot]) + kSlack;
+  const ScorerState& state = s_.scorer[slot];
+  // How many of the tokens, best first, an upper bound of the weight leaves over.
+  const auto left_by = [&](double bound) {
+    int64_t low = 0;
+    for (int64_t end = tokens; low < end;) {
+      const int64_t middle = (low + end) / 2;
+      (total + bound + y[middle] > worst ? low : end) = total + bound + y[middle] > worst ? middle + 1 : middle;
+    }
+    return low;
+  };
+  int64_t count = total + w_.bound[slot] + y[0] > worst ? left_by(w_.bound[slot]) : 0;
+  if (count == 0) return 0;
+  const int32_t own = p_.scorer.count_own(state);
+  const bool walk = own >= 0 && own < 2 * count;
+  if (walk) count = left_by(p_.scorer.rest_bound(state));
+  for (int64_t k = 0; k < count; ++k) w_.chosen[k] = int32_t(k);
+  if (!walk) return count;
+  const int64_t first = count;
+  p_.scorer.own_bounds(state, [&](int32_t token, double bound) {
+    const int32_t k = w_.place[token];
+    if (k >= first && total + bound + y[k] > worst) w_.chosen[count++] = k;
+  });
+  std::sort(w_.chosen + first, w_.chosen + count);
   return count;
 }
 
@@ -120,7 +159,7 @@ int64_t Beam<Scalar, Knowledge>::find_weighed_candidates(int64_t tokens, double 
 template <class Scalar, class Knowledge>
 double Beam<Scalar, Knowledge>::reach_of(int32_t slot) const {
   const double total = now_.total[slot];
-  return total + w_.bound[slot] + 4e-16 * std::abs(total);
+  return total + w_.bound[slot] + 4e-16 * std::abs(total) + kSlack;
 }
 
 // Keeps the best beam_size of the candidates, in their order. No further candidate matters that is not above the worst.

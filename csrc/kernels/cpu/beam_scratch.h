@@ -2,10 +2,12 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "../beam_search.h"
 #include "beam_family.h"
 #include "rank.h"
+#include "step_memory.h"
 #include "top_tokens.h"
 
 namespace fastctc {
@@ -38,9 +40,6 @@ inline int64_t max_extensions(int64_t beam_size) {
   return sum;
 }
 
-// With a scorer there may be any number of extensions. When so many candidates are there, only the best beam_size stay.
-inline int64_t candidates_kept(int64_t beam_size) { return 2 * beam_size + 64; }
-
 // The working memory of a thread.
 template <class Scalar, class Knowledge = NoScorer>
 struct BeamScratch {
@@ -55,16 +54,20 @@ struct BeamScratch {
   uint8_t* restarts;  // of each slot: true if its best path now comes from the parent
   uint8_t* dropped;   // of each slot
   double* bound;      // of each slot: the scorer gives no token more weight
+  int32_t* place;     // of each class: its place in the frame's tokens, or -1
+  int32_t* chosen;    // places of tokens
   Candidates candidates;
   double* copied;   // scores of the candidates
   int32_t* ranked;  // candidates or tokens, best first
   Birth* births;
+  std::conditional_t<Knowledge::kWeighs, StepMemory, NoSteps> steps;
 
   BeamScratch(void* base, const BeamSearchParams& p)
       : memory(base),
         next(memory, BeamState::stride_for(p.beam_size)),
         row(memory.take<Scalar>(p.classes)),
-        family(memory, BeamState::stride_for(p.beam_size), p.classes) {
+        family(memory, BeamState::stride_for(p.beam_size), p.classes),
+        steps(memory) {
     const int64_t slots = BeamState::stride_for(p.beam_size);
     tokens.maxima = memory.take<Scalar>(p.classes);
     tokens.found = memory.take<Token<Scalar>>(p.classes);
@@ -76,6 +79,8 @@ struct BeamScratch {
     restarts = memory.take<uint8_t>(slots);
     dropped = memory.take<uint8_t>(slots);
     bound = memory.take<double>(Knowledge::kWeighs ? slots : 0);
+    place = memory.take<int32_t>(Knowledge::kWeighs ? p.classes : 0);
+    chosen = memory.take<int32_t>(Knowledge::kWeighs ? p.classes : 0);
     const int64_t most = Knowledge::kWeighs ? candidates_kept(p.beam_size) : p.beam_size + max_extensions(p.beam_size);
     const int64_t count = std::max(most, p.classes) + kRankedTogether;
     candidates = {memory.take<double>(count), memory.take<int32_t>(count), memory.take<int32_t>(count),

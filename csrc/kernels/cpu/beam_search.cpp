@@ -31,12 +31,6 @@ void search(const BeamSearchParams& p, int64_t n,
   beam.finish();
 }
 
-// Calls f with a value of the type Scorer or NoScorer.
-template <class F>
-auto with_knowledge(const BeamSearchParams& p, const F& f) {
-  return p.weighs ? f(Scorer{}) : f(NoScorer{});
-}
-
 }  // namespace
 
 size_t beam_search_workspace(const BeamSearchParams& p) {

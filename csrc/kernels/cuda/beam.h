@@ -6,6 +6,7 @@
 //   cut          can the best token bring any prefix above the worst stay? are the ranks still in order?
 //   extensions   each rank: how many tokens can; then each pair of the two   -> scores[size + number of the pair]
 //                each slot: strikes itself out among the extensions of its parent
+//                (with a scorer: beam_candidates.h)
 //   ranking      each candidate: how many are before it                      -> winner[rank]
 //   places       each rank: the slot of its prefix, a new one goes where one was dropped
 //   next beam    each slot, and each new prefix: what has changed
@@ -23,22 +24,23 @@ namespace fastctc {
 namespace cuda {
 
 // The search of one sample. Each thread stands for a slot, a rank and a next rank at the same time.
-template <class Element, bool kOneWarp>
+template <class Element, bool kOneWarp, class Knowledge>
 class Beam {
   using Scalar = typename ScalarOf<Element>::type;
   using Team = BlockTeam<kOneWarp>;
+  using Scratch = BeamScratch<Scalar, kOneWarp, Knowledge>;
   using W = Lanes<double>;
 
  public:
-  __device__ __forceinline__ Beam(const BeamSearchParams& p, const TopTokens<Scalar>& top,
-                                  const BeamScratch<Scalar, kOneWarp>& scratch, const BeamState& state)
+  __device__ __forceinline__ Beam(const BeamSearchParams& p, const TopTokens<Scalar>& top, const Scratch& scratch,
+                                  const BeamState& state)
       : p_(p),
         top_(top),
         c_(scratch),
         s_(state),
         me_(Team::rank()),
         beam_size_(int(p.beam_size)),
-        tokens_(int(top.count)) {}
+        tokens_(int(Knowledge::kWeighs ? tokens_that_matter(p.classes, p.beam_size) : top.count)) {}
 
   __device__ __forceinline__ void start();
   __device__ __forceinline__ void run(int64_t first, int frames);
@@ -48,7 +50,7 @@ class Beam {
   __device__ __forceinline__ void receive(int64_t first, int t);
   __device__ __forceinline__ void advance(int t);
   __device__ __forceinline__ Source source(int parent, int32_t token) const;
-  __device__ __forceinline__ void add_node(int parent, int32_t token, int slot, int t) const;
+  __device__ __forceinline__ void add_node(int parent, int32_t token, int32_t word, int slot, int t) const;
   __device__ __forceinline__ Stay stay(double y, int t) const;
   __device__ __forceinline__ Stay stay_by_blank() const;
   __device__ __forceinline__ int count_extensions(double worst) const;
@@ -58,11 +60,27 @@ class Beam {
   __device__ __forceinline__ void rank_candidates(int count, double* scores, int32_t* candidate) const;
   __device__ __forceinline__ void select(int extensions, double worst, const Stay& stay, int t);
   __device__ __forceinline__ void next_beam(const Stay& stay, int t);
-  __device__ __forceinline__ Birth birth(int e, int slot, int t) const;
+  __device__ __forceinline__ Origin origin_of(int candidate) const;
+  __device__ __forceinline__ Birth birth(const Origin& origin, int slot, int t) const;
   __device__ __forceinline__ void commit(const Stay& stay, int t) const;
   __device__ __forceinline__ void drop() const;
   __device__ __forceinline__ void settle(const Birth& b, int slot, int t) const;
   __device__ __forceinline__ void adopt(int births) const;
+
+  // With a scorer:
+  struct Way {
+    double score;
+    int choice;  // -1: there is none
+  };
+  __device__ __forceinline__ double reach_of(int slot) const;
+  __device__ __forceinline__ int tokens_above(double worst) const;
+  __device__ __forceinline__ int count_pairs(const Pair& next, double worst, int& ends_early) const;
+  __device__ __forceinline__ bool has_child(int slot, int32_t token, int32_t word) const;
+  __device__ __forceinline__ Way find_way(const Pair& pair, int choice, double worst) const;
+  __device__ __forceinline__ bool add_ways(int e, int pairs, const Pair& next, double worst, int& count) const;
+  __device__ __forceinline__ double keep_best() const;
+  __device__ __forceinline__ void sort_row(int t);
+  __device__ __forceinline__ int find_weighed(bool extends, double worst, int t);
 
   __device__ __forceinline__ Scalar score(int64_t t, int64_t c) const {
     const Element* const x = static_cast<const Element*>(p_.input);
@@ -73,8 +91,14 @@ class Beam {
   // A slot makes one node at most in each frame.
   __device__ __forceinline__ int64_t node_of(int slot, int t) const { return frame(t) * beam_size_ + slot; }
   __device__ __forceinline__ const FrameScores& now() const { return c_.frame[buffer_]; }
-  __device__ __forceinline__ Scalar x(int k) const { return c_.x[buffer_ * tokens_ + k]; }
-  __device__ __forceinline__ int32_t token(int k) const { return c_.token[buffer_ * tokens_ + k]; }
+  __device__ __forceinline__ Scalar x(int k) const {
+    if (Knowledge::kWeighs && k >= tokens_) return more_x_[k];
+    return c_.x[buffer_ * tokens_ + k];
+  }
+  __device__ __forceinline__ int32_t token(int k) const {
+    if (Knowledge::kWeighs && k >= tokens_) return more_token_[k];
+    return c_.token[buffer_ * tokens_ + k];
+  }
   __device__ __forceinline__ double y(int k) const { return log_prob(double(x(k)), now().log_denominator); }
   __device__ __forceinline__ bool has_slot() const { return me_ < beam_size_; }
   __device__ __forceinline__ bool alive() const { return has_slot() && s_.scores.total[me_] > kNever; }
@@ -84,7 +108,7 @@ class Beam {
 
   const BeamSearchParams& p_;
   const TopTokens<Scalar>& top_;
-  const BeamScratch<Scalar, kOneWarp>& c_;
+  const Scratch& c_;
   const BeamState& s_;
   const int me_, beam_size_, tokens_;
   int size_ = 0;
@@ -92,11 +116,16 @@ class Beam {
   Scalar score_;          // of the last token of this slot
   Scalar next_score_;     // loaded while the frame before is worked on
   bool renewed_ = false;  // in that frame the slot got another prefix
+  // With a scorer, the list of the frame's tokens in global memory; how many it has.
+  const Scalar* more_x_;
+  const int32_t* more_token_;
+  int listed_;
+  int64_t first_;  // the frame of the call that is the first of the chunk
 };
 
 // A beam of the empty prefix.
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::start() {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::start() {
   const BeamScores& b = s_.scores;
   for (int64_t j = me_; j < s_.stride; j += Team::size()) {
     b.total[j] = b.blank[j] = b.best_blank[j] = j == 0 ? 0 : kNever;
@@ -109,17 +138,26 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::start() {
     s_.hash[j] = kEmptyPrefix;
     s_.parent_hash[j] = 0;
     s_.order[j] = 0;
+    if constexpr (Knowledge::kWeighs) {
+      s_.scorer[j] = p_.scorer.start();
+      s_.model[j] = s_.last_weight[j] = 0;
+      s_.word[j] = kNoWord;
+    }
   }
   if (me_ == 0) *s_.header = {0, 0, 1, 1, beam_size_, kOk};
 }
 
 // Frames [first, first + frames) of this call, whose tokens are in the workspace.
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::run(int64_t first, int frames) {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::run(int64_t first, int frames) {
   Team::sync();  // the state is there
   Status status = kOk;
   size_ = s_.header->size;
   if (me_ < size_) c_.rank[s_.order[me_]] = me_;
+  if constexpr (Knowledge::kWeighs) {
+    first_ = first;
+    if (alive()) c_.bound[me_] = p_.scorer.bound(s_.scorer[me_]);
+  }
   if (frames > 0) fetch(first, 0);
   int t = 0;
   for (; t < frames && size_ > 0; ++t) {
@@ -136,13 +174,13 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::run(int64_t first, int 
 }
 
 // Starts to load what will be needed of frame t of the chunk.
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::fetch(int64_t first, int t) {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::fetch(int64_t first, int t) {
   const int64_t row = blockIdx.x * top_.frames + t;
-  const int buffer = buffer_ ^ 1;
+  const int buffer = buffer_ ^ 1, listed = Knowledge::kWeighs ? int(top_.count) : tokens_;
   for (int k = me_; k < tokens_; k += Team::size()) {
-    async_copy<sizeof(Scalar)>(c_.x + buffer * tokens_ + k, top_.x + row * tokens_ + k);
-    async_copy<sizeof(int32_t)>(c_.token + buffer * tokens_ + k, top_.token + row * tokens_ + k);
+    async_copy<sizeof(Scalar)>(c_.x + buffer * tokens_ + k, top_.x + row * listed + k);
+    async_copy<sizeof(int32_t)>(c_.token + buffer * tokens_ + k, top_.token + row * listed + k);
   }
   if (me_ < int(sizeof(FrameScores)) / 16) {
     async_copy<16>(reinterpret_cast<char*>(c_.frame + buffer) + 16 * me_,
@@ -151,19 +189,30 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::fetch(int64_t first, in
   async_commit();
   if (has_slot()) next_score_ = score(first + t, s_.last[me_]);
 }
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::receive(int64_t first, int t) {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::receive(int64_t first, int t) {
   score_ = renewed_ ? score(first + t, s_.last[me_]) : next_score_;
   renewed_ = false;
   buffer_ ^= 1;
+  if constexpr (Knowledge::kWeighs) {
+    const int64_t row = blockIdx.x * top_.frames + t;
+    listed_ = int(top_.count);
+    more_x_ = top_.x + row * listed_;
+    more_token_ = top_.token + row * listed_;
+  }
   async_wait<0>();
   Team::sync();
 }
 
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::advance(int t) {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::advance(int t) {
   const bool certain = now().blank > p_.blank_skip;
-  const double reachable = certain || tokens_ == 0 ? kNever : s_.scores.total[s_.order[0]] + y(0);
+  double reachable = kNever;
+  if constexpr (Knowledge::kWeighs) {  // by the prefix of this rank
+    if (!certain && tokens_ > 0 && me_ < size_) reachable = reach_of(s_.order[me_]) + y(0);
+  } else if (!certain && tokens_ > 0) {  // by any prefix
+    reachable = s_.scores.total[s_.order[0]] + y(0);
+  }
   Stay mine{};
   const bool stays = alive();
   if (stays) {
@@ -175,7 +224,12 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::advance(int t) {
   const bool sorted = !Team::any(me_ + 1 < size_ && of_rank < c_.scores[me_ + 1]);
   double worst = kNever;
   if (size_ == beam_size_) worst = sorted ? c_.scores[size_ - 1] : Team::min(of_rank, *c_.shared);
-  const int extensions = reachable > worst ? count_extensions(worst) : 0;
+  int extensions = 0;  // with a scorer: are there any?
+  if constexpr (Knowledge::kWeighs) {
+    extensions = Team::any(reachable > worst);
+  } else if (reachable > worst) {
+    extensions = count_extensions(worst);
+  }
   if (sorted && extensions == 0 && near_best(c_.scores[size_ - 1], c_.scores[0])) {
     if (stays) commit(mine, t);
   } else {
@@ -183,41 +237,48 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::advance(int t) {
   }
 }
 
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ Source Beam<Element, kOneWarp>::source(int parent, int32_t token) const {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ Source Beam<Element, kOneWarp, Knowledge>::source(int parent, int32_t token) const {
   const BeamScores& b = s_.scores;
   const bool after_blank = s_.last[parent] == token, from_label = !after_blank && b.ends_in_label(parent);
   return {after_blank ? b.blank[parent] : b.total[parent], from_label ? b.best_label[parent] : b.best_blank[parent]};
 }
 
 // A token after the best path of a prefix in the old beam, or the best one that ends in the blank.
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::add_node(int parent, int32_t token, int slot, int t) const {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::add_node(int parent, int32_t token, int32_t word,
+                                                                             int slot, int t) const {
   const BeamScores& b = s_.scores;
   const bool from_label = s_.last[parent] != token && b.ends_in_label(parent);
   const int64_t previous = from_label ? b.path_label[parent] : b.path_blank[parent];
   arena()[node_of(slot, t)] = {BeamScores::node_of(previous), token, int32_t(frame(t)),
-                               b.last_run(parent, from_label, frame(t)), kNoWord};
+                               b.last_run(parent, from_label, frame(t)), word};
 }
 
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ Stay Beam<Element, kOneWarp>::stay(double y, int t) const {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ Stay Beam<Element, kOneWarp, Knowledge>::stay(double y, int t) const {
   const BeamScores& b = s_.scores;
   const Prefixes<W> old = {b.total[me_], b.blank[me_], b.label[me_], b.best_blank[me_], b.best_label[me_]};
   const int parent = s_.parent[me_];
   Source from = {kNever, kNever};
   if (parent >= 0) from = source(parent, s_.last[me_]);
+  int32_t word = kNoWord;
+  if constexpr (Knowledge::kWeighs) {
+    from.total += s_.last_weight[me_];
+    from.best += s_.last_weight[me_];
+    word = s_.word[me_];
+  }
   Stay s;
   s.next = fastctc::stay<W>(old, from.total, from.best, y, now().blank);
   s.y = y;
   s.restarts = from.best > old.best_label;
-  if (s.restarts) add_node(parent, s_.last[me_], me_, t);  // nothing refers to it where the prefix is dropped
+  if (s.restarts) add_node(parent, s_.last[me_], word, me_, t);  // nothing refers to it where the prefix is dropped
   return s;
 }
 
 // In a frame that counts as blank.
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ Stay Beam<Element, kOneWarp>::stay_by_blank() const {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ Stay Beam<Element, kOneWarp, Knowledge>::stay_by_blank() const {
   const BeamScores& b = s_.scores;
   Stay s{};
   s.next.total = s.next.blank = b.total[me_] + now().blank;
@@ -226,123 +287,40 @@ __device__ __forceinline__ Stay Beam<Element, kOneWarp>::stay_by_blank() const {
   return s;
 }
 
-// How many tokens bring the prefix of each rank above the worst stay; their sum.
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ int Beam<Element, kOneWarp>::count_extensions(double worst) const {
-  int count = 0, sum;
-  if (me_ < size_) {
-    const double total = s_.scores.total[s_.order[me_]], least = now().best - p_.token_threshold;
-    const int room = int(extensions_of_rank(me_, beam_size_));
-    for (int end = room < tokens_ ? room : tokens_; count < end;) {
-      const int k = (count + end) / 2;
-      const bool enough = total + y(k) > worst && y(k) >= least;
-      count = enough ? k + 1 : count;
-      end = enough ? end : k;
-    }
-  }
-  const int before = Team::sum_before(count, sum, *c_.shared);
-  if (me_ < size_) c_.first[me_] = before;
-  if (me_ == 0) c_.first[size_] = sum;
-  Team::sync();
-  return sum;
-}
-
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ int Beam<Element, kOneWarp>::rank_of_extension(int e) const {
-  int rank = 0;
-  for (int end = size_; end - rank > 1;) {
-    const int middle = (rank + end) / 2;
-    (c_.first[middle] <= e ? rank : end) = middle;
-  }
-  return rank;
-}
-
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::score_extensions(int extensions, double worst,
-                                                                          double* scores) const {
-  for (int e = me_; e < extensions; e += Team::size()) {
-    const int rank = rank_of_extension(e), k = e - c_.first[rank], slot = s_.order[rank];
-    const bool repeats = s_.last[slot] == token(k);
-    // The weight that a scorer gives to this extension would be added here.
-    const double score = (repeats ? s_.scores.blank[slot] : s_.scores.total[slot]) + y(k);
-    scores[size_ + e] = score > worst ? score : kNever;
-  }
-}
-
-// A prefix that is in the beam is not new: where is its last token among those that extend its parent?
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::strike_out(double* scores) const {
-  if (!alive() || s_.parent[me_] < 0) return;
-  const int rank = c_.rank[s_.parent[me_]], count = c_.first[rank + 1] - c_.first[rank];
-  const int32_t last = s_.last[me_];
-  int place = 0;
-  for (int end = count; place < end;) {
-    const int k = (place + end) / 2;
-    const bool before = x(k) > score_ || (x(k) == score_ && token(k) < last);
-    (before ? place : end) = before ? k + 1 : k;
-  }
-  if (place < count && token(place) == last) scores[size_ + c_.first[rank] + place] = kNever;
-}
-
-// The first candidates, in order, are the winners. Few are counted, many are sorted.
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::rank_candidates(int count, double* scores,
-                                                                         int32_t* candidate) const {
-  if (count * count <= 512 * Team::size()) {
-    for (int i = me_; i < count; i += Team::size()) {
-      const double score = scores[i];
-      int place = 0;
-      for (int j = 0; j < count; ++j) place += scores[j] > score || (scores[j] == score && j < i);
-      if (!(score > kNever) || place >= beam_size_) continue;
-      c_.winner[place] = i;
-      c_.winner_score[place] = score;
-    }
-  } else {
-    const int size = int(power_of_two_from(count));
-    for (int i = me_; i < size; i += Team::size()) {
-      candidate[i] = i;
-      if (i >= count) scores[i] = kNever;
-    }
-    sort_pairs<Team>(scores, candidate, size);
-    if (has_slot() && me_ < count) {
-      c_.winner[me_] = candidate[me_];
-      c_.winner_score[me_] = scores[me_];
-    }
-  }
-  Team::sync();
-}
-
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::select(int extensions, double worst, const Stay& stay, int t) {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::select(int extensions, double worst,
+                                                                           const Stay& stay, int t) {
   double* scores = c_.scores;
   int32_t* candidate = c_.candidates;
-  if (size_ + extensions > kSharedCandidates) {
-    scores = c_.many_scores;
-    candidate = c_.many_candidates;
+  if (!Knowledge::kWeighs && size_ + extensions > kSharedCandidates) {
+    scores = c_.global.scores;
+    candidate = c_.global.candidates;
     if (me_ < size_) scores[me_] = c_.scores[me_];
   }
   if (has_slot()) {
     c_.winner_score[me_] = kNever;
     c_.stayed[me_] = 0;
   }
-  score_extensions(extensions, worst, scores);
-  Team::sync();
-  if (extensions > 0) strike_out(scores);
-  Team::sync();
-  rank_candidates(size_ + extensions, scores, candidate);
+  if constexpr (Knowledge::kWeighs) {
+    rank_candidates(find_weighed(extensions > 0, worst, t), scores, candidate);
+  } else {
+    score_extensions(extensions, worst, scores);
+    Team::sync();
+    if (extensions > 0) strike_out(scores);
+    Team::sync();
+    rank_candidates(size_ + extensions, scores, candidate);
+  }
   next_beam(stay, t);
 }
 
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::next_beam(const Stay& stay, int t) {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::next_beam(const Stay& stay, int t) {
   const bool enters = has_slot() && near_best(c_.winner_score[me_], c_.winner_score[0]);
-  const int winner = enters ? c_.winner[me_] : 0, size = Team::count(enters);
-  const bool born = enters && winner >= size_;
-  int births, vacancies, slot = 0;
-  if (enters && !born) {
-    slot = s_.order[winner];
-    c_.stayed[slot] = 1;
-  }
+  const int size = Team::count(enters);
+  const Origin origin = enters ? origin_of(c_.winner[me_]) : Origin{};
+  const bool born = enters && origin.place != kStays;
+  int births, vacancies, slot = origin.slot;
+  if (enters && !born) c_.stayed[slot] = 1;
   const int number = Team::sum_before(born, births, *c_.shared);
   Team::sync();
   const bool stays = has_slot() && c_.stayed[me_], vacant = has_slot() && !stays;
@@ -353,7 +331,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::next_beam(const Stay& s
   Birth mine{};
   if (born) {
     slot = c_.vacant[number];
-    mine = birth(winner - size_, slot, t);
+    mine = birth(origin, slot, t);
   }
   const bool orphaned = stays && s_.parent[me_] >= 0 && !c_.stayed[s_.parent[me_]];
   Team::sync();  // the old beam has been read
@@ -370,22 +348,30 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::next_beam(const Stay& s
   if (stays && s_.parent[me_] < 0 && s_.length[me_] > 1) adopt(births);
 }
 
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ Birth Beam<Element, kOneWarp>::birth(int e, int slot, int t) const {
-  const int rank = rank_of_extension(e), k = e - c_.first[rank], parent = s_.order[rank];
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ Birth Beam<Element, kOneWarp, Knowledge>::birth(const Origin& origin, int slot,
+                                                                           int t) const {
+  const int k = origin.place, parent = origin.slot;
   Birth b;
+  int32_t word = kNoWord;
   b.y = y(k);
   b.best = source(parent, token(k)).best + b.y;
   b.token = token(k);
+  if constexpr (Knowledge::kWeighs) {
+    b.arc = p_.scorer.arc(s_.scorer[parent], b.token, origin.choice, kNever);
+    b.best += b.arc.weight;
+    b.model = s_.model[parent] + b.arc.weight;
+    word = b.arc.word;
+  }
   b.parent = c_.stayed[parent] ? parent : -1;
   b.length = s_.length[parent] + 1;
   b.parent_hash = s_.hash[parent];
-  add_node(parent, b.token, slot, t);
+  add_node(parent, b.token, word, slot, t);
   return b;
 }
 
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::commit(const Stay& stay, int t) const {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::commit(const Stay& stay, int t) const {
   const BeamScores& b = s_.scores;
   if (b.ends_in_label(me_)) {
     b.path_blank[me_] = b.path_label[me_];
@@ -410,15 +396,15 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::commit(const Stay& stay
   b.best_label[me_] = stay.next.best_label;
 }
 
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::drop() const {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::drop() const {
   s_.scores.total[me_] = kNever;
   s_.last[me_] = int32_t(p_.blank);
   s_.parent[me_] = -1;
 }
 
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::settle(const Birth& birth, int slot, int t) const {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::settle(const Birth& birth, int slot, int t) const {
   const BeamScores& b = s_.scores;
   b.total[slot] = b.label[slot] = c_.winner_score[me_];
   b.best_label[slot] = birth.best;
@@ -430,13 +416,21 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::settle(const Birth& bir
   s_.last[slot] = birth.token;
   s_.parent[slot] = birth.parent;
   s_.length[slot] = birth.length;
-  s_.hash[slot] = extend_hash(birth.parent_hash, birth.token, kNoWord);
+  int32_t word = kNoWord;
+  if constexpr (Knowledge::kWeighs) {
+    s_.scorer[slot] = birth.arc.state;
+    s_.last_weight[slot] = birth.arc.weight;
+    s_.word[slot] = word = birth.arc.word;
+    s_.model[slot] = birth.model;
+    c_.bound[slot] = p_.scorer.bound(birth.arc.state);
+  }
+  s_.hash[slot] = extend_hash(birth.parent_hash, birth.token, word);
   s_.parent_hash[slot] = birth.parent_hash;
 }
 
 // The shorter prefix of this one may have come back.
-template <class Element, bool kOneWarp>
-__device__ __forceinline__ void Beam<Element, kOneWarp>::adopt(int births) const {
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::adopt(int births) const {
   for (int i = 0; i < births; ++i) {
     const int slot = c_.vacant[i];
     if (s_.hash[slot] != s_.parent_hash[me_] || s_.length[slot] + 1 != s_.length[me_]) continue;
@@ -447,3 +441,5 @@ __device__ __forceinline__ void Beam<Element, kOneWarp>::adopt(int births) const
 
 }  // namespace cuda
 }  // namespace fastctc
+
+#include "beam_candidates.h"

@@ -12,11 +12,10 @@ namespace fastctc {
 namespace cuda {
 namespace {
 
-constexpr int kSharedBeam = 256;                   // a wider beam is worked on in global memory
 constexpr int64_t kChunkFrames = 1024;             // whose tokens are in the workspace at the same time
 constexpr int64_t kChunkBytes = int64_t(1) << 28;  // and what they may take
 
-template <class Scalar>
+template <class Scalar, class Knowledge>
 BeamShape shape_of(const BeamSearchParams& p) {
   BeamShape s{};
   s.beam_size = p.beam_size;
@@ -26,9 +25,12 @@ BeamShape shape_of(const BeamSearchParams& p) {
     const int64_t extensions = extensions_of_rank(rank, p.beam_size);
     candidates += extensions < s.tokens ? extensions : s.tokens;
   }
-  s.candidates = power_of_two_from(candidates);
-  s.shared_bytes = p.beam_size <= kWarp ? BeamScratch<Scalar, true>(nullptr, s, nullptr, nullptr).size
-                                        : BeamScratch<Scalar, false>(nullptr, s, nullptr, nullptr).size;
+  s.candidates = power_of_two_from(Knowledge::kWeighs ? candidates_kept(p.beam_size) : candidates);
+  if (Knowledge::kWeighs && tokens_listed(p) < p.classes - 1) s.sorted = power_of_two_from(p.classes - 1);
+  Workspace nowhere(nullptr);
+  const GlobalScratch<Scalar> none(nowhere, s, 0, Knowledge::kWeighs);
+  s.shared_bytes = p.beam_size <= kWarp ? BeamScratch<Scalar, true, Knowledge>(nullptr, s, none).size
+                                        : BeamScratch<Scalar, false, Knowledge>(nullptr, s, none).size;
   if (p.beam_size <= kSharedBeam) s.shared_bytes += BeamState::bytes(p.beam_size, p.weighs);
   return s;
 }
@@ -36,21 +38,18 @@ BeamShape shape_of(const BeamSearchParams& p) {
 template <class Scalar>
 struct SearchWorkspace {
   TopTokens<Scalar> top;
-  double* scores;       // (N, candidates), where they do not fit into shared memory
-  int32_t* candidates;  // the same
+  GlobalScratch<Scalar> scratch;
   size_t size;
 
   static int64_t chunk_frames(const BeamSearchParams& p) {
     const int64_t token_bytes = int64_t(sizeof(Scalar)) + 4;
-    const int64_t row_bytes = int64_t(sizeof(FrameScores)) + token_bytes * tokens_that_matter(p.classes, p.beam_size);
+    const int64_t row_bytes = int64_t(sizeof(FrameScores)) + token_bytes * tokens_listed(p);
     const int64_t most = kChunkBytes / row_bytes / (p.batch > 0 ? p.batch : 1);
     const int64_t frames = p.frames < kChunkFrames ? p.frames : kChunkFrames;
     return most < 1 ? (frames < 1 ? frames : 1) : most < frames ? most : frames;
   }
-  SearchWorkspace(Workspace w, const BeamSearchParams& p, const BeamShape& shape) : top(w, p, chunk_frames(p)) {
-    const int64_t count = shape.candidates > kSharedCandidates ? p.batch * shape.candidates : 0;
-    scores = w.take<double>(count);
-    candidates = w.take<int32_t>(count);
+  SearchWorkspace(Workspace w, const BeamSearchParams& p, const BeamShape& shape)
+      : top(w, p, chunk_frames(p)), scratch(w, shape, p.batch, p.weighs) {
     size = w.size();
   }
 };
@@ -65,19 +64,21 @@ __device__ __forceinline__ void copy_state(char* to, const char* from, int64_t b
   Team::sync();
 }
 
-template <class Scalar, bool kOneWarp>
+template <class Scratch>
 struct Pointers {
-  alignas(16) char scratch[sizeof(BeamScratch<Scalar, kOneWarp>)];
+  alignas(16) char scratch[sizeof(Scratch)];
   alignas(16) char state[sizeof(BeamState)];
 };
 
-template <class Element, int kThreads>
+template <class Element, int kThreads, class Knowledge>
 __global__ void __launch_bounds__(kThreads, 1)
     search(BeamSearchParams p, SearchWorkspace<typename ScalarOf<Element>::type> w, BeamShape shape, int64_t first) {
   using Scalar = typename ScalarOf<Element>::type;
   constexpr bool kOneWarp = kThreads == kWarp, kInShared = kThreads <= kSharedBeam;
   using Team = BlockTeam<kOneWarp>;
-  const int64_t n = blockIdx.x, length = p.input_lengths[n], bytes = int64_t(BeamState::bytes(p.beam_size, p.weighs));
+  using Scratch = BeamScratch<Scalar, kOneWarp, Knowledge>;
+  const int64_t n = blockIdx.x, length = p.input_lengths[n],
+                bytes = int64_t(BeamState::bytes(p.beam_size, Knowledge::kWeighs));
   char* const home = p.state + n * p.state_stride;
   BeamHeader* const header = reinterpret_cast<BeamHeader*>(home);
   const BeamHeader before = *header;
@@ -91,43 +92,40 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (before.status != kOk || (before.started && (frames == 0 || before.size == 0))) return;
   char* const state = kInShared ? dynamic_shared<char>() + (shape.shared_bytes - bytes) : home;
   if (kInShared && before.started) copy_state<kOneWarp>(state, home, bytes);
-  const auto make_scratch = [&] {
-    return BeamScratch<Scalar, kOneWarp>(dynamic_shared<char>(), shape, w.scores + n * shape.candidates,
-                                         w.candidates + n * shape.candidates);
-  };
-  const auto go = [&](const BeamScratch<Scalar, kOneWarp>& scratch, const BeamState& arrays) {
-    Beam<Element, kOneWarp> beam(p, w.top, scratch, arrays);
+  const auto make_scratch = [&] { return Scratch(dynamic_shared<char>(), shape, w.scratch.of(n, shape)); };
+  const auto go = [&](const Scratch& scratch, const BeamState& arrays) {
+    Beam<Element, kOneWarp, Knowledge> beam(p, w.top, scratch, arrays);
     if (!before.started) beam.start();
     beam.run(first, int(frames));
   };
   if constexpr (kInShared) {
-    go(make_scratch(), BeamState(state, p.beam_size, p.weighs));
+    go(make_scratch(), BeamState(state, p.beam_size, Knowledge::kWeighs));
   } else {  // for registers' sake in shared memory
-    using Here = Pointers<Scalar, kOneWarp>;
+    using Here = Pointers<Scratch>;
     FASTCTC_SHARED_ARRAY(Here, pointers, [1]);
     if (Team::rank() == 0) {
-      new (pointers->scratch) BeamScratch<Scalar, kOneWarp>(make_scratch());
-      new (pointers->state) BeamState(state, p.beam_size, p.weighs);
+      new (pointers->scratch) Scratch(make_scratch());
+      new (pointers->state) BeamState(state, p.beam_size, Knowledge::kWeighs);
     }
     Team::sync();
-    go(*reinterpret_cast<const BeamScratch<Scalar, kOneWarp>*>(pointers->scratch),
-       *reinterpret_cast<const BeamState*>(pointers->state));
+    go(*reinterpret_cast<const Scratch*>(pointers->scratch), *reinterpret_cast<const BeamState*>(pointers->state));
   }
   if (kInShared) copy_state<kOneWarp>(home, state, bytes);
 }
 
-template <class Element>
+template <class Element, class Knowledge>
 cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream) {
   using Scalar = typename ScalarOf<Element>::type;
   if (p.beam_size < 1 || p.beam_size > kLargestBeam || p.batch > INT32_MAX || p.classes > INT32_MAX) {
     return cudaErrorInvalidValue;
   }
-  const BeamShape shape = shape_of<Scalar>(p);
+  if (Knowledge::kWeighs && p.classes > INT32_MAX / 2 / p.beam_size) return cudaErrorInvalidValue;
+  const BeamShape shape = shape_of<Scalar, Knowledge>(p);
   const SearchWorkspace<Scalar> w(Workspace(workspace), p, shape);
   const dim3 samples{unsigned(p.batch)}, threads{unsigned((p.beam_size + kWarp - 1) / kWarp * kWarp)};
-  const auto kernel = threads.x == kWarp                   ? search<Element, kWarp>
-                      : threads.x <= unsigned(kSharedBeam) ? search<Element, kSharedBeam>
-                                                           : search<Element, int(kLargestBeam)>;
+  const auto kernel = threads.x == kWarp                   ? search<Element, kWarp, Knowledge>
+                      : threads.x <= unsigned(kSharedBeam) ? search<Element, kSharedBeam, Knowledge>
+                                                           : search<Element, int(kLargestBeam), Knowledge>;
   cudaError_t error = cudaSuccess;
   int64_t first = 0;
   do {  // without frames too: the beam is started
@@ -136,6 +134,14 @@ cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream)
     first += w.top.frames;
   } while (!error && first < p.frames);
   return error;
+}
+
+// With a scorer: a warp for each sample, of which one lane works.
+__global__ void __launch_bounds__(kRowThreads) endings(BeamResultParams p) {
+  using T = RowTeam<1>;
+  for (int64_t n = T::first_row(); n < p.batch; n += T::row_step()) {
+    if (T::rank() == 0) find_endings(p, n);
+  }
 }
 
 // A warp for each hypothesis.
@@ -151,17 +157,26 @@ __global__ void __launch_bounds__(kRowThreads, 1) results(BeamResultParams p) {
 }  // namespace
 
 size_t beam_search_workspace(const BeamSearchParams& p) {
-  if (p.dtype == DType::kFloat64) return SearchWorkspace<double>(Workspace(nullptr), p, shape_of<double>(p)).size;
-  return SearchWorkspace<float>(Workspace(nullptr), p, shape_of<float>(p)).size;
+  return with_knowledge(p, [&](auto knowledge) {
+    using Knowledge = decltype(knowledge);
+    const Workspace nowhere(nullptr);
+    if (p.dtype == DType::kFloat64) return SearchWorkspace<double>(nowhere, p, shape_of<double, Knowledge>(p)).size;
+    return SearchWorkspace<float>(nowhere, p, shape_of<float, Knowledge>(p)).size;
+  });
 }
 int beam_search(const BeamSearchParams& p, void* workspace, void* stream) {
   return with_element(p.dtype, [&](auto element) {
-    return int(run<decltype(element)>(p, workspace, static_cast<cudaStream_t>(stream)));
+    return with_knowledge(p, [&](auto knowledge) {
+      return int(run<decltype(element), decltype(knowledge)>(p, workspace, static_cast<cudaStream_t>(stream)));
+    });
   });
 }
 int beam_search_result(const BeamResultParams& p, void* stream) {
   const auto kernel = p.dtype == DType::kFloat64 ? results<double> : results<float>;
-  return int(launch_warps(kernel, p.batch * p.nbest, 0, static_cast<cudaStream_t>(stream), p));
+  cudaError_t error = cudaSuccess;
+  if (p.weighs) error = launch_warps(endings, p.batch, 0, static_cast<cudaStream_t>(stream), p);
+  if (!error) error = launch_warps(kernel, p.batch * p.nbest, 0, static_cast<cudaStream_t>(stream), p);
+  return int(error);
 }
 
 }  // namespace cuda

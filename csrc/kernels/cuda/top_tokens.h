@@ -12,6 +12,14 @@ struct FrameScores {
   int64_t status;                       // kOk, kNotANumber, or kInvalid where a log-probability is too large for one
 };
 
+// The number of tokens of a frame that are listed. With a scorer more may matter: the search sorts the row where they
+// do.
+inline __host__ __device__ int64_t tokens_listed(const BeamSearchParams& p) {
+  constexpr int64_t kMost = cuda::kLargestBeam + 1;
+  if (!p.weighs) return tokens_that_matter(p.classes, p.beam_size);
+  return kMost < p.classes - 1 ? kMost : p.classes - 1;
+}
+
 // Of a chunk of frames of all samples.
 template <class Scalar>
 struct TopTokens {
@@ -22,7 +30,7 @@ struct TopTokens {
 
   TopTokens(Workspace& w, const BeamSearchParams& p, int64_t frames)
       : frames(frames),
-        count(tokens_that_matter(p.classes, p.beam_size)),
+        count(tokens_listed(p)),
         scores(w.take<FrameScores>(p.batch * frames)),
         x(w.take<Scalar>(p.batch * frames * count)),
         token(w.take<int32_t>(p.batch * frames * count)) {}

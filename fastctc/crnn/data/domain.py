@@ -17,13 +17,19 @@ from fastctc.crnn.data.sources import KeyedSource
 
 
 class Constraint(Protocol):
-    """Which texts an image may show."""
+    """Which texts an image may show.
+
+    A regular language needs none: :func:`fastctc.scoring.regular_expression` is a scorer of a search.
+    """
 
     def candidates(self, nbest: Sequence[str], /) -> Iterable[str]:
         """Return allowed texts that an image may well show, given the best texts of an unconstrained search."""
 
     def all_texts(self) -> Sequence[str] | None:
-        """Return every allowed text, or None if they are too many to be scored one by one."""
+        """Return every allowed text, or None if they are too many to be scored one by one.
+
+        With a list, the text that is read is the most probable of all for certain.
+        """
 
 
 @dataclass(frozen=True)

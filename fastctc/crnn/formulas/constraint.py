@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from fastctc.crnn.formulas.grammar import all_expressions, evaluate, is_formula
 
@@ -23,9 +24,14 @@ class FormulaConstraint:
         expressions = dict.fromkeys(text.partition("=")[0] for text in nbest)
         return [text for each in expressions if is_formula(each) for text in _bare_and_valued(each)]
 
-    def all_texts(self) -> list[str]:
+    def all_texts(self) -> tuple[str, ...]:
         """Return the 27,000 expressions, each without and with its value."""
-        return [text for each in all_expressions() for text in _bare_and_valued(each)]
+        return _all_texts()
+
+
+@cache
+def _all_texts() -> tuple[str, ...]:
+    return tuple(text for each in all_expressions() for text in _bare_and_valued(each))
 
 
 def _bare_and_valued(expression: str) -> tuple[str, str]:

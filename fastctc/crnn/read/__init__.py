@@ -13,10 +13,12 @@ from fastctc.crnn.read.evaluation import (
 )
 from fastctc.crnn.read.explanation import Explanation, explain
 from fastctc.crnn.read.inference import infer
+from fastctc.crnn.read.knowledge import HOTWORD_BONUS, scorers_from_files
 from fastctc.crnn.read.recognize import Reading, Recognizer
 
 __all__ = [
     "CONTRAST_BINS",
+    "HOTWORD_BONUS",
     "Decoder",
     "Evaluation",
     "Explanation",
@@ -31,4 +33,5 @@ __all__ = [
     "evaluate_samples",
     "explain",
     "infer",
+    "scorers_from_files",
 ]

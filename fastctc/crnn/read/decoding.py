@@ -1,29 +1,47 @@
-"""From a model's log-probabilities to texts: greedily, by beam search, or among the texts a constraint allows."""
+"""From a model's log-probabilities to texts: greedily, by beam search with scorers, or under a constraint."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fastctc import decode
 from fastctc.crnn.data import Constraint
-from fastctc.crnn.read.constraint import ConstrainedSearch
-from fastctc.decode import beam_search, greedy_decode
+from fastctc.crnn.read.constraint import ConstrainedSearch, text_list
+from fastctc.decode import greedy_decode
 from fastctc.loss import ctc_loss
+from fastctc.scoring import CallbackScorer
+from fastctc.scoring.packed import SearchScorer
 from fastctc.text import Alphabet
 
-CONSTRAINED_BEAM_SIZE = 20
-"""Beam size under a constraint if none is given."""
+INFORMED_BEAM_SIZE = 20
+"""Beam size under a constraint or with a scorer if none is given."""
+
+Scorers = SearchScorer | Sequence[SearchScorer]
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One possible text with its natural-log probability given the image, summed over all alignments."""
+    """One possible text.
+
+    Attributes:
+        text: its characters.
+        log_prob: its natural-log probability given the image, summed over all alignments.
+        model_score: the weight that scorers give it, a natural logarithm.
+    """
 
     text: str
     log_prob: float
+    model_score: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """Return what hypotheses are sorted by: ``log_prob`` + ``model_score``."""
+        return self.log_prob + self.model_score
 
 
 class Decoder:
@@ -31,12 +49,14 @@ class Decoder:
 
     Args:
         alphabet: characters and blank.
-        beam_size: prefixes in the beam; None: greedy, or 20 with a constraint.
+        beam_size: prefixes in the beam; None: greedy, or 20 with a constraint or a scorer.
         nbest: largest number of hypotheses per image.
         constraint: which texts are allowed; None: all.
+        scorer: what weighs texts, see :func:`fastctc.beam_search`; None: nothing.
 
     Raises:
-        ValueError: ``beam_size`` or ``nbest`` below 1, or ``nbest`` above the beam size.
+        ValueError: ``beam_size`` or ``nbest`` below 1, or ``nbest`` above the beam size. Or a constraint that does
+            not list its texts, beside a scorer.
     """
 
     def __init__(
@@ -46,11 +66,12 @@ class Decoder:
         beam_size: int | None = None,
         nbest: int = 1,
         constraint: Constraint | None = None,
+        scorer: Scorers | None = None,
     ) -> None:
         if beam_size is not None and beam_size < 1:
             raise ValueError(f"beam_size is {beam_size}, expected at least 1, or None for greedy decoding")
-        if constraint is not None and beam_size is None:
-            beam_size = CONSTRAINED_BEAM_SIZE
+        if (constraint is not None or scorer is not None) and beam_size is None:
+            beam_size = INFORMED_BEAM_SIZE
         if nbest > 1 and beam_size is None:
             raise ValueError(
                 f"nbest is {nbest}, but greedy decoding has one hypothesis: give a beam_size too"
@@ -58,7 +79,18 @@ class Decoder:
         if not 1 <= nbest <= (beam_size or 1):
             raise ValueError(f"nbest is {nbest}, expected 1 to beam_size, which is {beam_size or 1}")
         self.alphabet, self.beam_size, self.nbest = alphabet, beam_size, nbest
-        self._search = None if constraint is None else ConstrainedSearch(constraint, alphabet)
+        self._search: ConstrainedSearch | None = None
+        self._scorers: list[SearchScorer] = []
+        if scorer is not None:
+            self._scorers = list(scorer) if isinstance(scorer, Sequence) else [scorer]
+        if constraint is not None and self._scorers:
+            listed = text_list(constraint, alphabet)
+            if listed is None:
+                raise ValueError("constraint does not list its texts, which is needed beside a scorer")
+            self._scorers.insert(0, listed.grammar)
+        elif constraint is not None:
+            assert beam_size is not None
+            self._search = ConstrainedSearch(constraint, alphabet, beam_size)
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         """Return the hypotheses of each image, the best first.
@@ -75,21 +107,35 @@ class Decoder:
                 self(log_probs[usable], lengths[usable.to(lengths.device)]) if bool(usable.any()) else []
             )
             return [next(rest) if each else [] for each in usable.tolist()]
-        if self.beam_size is None:
-            found = greedy_hypotheses(log_probs, lengths, self.alphabet)
-            return [[each for each in one if each.log_prob > -math.inf] for one in found]
-        result = beam_search(
-            log_probs, lengths, blank=self.alphabet.blank, beam_size=self.beam_size,
-            nbest=self.beam_size if self._search else self.nbest, exact_scores=self._search is None,
-        )  # fmt: skip
-        texts, scores = result.to_text(self.alphabet), result.scores.tolist()
-        nbest = [list(zip(*pair, strict=False)) for pair in zip(texts, scores, strict=True)]
         if self._search is not None:
-            nbest = self._search(log_probs, lengths, nbest)
-        return [
-            [Hypothesis(text, score) for text, score in found[: self.nbest] if score > -math.inf]
-            for found in nbest
-        ]
+            found = [[Hypothesis(*each) for each in one] for one in self._search(log_probs, lengths)]
+        elif self.beam_size is None:
+            found = greedy_hypotheses(log_probs, lengths, self.alphabet)
+        else:
+            found = self._beam(log_probs, lengths, self.beam_size)
+        return [[each for each in one[: self.nbest] if each.score > -math.inf] for one in found]
+
+    def _beam(self, log_probs: Tensor, lengths: Tensor, beam_size: int) -> list[list[Hypothesis]]:
+        device = log_probs.device
+        scorers = [each if isinstance(each, CallbackScorer) else each.to(device) for each in self._scorers]
+        result = decode.beam_search(
+            log_probs, lengths, blank=self.alphabet.blank, beam_size=beam_size, nbest=self.nbest,
+            exact_scores=True, scorer=scorers or None,
+        )  # fmt: skip
+        columns = [result.scores.tolist()]
+        if isinstance(result, decode.ScoredResult):
+            columns = [result.acoustic_scores.tolist(), result.model_scores.tolist()]
+        texts = result.to_text(self.alphabet)
+        # Fewer texts than scores mean that the last ones are missing.
+        return [[Hypothesis(*each) for each in zip(*one, strict=False)] for one in zip(texts, *columns)]
+
+    def why_no_hypothesis(self, log_probs: Tensor) -> str:
+        """Return the reason why an image of these log-probabilities (T, C) has no hypothesis."""
+        if not bool((log_probs < math.inf).all()):
+            return "the model's output is not a number (NaN): its weights may be damaged"
+        if self._scorers:
+            return f"no allowed text is among the {self.beam_size} of the beam: a larger beam may find one"
+        return "no allowed text has a probability above 0"
 
 
 def are_numbers(log_probs: Tensor, lengths: Tensor) -> Tensor:
@@ -101,13 +147,6 @@ def are_numbers(log_probs: Tensor, lengths: Tensor) -> Tensor:
     """
     inside = torch.arange(log_probs.shape[1], device=log_probs.device) < lengths.to(log_probs.device)[:, None]
     return ((log_probs < math.inf).all(-1) | ~inside).all(-1)
-
-
-def why_no_hypothesis(log_probs: Tensor) -> str:
-    """Return the reason why an image of these log-probabilities (T, C) has no hypothesis."""
-    if bool((log_probs < math.inf).all()):
-        return "no allowed text has a probability above 0"
-    return "the model's output is not a number (NaN): its weights may be damaged"
 
 
 def greedy_texts(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list[str]:

@@ -24,7 +24,7 @@ from fastctc.crnn.data import (
     own_torch_state,
 )
 from fastctc.crnn.model import CRNN
-from fastctc.crnn.read.decoding import Decoder, are_numbers, why_no_hypothesis
+from fastctc.crnn.read.decoding import Decoder, Scorers, are_numbers
 from fastctc.crnn.read.inference import infer, reading_config
 from fastctc.crnn.read.recognize import Recognizer
 from fastctc.text import Alphabet
@@ -208,6 +208,7 @@ def evaluate(
     batch_size: int = 128,
     beam_size: int | None = None,
     constraint: Constraint | None = None,
+    scorer: Scorers | None = None,
     workers: int | None = 0,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Evaluation:
@@ -217,8 +218,9 @@ def evaluate(
         recognizer: reads the images.
         data: a folder, a labels file or an LMDB, see :func:`fastctc.crnn.open_source`, or what it returns.
         batch_size: images that go through the model together; no influence on the result.
-        beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint``.
+        beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint`` and ``scorer``.
         constraint: which texts are allowed; None: all.
+        scorer: what weighs texts; None: nothing.
         workers: processes that read images; 0 reads in this one; None: one for each CPU if they are worth it.
         on_progress: called with the number of samples done since the last call.
 
@@ -233,7 +235,7 @@ def evaluate(
     samples, problems = collect_all(source, reading_config(checkpoint.preprocess), workers=workers)
     return evaluate_samples(
         recognizer.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=batch_size,
-        device=recognizer.device, beam_size=beam_size, constraint=constraint, problems=problems,
+        device=recognizer.device, beam_size=beam_size, constraint=constraint, scorer=scorer, problems=problems,
         on_progress=on_progress,
     )  # fmt: skip
 
@@ -249,6 +251,7 @@ def evaluate_samples(
     device: torch.device | str = "cpu",
     beam_size: int | None = None,
     constraint: Constraint | None = None,
+    scorer: Scorers | None = None,
     problems: Sequence[Problem] = (),
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Evaluation:
@@ -263,12 +266,13 @@ def evaluate_samples(
         preprocess: the settings the images were made with.
         batch_size: images that go through the model together; no influence on the result.
         device: where the model is.
-        beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint``.
+        beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint`` and ``scorer``.
         constraint: which texts are allowed; None: all.
+        scorer: what weighs texts; None: nothing.
         problems: of samples that could not be read.
         on_progress: called with the number of samples read since the last call.
     """
-    decoder = Decoder(alphabet, beam_size=beam_size, constraint=constraint)
+    decoder = Decoder(alphabet, beam_size=beam_size, constraint=constraint, scorer=scorer)
     contrasts = samples.contrasts or [math.nan] * len(samples)
     result = Evaluation(samples=samples, problems=list(problems))
     was_training = model.training
@@ -288,7 +292,7 @@ def evaluate_samples(
             )
         ):
             if not usable[n]:
-                result.problems.append(Problem(name, why_no_hypothesis(log_probs[n])))
+                result.problems.append(Problem(name, decoder.why_no_hypothesis(log_probs[n])))
                 continue
             counted.append(start + n)
             read, score = (hypotheses[0].text, hypotheses[0].log_prob) if hypotheses else ("", -math.inf)

@@ -25,7 +25,7 @@ from fastctc.crnn.data import (
     prepare,
 )
 from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint
-from fastctc.crnn.read.decoding import Decoder, Hypothesis, why_no_hypothesis
+from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
 from fastctc.crnn.read.inference import infer, reading_config
 from fastctc.crnn.read.nothing import why_nothing
 from fastctc.text import Alphabet, TextSpan, character_spans
@@ -68,7 +68,8 @@ class Reading:
 
     Attributes:
         text: the best text; empty if the image could not be read.
-        score: natural-log probability of ``text`` given the image; -inf if the image could not be read.
+        score: natural-log probability of ``text`` given the image, plus the weight of scorers; -inf if the image
+            could not be read.
         nbest: hypotheses, the best first.
         error: why the image could not be read; None if it could.
         warning: why the text may not be what the image shows, such as an empty text of an image that has ink;
@@ -86,7 +87,7 @@ class Reading:
     @property
     def confidence(self) -> float:
         """Return the probability of ``text`` given the image, summed over all alignments: 0 to 1."""
-        return math.exp(min(0.0, self.score))
+        return math.exp(min(0.0, self.nbest[0].log_prob if self.nbest else self.score))
 
     @cached_property
     def spans(self) -> list[TextSpan]:
@@ -129,13 +130,13 @@ class Recognizer:
     @overload
     def read(  # type: ignore[overload-overlap]  # a text is one path
         self, images: ImageLike, batch_size: int = ..., *, beam_size: int | None = ..., nbest: int = ...,
-        constraint: Constraint | None = ...,
+        constraint: Constraint | None = ..., scorer: Scorers | None = ...,
     ) -> Reading: ...  # fmt: skip
 
     @overload
     def read(
         self, images: Iterable[ImageLike], batch_size: int = ..., *, beam_size: int | None = ...,
-        nbest: int = ..., constraint: Constraint | None = ...,
+        nbest: int = ..., constraint: Constraint | None = ..., scorer: Scorers | None = ...,
     ) -> list[Reading]: ...  # fmt: skip
 
     def read(
@@ -146,6 +147,7 @@ class Recognizer:
         beam_size: int | None = None,
         nbest: int = 1,
         constraint: Constraint | None = None,
+        scorer: Scorers | None = None,
     ) -> Reading | list[Reading]:
         """Read an image, or images in the order given, of any kind and size.
 
@@ -154,10 +156,13 @@ class Recognizer:
                 of images.
             batch_size: images that go through the model together; no influence on the result.
             beam_size: prefixes in the beam of :func:`fastctc.beam_search`; None: greedy decoding, or 20 with a
-                constraint.
+                constraint or a scorer.
             nbest: hypotheses for each image, at most ``beam_size``, or 1 without one.
             constraint: which texts are allowed, such as :class:`fastctc.crnn.FormulaConstraint`; None: all. Of
                 its n-best only the first is sure to be the most probable of all that are allowed.
+            scorer: what weighs texts, see :func:`fastctc.beam_search`: a model of language, a lexicon, hotwords, a
+                format, or a sequence of these. Its labels are the classes of ``alphabet``. With a constraint
+                too, the constraint is one of the scorers.
 
         Returns:
             A reading, or a list of one reading for each image. An image that cannot be read gives a reading with
@@ -166,14 +171,16 @@ class Recognizer:
         Raises:
             TypeError: ``images`` is neither an image nor an iterable.
             ValueError: ``batch_size``, ``beam_size`` or ``nbest`` out of range, or a constraint with no text made
-                of the model's characters.
+                of the model's characters. Or a constraint that does not list its texts, beside a scorer.
         """
         single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
         if not single and not isinstance(images, Iterable):
             raise TypeError(f"images is {images!r}, expected an image, or an iterable of images")
         several: Iterable[ImageLike] = [images] if single else images  # type: ignore[list-item, assignment]
         readings = list(
-            self.read_stream(several, batch_size, beam_size=beam_size, nbest=nbest, constraint=constraint)
+            self.read_stream(
+                several, batch_size, beam_size=beam_size, nbest=nbest, constraint=constraint, scorer=scorer
+            )
         )
         return readings[0] if single else readings
 
@@ -185,11 +192,14 @@ class Recognizer:
         beam_size: int | None = None,
         nbest: int = 1,
         constraint: Constraint | None = None,
+        scorer: Scorers | None = None,
     ) -> Iterator[Reading]:
         """Yield what :meth:`read` returns, batch after batch: only one batch of images is in memory."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-        decoder = Decoder(self.alphabet, beam_size=beam_size, nbest=nbest, constraint=constraint)
+        decoder = Decoder(
+            self.alphabet, beam_size=beam_size, nbest=nbest, constraint=constraint, scorer=scorer
+        )
         chunks = iter(images)
         return (
             reading
@@ -220,6 +230,7 @@ class Recognizer:
         columns = self.model.config.columns_per_frame
         return [
             _reading(
+                decoder,
                 hypotheses,
                 image,
                 Evidence(
@@ -233,11 +244,11 @@ class Recognizer:
         ]
 
 
-def _reading(hypotheses: list[Hypothesis], image: Prepared, evidence: Evidence) -> Reading:
+def _reading(decoder: Decoder, hypotheses: list[Hypothesis], image: Prepared, evidence: Evidence) -> Reading:
     if not hypotheses:
-        error = why_no_hypothesis(evidence.log_probs)
+        error = decoder.why_no_hypothesis(evidence.log_probs)
         return Reading("", -math.inf, error=error, warning=image.warning)
-    text, score = hypotheses[0].text, hypotheses[0].log_prob
+    text, score = hypotheses[0].text, hypotheses[0].score
     warnings = [image.warning, None if text else why_nothing(image.pixels)]
     warning = "; ".join(filter(None, warnings)) or None
     return Reading(text, score, hypotheses, warning=warning, evidence=evidence)
