@@ -154,6 +154,7 @@ int64_t Beam<Scalar, Knowledge>::choose_tokens(int32_t slot, int64_t tokens, dou
   if (!walk) return count;
   const int64_t first = count;
   p_.scorer.own_bounds(state, [&](int32_t token, double bound) {
+    if (token >= p_.classes) return;  // a scorer may have labels that the input lacks
     const int32_t k = w_.place[token];
     if (k >= first && passes(bound, k)) w_.chosen[count++] = k;
   });
