@@ -41,6 +41,7 @@ def search(case: Case, device: Device, beam_size: int, **options: object) -> Sco
     return result.cpu()
 
 
+@pytest.mark.slow_emulated
 @kinds
 def test_all_labelings_equal_enumeration(kind: str, device: Device, tmp_path: Path) -> None:
     """Every labeling and every sequence of arcs, with both parts of its score."""
@@ -67,6 +68,7 @@ def test_all_labelings_equal_enumeration(kind: str, device: Device, tmp_path: Pa
     assert rejected > 0
 
 
+@pytest.mark.slow_emulated
 @kinds
 def test_small_beams_equal_the_reference(kind: str, device: Device, tmp_path: Path) -> None:
     """The order of ties counts, too."""
