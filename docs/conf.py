@@ -41,6 +41,7 @@ nitpick_ignore_regex = [
         r"(torch|nn|np|npt|numpy|PIL|matplotlib|collections|typing|pathlib|random|secrets|operator|os)\b.*",
     ),
     ("py:.*", r"fastctc\.scoring\.lexicon_scorer\.State"),
+    ("py:.*", r"fastctc\.scoring\.rescore\.(Hypotheses|Scored)"),
     ("py:.*", r"(Tensor|Axes|Figure|Image.*|Path|Random|Any|Counter|Callable|Iterable|Iterator|Sequence)"),
     ("py:.*", r"(bool|bytes|dict|float|int|list|object|range|str|tuple|None|frozenset|optional|\w+Error)"),
     (

@@ -84,25 +84,18 @@ class RandomScorer {
     for (int node = 0; node < nodes; ++node) look_ahead_.push_back(node == 0 ? 0 : weight(-2, 0));
     for (int word = 0; word <= words; ++word) model_label_.push_back(word);
     for (int token = 0; token < classes; ++token) begins_.push_back(uint8_t(below(3) == 0));
-    for (auto* bounds : {&inner_bound_, &end_bound_, &end_value_bound_}) bounds->assign(size_t(nodes), -INFINITY);
+    for (auto* bounds : {&inner_bound_, &end_bound_, &arc_bound_}) bounds->assign(size_t(nodes), -INFINITY);
+    end_value_bound_.assign(size_t(nodes), INFINITY);
     word_bound_.assign(size_t(words) + 1, INFINITY);
-    scorer.lexicon = {first_arc_.data(),
-                      label_.data(),
-                      first_end_.data(),
-                      word_.data(),
-                      end_value_.data(),
-                      look_ahead_.data(),
-                      inner_bound_.data(),
-                      end_bound_.data(),
-                      end_value_bound_.data(),
-                      model_label_.data(),
-                      word_bound_.data(),
-                      begins_.data(),
-                      words,
-                      below(classes),
-                      int32_t(begins_.size()),
-                      Boundary(below(3)),
-                      below(2) ? weight(-4, 0) : -INFINITY};
+    LexiconView& l = scorer.lexicon;
+    l.first_arc = first_arc_.data(), l.label = label_.data();
+    l.first_end = first_end_.data(), l.word = word_.data(), l.end_value = end_value_.data();
+    l.look_ahead = look_ahead_.data(), l.inner_bound = inner_bound_.data(), l.end_bound = end_bound_.data();
+    l.end_value_bound = end_value_bound_.data(), l.arc_bound = arc_bound_.data();
+    l.model_label = model_label_.data(), l.word_bound = word_bound_.data();
+    l.begins = begins_.data(), l.begin_labels = int32_t(begins_.size());
+    l.words = words, l.separator = below(classes), l.boundary = Boundary(below(3));
+    l.unknown_word = below(2) ? weight(-4, 0) : -INFINITY;
     bound(classes, nodes, words);
   }
   // A trie, level by level.
@@ -129,23 +122,26 @@ class RandomScorer {
     first_arc_.push_back(int32_t(label_.size()));
     first_end_.push_back(int32_t(word_.size()));
   }
-  // The least bounds of words, and one for all tokens of a node.
+  // The least bounds of words, of arcs and of the separator, and one for all tokens of a node.
   void bound(int classes, int nodes, int words) {
-    const AutomatonView& model = scorer.automata[0];
+    const LexiconView& l = scorer.lexicon;
+    const auto model = [&](int32_t state, int32_t label) { return step(scorer.automata[0], state, label); };
     const int states = int(automata_[0].failure_state.size());
     for (int word = 0; word <= words; ++word) {
       word_bound_[word] = -INFINITY;
       for (int state = 0; state < states; ++state) {
-        word_bound_[word] = std::max(word_bound_[word], step(model, state, word).weight);
+        word_bound_[word] = std::max(word_bound_[word], model(state, word).weight);
       }
     }
-    for (int node = kOutside; node < nodes; ++node) {
-      double& most = inner_bound_[size_t(std::max(node, 0))];
-      for (int i = 0; i < states * classes; ++i) {
-        const WordPlace place = find_place(scorer.lexicon, node, i % classes);
-        for (int choice = 0; choice < place.choices; ++choice) {
-          most = std::max(most, take_token(scorer.lexicon, model, node, i / classes, place, choice, -INFINITY).weight);
-        }
+    for (int i = 0; i < (nodes + 1) * states * classes; ++i) {
+      const int32_t node = i / states / classes - 1, state = i / classes % states, token = i % classes;
+      const WordPlace place = find_place(l, node, token);
+      for (int choice = 0; choice < place.choices; ++choice) {
+        const double most = take_token(l, model, node, state, place, choice, -INFINITY).weight;
+        const auto raise = [&](double& bound) { bound = std::max(bound, most); };
+        raise(inner_bound_[size_t(std::max(node, 0))]);
+        if (l.boundary == Boundary::kSeparator && token == l.separator && node > kRoot) raise(end_bound_[node]);
+        if (place.ends_at == kNothingEnds && place.child > kRoot) raise(arc_bound_[place.child]);
       }
     }
   }
@@ -154,7 +150,7 @@ class RandomScorer {
   bool ties_;
   Automaton automata_[kLargestScorer];
   std::vector<int32_t> first_arc_, label_, first_end_, word_, model_label_;
-  std::vector<double> end_value_, look_ahead_, inner_bound_, end_bound_, end_value_bound_, word_bound_;
+  std::vector<double> end_value_, look_ahead_, inner_bound_, end_bound_, end_value_bound_, arc_bound_, word_bound_;
   std::vector<uint8_t> begins_;
 };
 

@@ -87,7 +87,6 @@ LexiconView read_lexicon(Reader& reader, double unknown_word) {
 
 Scorer scorer_of(const std::vector<Tensor>& tensors, const std::vector<int64_t>& numbers, double unknown_word,
                  const Tensor& place) {
-  if (on_cuda(place)) value_error("scorer: the search on CUDA takes no scorers yet, use the CPU");
   Reader reader(tensors, numbers, place);
   Scorer s{};
   s.count = reader.number();

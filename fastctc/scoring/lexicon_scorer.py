@@ -133,7 +133,7 @@ class LexiconScorer:
         return 1 if self.separator is not None else 2 if self.word_begin else 0
 
     def tensors(self) -> list[Tensor]:
-        """Return the tensors that a search needs beside those of the model (csrc/math/lexicon.h)."""
+        """Return the tensors that a search needs, without the model's (csrc/math/lexicon.h)."""
         return self._tensors
 
     @cached_property

@@ -298,6 +298,12 @@ def test_errors_of_an_end_and_of_other_scorers() -> None:
         search(log_probs, wrong, 4, 1)
 
 
+def test_a_stream_takes_no_callback() -> None:
+    scorer: Any = CallbackScorer(torch.zeros(1), zeros)
+    with pytest.raises(TypeError, match="scorer must be an Automaton or a LexiconScorer, got CallbackScorer"):
+        fastctc.BeamSearchDecoder(scorer=scorer).push(torch.zeros(3, 4).log_softmax(1))
+
+
 def test_the_beam_search_takes_one_callback_and_its_options() -> None:
     logits = torch.randn(7, 2, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     scorer = remembering(3)

@@ -60,7 +60,8 @@ class Beam {
   __device__ __forceinline__ void rank_candidates(int count, double* scores, int32_t* candidate) const;
   __device__ __forceinline__ void select(int extensions, double worst, const Stay& stay, int t);
   __device__ __forceinline__ void next_beam(const Stay& stay, int t);
-  __device__ __forceinline__ Birth birth(int candidate, int slot, int t) const;
+  __device__ __forceinline__ Origin origin_of(int candidate) const;
+  __device__ __forceinline__ Birth birth(const Origin& origin, int slot, int t) const;
   __device__ __forceinline__ void commit(const Stay& stay, int t) const;
   __device__ __forceinline__ void drop() const;
   __device__ __forceinline__ void settle(const Birth& b, int slot, int t) const;
@@ -315,15 +316,11 @@ __device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::select(int e
 template <class Element, bool kOneWarp, class Knowledge>
 __device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::next_beam(const Stay& stay, int t) {
   const bool enters = has_slot() && near_best(c_.winner_score[me_], c_.winner_score[0]);
-  const int winner = enters ? c_.winner[me_] : 0, size = Team::count(enters);
-  bool born = enters && winner >= size_;
-  if constexpr (Knowledge::kWeighs) born = enters && c_.origins[winner].place != kStays;
-  int births, vacancies, slot = 0;
-  if (enters && !born) {
-    if constexpr (Knowledge::kWeighs) slot = c_.origins[winner].slot;
-    if constexpr (!Knowledge::kWeighs) slot = s_.order[winner];
-    c_.stayed[slot] = 1;
-  }
+  const int size = Team::count(enters);
+  const Origin origin = enters ? origin_of(c_.winner[me_]) : Origin{};
+  const bool born = enters && origin.place != kStays;
+  int births, vacancies, slot = origin.slot;
+  if (enters && !born) c_.stayed[slot] = 1;
   const int number = Team::sum_before(born, births, *c_.shared);
   Team::sync();
   const bool stays = has_slot() && c_.stayed[me_], vacant = has_slot() && !stays;
@@ -334,7 +331,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::next_beam(co
   Birth mine{};
   if (born) {
     slot = c_.vacant[number];
-    mine = birth(winner, slot, t);
+    mine = birth(origin, slot, t);
   }
   const bool orphaned = stays && s_.parent[me_] >= 0 && !c_.stayed[s_.parent[me_]];
   Team::sync();  // the old beam has been read
@@ -352,23 +349,16 @@ __device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::next_beam(co
 }
 
 template <class Element, bool kOneWarp, class Knowledge>
-__device__ __forceinline__ Birth Beam<Element, kOneWarp, Knowledge>::birth(int candidate, int slot, int t) const {
-  int k, parent;
-  if constexpr (Knowledge::kWeighs) {
-    k = c_.origins[candidate].place;
-    parent = c_.origins[candidate].slot;
-  } else {
-    const int e = candidate - size_, rank = rank_of_extension(e);
-    k = e - c_.first[rank];
-    parent = s_.order[rank];
-  }
+__device__ __forceinline__ Birth Beam<Element, kOneWarp, Knowledge>::birth(const Origin& origin, int slot,
+                                                                           int t) const {
+  const int k = origin.place, parent = origin.slot;
   Birth b;
   int32_t word = kNoWord;
   b.y = y(k);
   b.best = source(parent, token(k)).best + b.y;
   b.token = token(k);
   if constexpr (Knowledge::kWeighs) {
-    b.arc = p_.scorer.arc(s_.scorer[parent], b.token, c_.origins[candidate].choice, kNever);
+    b.arc = p_.scorer.arc(s_.scorer[parent], b.token, origin.choice, kNever);
     b.best += b.arc.weight;
     b.model = s_.model[parent] + b.arc.weight;
     word = b.arc.word;

@@ -91,6 +91,17 @@ __device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::rank_candida
   Team::sync();
 }
 
+template <class Element, bool kOneWarp, class Knowledge>
+__device__ __forceinline__ Origin Beam<Element, kOneWarp, Knowledge>::origin_of(int candidate) const {
+  if constexpr (Knowledge::kWeighs) {
+    return c_.origins[candidate];
+  } else {
+    if (candidate < size_) return {s_.order[candidate], kStays, 0};
+    const int e = candidate - size_, rank = rank_of_extension(e);
+    return {s_.order[rank], e - c_.first[rank], 0};
+  }
+}
+
 // ---- With a scorer: pairs of a rank and a token, and for each of them the ways of the scorer to take the token.
 //
 // There is no limit to them. They are gone through in the order of equal candidates, a pair for each thread, as the CPU

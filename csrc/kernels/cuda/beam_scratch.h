@@ -20,11 +20,11 @@ struct BeamShape {
   size_t shared_bytes;
 };
 
-// With a scorer, where a candidate comes from.
+// Where a candidate comes from.
 struct Origin {
   int32_t slot;    // of the prefix that stays or is extended
   int32_t place;   // of the token in the order of the frame, or kStays
-  int32_t choice;  // of the ways of the scorer to take the token
+  int32_t choice;  // of the scorer's ways to take the token
 };
 constexpr int32_t kStays = -1;
 
@@ -76,7 +76,6 @@ struct BeamScratch {
   int32_t *rank, *stayed;  // of each slot
   int32_t* first;          // of each rank: the number of its first extension
   int32_t* vacant;         // slots for new prefixes
-  GlobalScratch<Scalar> global;
   FrameScores* frame;  // two frames: this one and the one that is loaded meanwhile
   Scalar* x;           // scores of the tokens of each of them, most probable first
   int32_t* token;      // the tokens
@@ -86,6 +85,7 @@ struct BeamScratch {
   Origin* origins;  // of the candidates
   Pair* next;       // whose extensions are found next
   size_t size;
+  GlobalScratch<Scalar> global;
 
   __host__ __device__ BeamScratch(void* base, const BeamShape& shape, const GlobalScratch<Scalar>& global)
       : global(global) {

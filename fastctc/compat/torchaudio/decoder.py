@@ -70,7 +70,8 @@ def ctc_decoder(
         word_score: added for each word of the lexicon.
         unk_score: added for each word that the lexicon lacks; -inf forbids them.
         sil_score: added for each frame of the silence token.
-        log_add: accepted for compatibility. The search always sums over paths.
+        log_add: whether different spellings of the same words, and more or less silence, add up. Otherwise the best
+            of them counts, which is faster. The paths of one sequence of tokens always add up.
         blank_token: the name of the blank.
         sil_token: the name of silence, the separator of words.
         unk_word: what stands among the words for a word that the lexicon lacks.
@@ -102,6 +103,7 @@ def ctc_decoder(
         beam_size=beam_size,
         beam_threshold=beam_threshold,
         sil_score=sil_score,
+        log_add=log_add,
     )
 
 
@@ -121,6 +123,7 @@ class CTCDecoder:
         beam_size: int,
         beam_threshold: float,
         sil_score: float,
+        log_add: bool,
     ) -> None:
         self.nbest = check_count(nbest, "nbest")
         self.beam_size = check_count(beam_size, "beam_size")
@@ -128,6 +131,7 @@ class CTCDecoder:
         if not self.beam_threshold >= 0:
             raise ArgumentValueError(f"beam_threshold is {beam_threshold}, expected a number of at least 0")
         self.sil_score = check_number(sil_score, "sil_score")
+        self.log_add = bool(log_add)
         self.blank = knowledge.blank
         self._tokens, self._knowledge = tokens, knowledge
         self._stream: _Stream | None = None
@@ -152,7 +156,7 @@ class CTCDecoder:
                 raise ArgumentValueError(
                     f"lengths is {frames.tolist()}, but emissions has {scores.shape[1]} frames per sample"
                 )
-        log_probs, offsets = _normalized(scores, frames)
+        log_probs, offsets = _not_positive(scores, frames)
         result = fastctc.beam_search(log_probs, frames, **self._options)
         return self._hypotheses(result, offsets.tolist(), frames.tolist())
 
@@ -195,11 +199,11 @@ class CTCDecoder:
     @property
     def _options(self) -> dict[str, Any]:
         """Return what a search and a stream of searches have in common."""
-        # Hypotheses with the same words become one after the search.
-        nbest = self.beam_size if self._knowledge.has_words else min(self.nbest, self.beam_size)
+        # More hypotheses than `nbest` are needed where those with the same words become one.
+        several = self._knowledge.has_words and (self.nbest > 1 or self.log_add)
         options: dict[str, Any] = {
             "beam_size": self.beam_size,
-            "nbest": nbest,
+            "nbest": self.beam_size if several else min(self.nbest, self.beam_size),
             "blank": self.blank,
             "beam_threshold": self.beam_threshold if self.beam_threshold < math.inf else None,
         }
@@ -227,9 +231,8 @@ class CTCDecoder:
     def _hypotheses(
         self, result: NBestResult, offsets: list[float], frames: list[int]
     ) -> list[list[CTCHypothesis]]:
-        """Return the hypotheses of each sample. A sample that the scorer rejects keeps its unfinished ones."""
+        """Return the hypotheses of each sample. If the scorer rejects all of a sample, its best one is left."""
         keys = self._knowledge.word_keys(result)
-        finished = self._knowledge.finished(result).tolist()
         found = []
         for sample, scores in enumerate(result.scores.tolist()):
             if math.isnan(scores[0]):
@@ -237,8 +240,7 @@ class CTCDecoder:
                     f"emissions[{sample}] has a NaN or +inf, expected finite scores or -inf"
                 )
             possible = [row for row, score in enumerate(scores) if score > -math.inf] or [0]
-            rows = [row for row in possible if finished[sample][row]] or possible
-            merged = merge(rows, keys[sample], scores, scores)[: self.nbest]
+            merged = merge(possible, keys[sample], scores, scores, self.log_add)[: self.nbest]
             picked = [each.row for each in merged]
             columns = (result.lengths, result.tokens, result.timesteps, result.ends)
             runs = zip(*(column[sample, picked].tolist() for column in columns))
@@ -282,20 +284,20 @@ class _Stream:
     def push(self, scores: Tensor, options: dict[str, Any]) -> None:
         if self.decoder is None:
             self.decoder = fastctc.BeamSearchDecoder(1, device=scores.device, **options)
-        log_probs, offsets = _normalized(
-            scores.unsqueeze(0), torch.tensor([len(scores)], device=scores.device)
-        )
+        frames = torch.tensor([len(scores)], device=scores.device)
+        log_probs, offsets = _not_positive(scores.unsqueeze(0), frames)
         self.decoder.push(log_probs)
         self.frames += len(scores)
         self.offset += float(offsets)
 
 
-def _normalized(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (B, T, C) log-probabilities, and (B) the sum over the frames in use of what was subtracted.
+def _not_positive(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B, T, C) scores of at most 0, and (B) the sum over the frames in use of what was subtracted.
 
-    The search needs log-probabilities. A number that all classes of a frame lose changes no order of hypotheses.
+    A search takes no positive scores. A number that all classes of a frame lose changes no order of hypotheses.
     """
-    norms = scores.logsumexp(-1, keepdim=True)
-    norms = norms.masked_fill(norms == -math.inf, 0.0)
     used = torch.arange(scores.shape[1], device=scores.device) < lengths[:, None]
-    return scores - norms, norms[..., 0].double().masked_fill(~used, 0.0).sum(1)
+    peaks = scores.amax(-1).clamp(min=0).masked_fill(~used, 0.0)
+    if bool((peaks == 0).all()):
+        return scores, peaks.new_zeros(len(scores))
+    return scores - peaks.unsqueeze(-1), peaks.double().sum(1)

@@ -54,14 +54,6 @@ class Knowledge:
             for sample in _completed(result.words, result.last_words).tolist()
         ]
 
-    def finished(self, result: NBestResult) -> Tensor:
-        """Return (N, nbest) bool, whether no word lacks the silence at its end."""
-        separated = isinstance(self.scorer, LexiconScorer) and self.scorer.separator is not None
-        if not separated or result.tokens.shape[-1] == 0:
-            return torch.ones_like(result.lengths, dtype=torch.bool)
-        last = result.tokens.gather(-1, (result.lengths - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        return (last == self.silence) | (result.lengths == 0)
-
     def spell(self, key: Any) -> list[str]:
         """Return the words of a key."""
         if not isinstance(self.scorer, LexiconScorer):
@@ -137,7 +129,7 @@ def _word_scorer(
 ) -> LexiconScorer:
     """Return the scorer of the language that flashlight accepts: words, with any silence around them."""
     if all(labels[-1] == silence and silence not in labels[:-1] and labels[1:] for _, labels in spellings):
-        # The silence at the end of each spelling is the separator of words.
+        # The silence at the end of each spelling is the separator of words. At the end of the frames it may lack.
         return LexiconScorer(
             Lexicon((word, labels[:-1]) for word, labels in spellings),
             model,

@@ -23,15 +23,12 @@ class Constraint(Protocol):
     """
 
     def candidates(self, nbest: Sequence[str], /) -> Iterable[str]:
-        """Return allowed texts that an image may well show, given the best texts of an unconstrained search.
-
-        A reader calls this only where :meth:`all_texts` returns None.
-        """
+        """Return allowed texts that an image may well show, given the best texts of an unconstrained search."""
 
     def all_texts(self) -> Sequence[str] | None:
         """Return every allowed text, or None if they are too many to be scored one by one.
 
-        A search within the list finds nothing else, and its best text is the most probable one for certain.
+        With a list, the text that is read is the most probable of all for certain.
         """
 
 

@@ -1,8 +1,8 @@
 """Reading under a constraint: the most probable of the allowed texts.
 
-If the constraint lists its texts, their automaton is the scorer of a beam search, which finds nothing else. If it
-does not, it picks its candidates from the texts of a search without it. Candidates are compared by their exact CTC
-probabilities.
+The constraint proposes candidates, given the texts of a beam search without it. If it lists its texts, their
+automaton is the scorer of another search, whose texts are candidates too. Candidates are compared by their exact
+CTC probabilities.
 
 The probabilities of all texts sum to 1. So no other text can beat a candidate with more probability than all unseen
 texts together. Where it has less, as for an image of no allowed text, all listed texts are scored. Then the answer
@@ -13,7 +13,7 @@ A constraint of your own, a list of words:
 >>> class OneOf:
 ...     def __init__(self, words):
 ...         self.words = words
-...     def candidates(self, nbest):  # used where all_texts returns None
+...     def candidates(self, nbest):
 ...         return [text for text in nbest if text in self.words]
 ...     def all_texts(self):
 ...         return self.words
@@ -36,8 +36,8 @@ from fastctc.loss import ctc_loss
 from fastctc.scoring import Automaton
 from fastctc.text import Alphabet
 
-Scored = list[tuple[str, float]]
-"""Texts with natural-log probabilities."""
+Scored = dict[str, float]
+"""Texts with their natural-log probabilities."""
 
 _ROUNDING = 1e-4  # of a sum of probabilities computed in float32
 _GATHERED = 1 << 24  # log-probabilities copied at once: 64 MiB
@@ -127,7 +127,7 @@ class ConstrainedSearch:
         self.constraint, self.alphabet, self.beam_size = constraint, alphabet, beam_size
         self.listed = text_list(constraint, alphabet)
 
-    def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[Scored]:
+    def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[tuple[str, float]]]:
         """Return the allowed texts of each image, the most probable first.
 
         Args:
@@ -138,13 +138,24 @@ class ConstrainedSearch:
             For each image texts with their natural-log probabilities, -inf where a text does not fit.
         """
         nbest = self._beam(log_probs, lengths, None)
-        if self.listed is None:
-            return self._candidates(log_probs, lengths, nbest)
-        results = self._beam(log_probs, lengths, self.listed.grammar)
-        for i, (scored, found) in enumerate(zip(results, nbest, strict=True)):
-            if not _is_best_of_all(scored, found):
-                results[i] = self._best_of_all(log_probs[i], lengths[i], self.listed.targets)
-        return results
+        grammar = None if self.listed is None else self.listed.grammar
+        allowed = [{} for _ in nbest] if grammar is None else self._beam(log_probs, lengths, grammar)
+        proposals = [
+            [
+                text
+                for text in _spellable(self.constraint.candidates(list(found)), self.alphabet)
+                if text not in known
+            ]
+            for found, known in zip(nbest, allowed, strict=True)
+        ]
+        scores = iter(self._score_proposals(log_probs, lengths, proposals))
+        for known, texts in zip(allowed, proposals, strict=True):
+            known.update((text, next(scores)) for text in texts)
+        if self.listed is not None:
+            for i, (known, found) in enumerate(zip(allowed, nbest, strict=True)):
+                if not _is_best_of_all(known, found):
+                    allowed[i] = self._best_of_all(log_probs[i], lengths[i], self.listed.targets)
+        return [sorted(known.items(), key=lambda pair: -pair[1]) for known in allowed]
 
     def _beam(self, log_probs: Tensor, lengths: Tensor, grammar: Automaton | None) -> list[Scored]:
         """Return the texts of a beam search: with a grammar by exact scores, without it by lower bounds of them."""
@@ -153,7 +164,7 @@ class ConstrainedSearch:
             exact_scores=grammar is not None, scorer=None if grammar is None else grammar.to(log_probs.device),
         )  # fmt: skip
         texts, scores = result.to_text(self.alphabet), result.scores.tolist()
-        return [list(zip(*pair, strict=False)) for pair in zip(texts, scores, strict=True)]
+        return [dict(zip(*pair, strict=False)) for pair in zip(texts, scores, strict=True)]
 
     def _best_of_all(self, log_probs: Tensor, length: Tensor, everything: _Targets) -> Scored:
         """Score all listed texts of one image, log_probs (T, C), and return the best ``beam_size``."""
@@ -161,17 +172,7 @@ class ConstrainedSearch:
         of_image = log_probs.unsqueeze(1).expand(-1, count, -1)  # no copy
         scores = self._scores(of_image, length.expand(count), everything)
         best = scores.sort(descending=True, stable=True).indices[: self.beam_size]
-        return [(everything.texts[k], score) for k, score in zip(best.tolist(), scores[best].tolist())]
-
-    def _candidates(self, log_probs: Tensor, lengths: Tensor, nbest: list[Scored]) -> list[Scored]:
-        """Return what the constraint makes of the texts of a search without it."""
-        proposals = [
-            _spellable(self.constraint.candidates([text for text, _ in found]), self.alphabet)
-            for found in nbest
-        ]
-        scores = iter(self._score_proposals(log_probs, lengths, proposals))
-        results = [[(text, next(scores)) for text in texts] for texts in proposals]
-        return [sorted(scored, key=lambda pair: -pair[1]) for scored in results]
+        return {everything.texts[k]: score for k, score in zip(best.tolist(), scores[best].tolist())}
 
     def _score_proposals(self, log_probs: Tensor, lengths: Tensor, proposals: list[list[str]]) -> list[float]:
         """Score all texts of all images by one call of the loss, or by a few where memory is short."""
@@ -204,6 +205,5 @@ class ConstrainedSearch:
 
 def _is_best_of_all(scored: Scored, found: Scored) -> bool:
     """Return True if the best of ``scored`` has more probability than all texts in neither list together."""
-    best = max((math.exp(score) for _, score in scored), default=0.0)
-    looked_at = dict(found) | dict(scored)
-    return best > 1 - sum(map(math.exp, looked_at.values())) + _ROUNDING
+    best = max(map(math.exp, scored.values()), default=0.0)
+    return best > 1 - sum(map(math.exp, (found | scored).values())) + _ROUNDING

@@ -161,7 +161,7 @@ class Recognizer:
             constraint: which texts are allowed, such as :class:`fastctc.crnn.FormulaConstraint`; None: all. Of
                 its n-best only the first is sure to be the most probable of all that are allowed.
             scorer: what weighs texts, see :func:`fastctc.beam_search`: a model of language, a lexicon, hotwords, a
-                format, or a sequence of these. Its labels are the classes of :attr:`alphabet`. With a constraint
+                format, or a sequence of these. Its labels are the classes of ``alphabet``. With a constraint
                 too, the constraint is one of the scorers.
 
         Returns:

@@ -11,7 +11,7 @@ import torch
 import fastctc
 from fastctc.crnn.data import VisualAlphabet
 from fastctc.crnn.read import Decoder, scorers_from_files
-from fastctc.scoring import LexiconScorer, hotwords
+from fastctc.scoring import CallbackScorer, LexiconScorer, hotwords
 from fastctc.text import Alphabet
 
 ALPHABET = Alphabet("ab ", blank=1)
@@ -197,6 +197,16 @@ def test_all_together(tmp_path):
         return -0.5 * len(found) + 3 * found.count("aa")
 
     assert_reads(ALPHABET, scorers, weight)
+
+
+def test_a_model_in_python():
+    def step(last: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return tokens, torch.where(last == tokens, -1.0, -0.25)
+
+    def weight(text: str) -> float:
+        return sum(-1.0 if a == b else -0.25 for a, b in zip(f"^{text}", text, strict=False))
+
+    assert_reads(ALPHABET, CallbackScorer(torch.tensor(-1), step), weight)
 
 
 def test_a_constraint_beside_a_scorer():
