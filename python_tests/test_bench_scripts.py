@@ -18,7 +18,10 @@ def test_gpu_suite_names_its_steps_and_tests_that_exist() -> None:
         _, seconds, function, *_ = step.split()
         assert int(seconds) > 0
         assert f"\n{function}() {{" in script.read_text()
-    benches = {path.name for path in BENCHMARKS.glob("bench_*.py")} - {"bench_training.py", "bench_word_search.py"}
+    benches = {path.name for path in BENCHMARKS.glob("bench_*.py")} - {
+        "bench_training.py",
+        "bench_word_search.py",
+    }
     assert {step.split()[-1] for step in steps if "step_bench" in step} == benches
 
     tests = "".join(path.read_text() for path in (REPOSITORY / "python_tests").rglob("test_*.py"))

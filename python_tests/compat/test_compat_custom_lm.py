@@ -163,7 +163,5 @@ def test_errors(tmp_path: Path, lines: list[str], options: dict[str, Any], messa
 
 def test_no_streams(tmp_path: Path) -> None:
     each = decoder(tmp_path, ZeroLM())
-    with pytest.raises(
-        NotImplementedError, match="decode_begin takes no CTCDecoderLM, expected a call of the decoder"
-    ):
+    with pytest.raises(NotImplementedError, match="decode_begin takes no CTCDecoderLM, expected a call"):
         each.decode_begin()
