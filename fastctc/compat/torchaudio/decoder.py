@@ -19,7 +19,7 @@ from fastctc.compat.torchaudio.files import TokenList
 from fastctc.compat.torchaudio.knowledge import Knowledge
 from fastctc.decode_result import NBestResult
 from fastctc.errors import ArgumentTypeError, ArgumentValueError
-from fastctc.scoring import Automaton
+from fastctc.scoring import Automaton, CallbackScorer
 
 __all__ = ["CTCDecoder", "CTCHypothesis", "ctc_decoder"]
 
@@ -166,7 +166,13 @@ class CTCDecoder:
         return self._hypotheses(result, offsets.tolist(), frames.tolist())
 
     def decode_begin(self) -> None:
-        """Begin a stream of frames."""
+        """Begin a stream of frames.
+
+        Raises:
+            NotImplementedError: the model is a :class:`CTCDecoderLM`.
+        """
+        if isinstance(self._knowledge.scorer, CallbackScorer):
+            raise NotImplementedError("decode_begin takes no CTCDecoderLM, expected a call of the decoder")
         self._stream = _Stream()
 
     def decode_step(self, emissions: Tensor) -> None:
