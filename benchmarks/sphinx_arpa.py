@@ -5,7 +5,7 @@ The layout is from pocketsphinx 5.1, src/lm/lm_trie.c:
 - tables of quantized logarithms,
 - the 2-grams and the 3-grams as records of bits.
 
-N-grams are stored in reverse: the root of the trie holds the last words of n-grams.
+N-grams are stored in reverse: the root of the trie holds the ends of n-grams.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def draw_text(classes: int, seed: int = 0) -> Integers:
 
 
 class Counts:
-    """The n-grams of one order with their counts, sorted. The context of an n-gram is all but its last word."""
+    """The n-grams of one order with their counts, sorted. The context of an n-gram is all of it but the end."""
 
     def __init__(self, grams: Integers, base: int) -> None:
         self.grams, self.counts = np.unique(grams, axis=0, return_counts=True)

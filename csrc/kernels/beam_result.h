@@ -8,32 +8,36 @@ namespace fastctc {
 
 // The best endings of sample n, in one lane. Of equal scores the one of the better prefix is first, then the one that
 // the scorer has first. If the scorer rejects all prefixes, they are returned with the weight -inf.
-FASTCTC_HD void find_endings(const BeamResultParams& p, int64_t n) {
-  const BeamState s(const_cast<char*>(p.state) + n * p.state_stride, p.beam_size, true);
-  Ending* const best = p.endings + n * p.nbest;
+struct BestEndings {
+  const BeamState s;
+  const int64_t size, nbest;  // prefixes, endings
+  Ending* const best;
   int64_t found = 0;
-  const int64_t size = s.header->started ? s.header->size : 0;
-  for (int64_t rank = 0; rank < size; ++rank) {
-    const int32_t slot = s.order[rank];
-    const ScorerState& state = s.scorer[slot];
-    for (int32_t choice = 0; choice < p.scorer.ways_to_end(state); ++choice) {
-      const ScorerEnd end = p.scorer.end(state, choice);
-      if (!(end.weight > -double(INFINITY))) continue;
-      const double score = s.scores.total[slot] + end.weight;
-      int64_t place = found;
-      while (place > 0 && s.scores.total[best[place - 1].slot] + best[place - 1].weight < score) --place;
-      if (place == p.nbest) continue;
-      found = found < p.nbest ? found + 1 : found;
-      for (int64_t i = found - 1; i > place; --i) best[i] = best[i - 1];
-      best[place] = {end.weight, slot, end.word};
+
+  FASTCTC_HD BestEndings(const BeamResultParams& p, int64_t n)
+      : s(const_cast<char*>(p.state) + n * p.state_stride, p.beam_size, true),
+        size(s.header->started ? s.header->size : 0),
+        nbest(p.nbest),
+        best(p.endings + n * p.nbest) {}
+
+  // Takes an ending of the prefix in `slot`. They come by rank, and those of one prefix in the order of the scorer.
+  FASTCTC_HD void add(int32_t slot, const ScorerEnd& end) {
+    if (!(end.weight > -double(INFINITY))) return;
+    const double score = s.scores.total[slot] + end.weight;
+    int64_t place = found;
+    while (place > 0 && s.scores.total[best[place - 1].slot] + best[place - 1].weight < score) --place;
+    if (place == nbest) return;
+    found = found < nbest ? found + 1 : found;
+    for (int64_t i = found - 1; i > place; --i) best[i] = best[i - 1];
+    best[place] = {end.weight, slot, end.word};
+  }
+  FASTCTC_HD void finish() {
+    for (int64_t i = found; i < nbest; ++i) {
+      const bool exists = found == 0 && i < size;
+      best[i] = {-double(INFINITY), exists ? s.order[i] : -1, kNoWord};
     }
   }
-  const int64_t accepted = found;
-  for (; found < p.nbest; ++found) {
-    const bool exists = accepted == 0 && found < size;
-    best[found] = {-double(INFINITY), exists ? s.order[found] : -1, kNoWord};
-  }
-}
+};
 
 // The prefix of hypothesis `rank` of sample n and how it ends. Without a frame it is the empty prefix in no slot.
 FASTCTC_HD Ending find_ending(const BeamResultParams& p, const BeamState& s, int64_t n, int64_t rank) {

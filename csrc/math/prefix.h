@@ -74,9 +74,6 @@ FASTCTC_HD int64_t tokens_that_matter(int64_t classes, int64_t beam_size) {
 // With a scorer there may be any number of extensions. When so many candidates are there, only the best beam_size stay.
 FASTCTC_HD int64_t candidates_kept(int64_t beam_size) { return 2 * beam_size + 64; }
 
-// Bounds of sums of weights are rounded in another order than the sums.
-constexpr double kSlack = 1e-12;
-
 // The identity of a prefix, up to coincidences that are checked for.
 constexpr uint64_t kEmptyPrefix = 0x9e3779b97f4a7c15u;
 FASTCTC_HD uint64_t extend_hash(uint64_t prefix, int32_t token, int32_t word) {

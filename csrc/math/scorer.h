@@ -8,6 +8,9 @@ namespace fastctc {
 
 constexpr int kLargestScorer = 3;  // automata
 
+// Bounds of sums of weights have this much to spare: they are rounded in another order than the sums.
+constexpr double kSlack = 1e-12;
+
 struct ScorerState {
   int32_t automaton[kLargestScorer];
   int32_t node;  // of the lexicon
@@ -137,7 +140,7 @@ struct Scorer {
 
  private:
   FASTCTC_HD double others_bound(const ScorerState& s) const {
-    double sum = 0;
+    double sum = kSlack;
     for (int i = 1; i < count; ++i) sum += double(automata[i].largest_weight[s.automaton[i]]);
     return sum;
   }

@@ -13,12 +13,16 @@ class Merged(NamedTuple):
     """Hypotheses with the same words."""
 
     row: int  #: the place of the best one
-    score: float  #: ln of the sum of their exponentiated scores
-    acoustic: float  #: ln of the sum of their probabilities
+    score: float  #: of the best one, or ln of the sum of their exponentiated scores
+    acoustic: float  #: of the best one, or ln of the sum of their probabilities
 
 
 def merge(
-    rows: Sequence[int], keys: Sequence[Hashable], scores: Sequence[float], acoustics: Sequence[float]
+    rows: Sequence[int],
+    keys: Sequence[Hashable],
+    scores: Sequence[float],
+    acoustics: Sequence[float],
+    add: bool = True,
 ) -> list[Merged]:
     """Return one item for each different key, the largest score first.
 
@@ -27,12 +31,13 @@ def merge(
         keys: the words of each hypothesis.
         scores: natural logarithms.
         acoustics: ln P(tokens | x) of each hypothesis.
+        add: whether equal keys add up. Otherwise the best one counts.
     """
     found: dict[Hashable, Merged] = {}
     for row in rows:
         new = Merged(row, scores[row], acoustics[row])
         old = found.setdefault(keys[row], new)
-        if old is not new:
+        if add and old is not new:
             score, acoustic = log_add(old.score, new.score), log_add(old.acoustic, new.acoustic)
             found[keys[row]] = Merged(old.row, score, acoustic)
     return sorted(found.values(), key=lambda each: -each.score)

@@ -164,11 +164,11 @@ class Lexicon:
 
 
 def _checked(position: int, word: str, labels: Sequence[int], weight: float) -> tuple[tuple[int, ...], str]:
-    if not isinstance(word, str) or not word or any(c.isspace() for c in word):
+    if not isinstance(word, str) or word.split() != [word]:
         raise ValueError(
             f"entries[{position}] has the word {word!r}, expected a str without blanks, not empty"
         )
-    labels = tuple(int(label) for label in labels)
+    labels = tuple(map(int, labels))
     if not labels or min(labels) < 0:
         raise ValueError(
             f"entries[{position}] spells {word!r} as {labels}, expected one label or more, each at least 0"

@@ -28,7 +28,10 @@ LN_10 = math.log(10)
 
 
 def readings_of(lexicon: Sequence[str], weigh: Any, unk_score: float = -math.inf) -> Any:
-    """Return the function from tokens to the words that they spell, with silence around words."""
+    """Return the function from tokens to the words that they spell, with silence around words.
+
+    If all spellings end with silence, the end of the tokens stands for it, too.
+    """
     spellings = [(word, tuple(map(TOKENS.index, names))) for word, *names in map(str.split, lexicon)]
 
     def split(tokens: tuple[int, ...]) -> Iterator[tuple[str, ...]]:
@@ -45,7 +48,8 @@ def readings_of(lexicon: Sequence[str], weigh: Any, unk_score: float = -math.inf
                 yield from (("<unk>", *rest) for rest in split(tokens[end:]))
 
     def readings(tokens: tuple[int, ...]) -> Iterator[Reading]:
-        for words in split(tokens):
+        separated = all(labels[-1] == 1 for _, labels in spellings)
+        for words in split((*tokens, 1) if separated and tokens[-1:] != (1,) else tokens):
             unknown = words.count("<unk>")
             yield words, weigh(words) + (unknown * unk_score if unknown else 0.0)
 
@@ -74,6 +78,7 @@ def test_scores_equal_all_paths(
         word_score=word_score,
         unk_score=unk_score,
         sil_score=sil_score,
+        log_add=True,
     )
     emissions = 2 * torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))  # not normalized
 
@@ -180,7 +185,7 @@ def test_torchaudio_example_of_names(tmp_path: Path) -> None:
 def test_several_names_of_a_token(tmp_path: Path) -> None:
     """A line of the file is one class. Its first name is the name of results."""
     tokens = write_lines(tmp_path / "tokens.txt", ["-", "|", "f F", "o", "", "b", "a", "r"])
-    lexicon = write_lines(tmp_path / "words.txt", ["Foo F o o |", "Fo  f o |"])
+    lexicon = write_lines(tmp_path / "words.txt", ["Foo F o o |", "oof  o o f |"])
     decoder = ctc_decoder(lexicon=lexicon, tokens=tokens)
     ((best,),) = decoder(emissions_of([2, 3, 0, 3, 1]))
     assert best.words == ["Foo"] and decoder.idxs_to_tokens(best.tokens) == ["|", "f", "o", "o", "|"]
@@ -265,10 +270,12 @@ def test_lm_dict_has_the_words_of_the_lexicon(tmp_path: Path) -> None:
 
 
 def test_difference_sums_over_paths(tmp_path: Path) -> None:
-    """log_add=False is the best path in torchaudio."""
-    emissions = foobar_emissions()
-    one, other = (foobar_decoder(tmp_path, log_add=each)(emissions) for each in (True, False))
-    assert [best.score for (best,) in one] == [best.score for (best,) in other]
+    """torchaudio takes the best path without log_add: here -1.2, of the path a a."""
+    emissions = torch.tensor([[[-1.1, -50, -0.6, -50], [-1.1, -50, -0.6, -50], [-50, 0, -50, -50]]])
+    lexicon = write_lines(tmp_path / "lexicon.txt", ["a a |"])
+    for log_add in (True, False):
+        ((best,),) = ctc_decoder(lexicon=lexicon, tokens=TOKENS, log_add=log_add)(emissions)
+        assert best.score == pytest.approx(log_sum([-1.2, -1.7, -1.7]), abs=1e-5)
 
 
 def test_difference_token_models_without_a_lexicon(tmp_path: Path) -> None:
@@ -312,13 +319,16 @@ def test_difference_words_without_silence_repeat_their_last_token(tmp_path: Path
     assert best.words == ["ab"] and best.score == pytest.approx(log_sum(paths), abs=1e-5)
 
 
-def test_difference_spellings_of_a_word_sum_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nbest", [1, 5])
+def test_spellings_of_a_word(tmp_path: Path, nbest: int) -> None:
+    """With log_add they add up, otherwise the best one counts. They are one hypothesis in both cases."""
     lexicon = write_lines(tmp_path / "lexicon.txt", ["ab a b |", "ab b a |", "b b |"])
-    emissions = torch.tensor([[0, -50, -1, -1.5], [0, -50, -1.2, -1.1], [-50, 0, -50, -50]]).unsqueeze(0)
-    both = [-1 - 1.1, -1.5 - 1.2]
-    (found,) = ctc_decoder(lexicon=lexicon, tokens=TOKENS, nbest=5)(emissions)
-    scores = {tuple(each.words): each.score for each in found}
-    assert scores["ab",] == pytest.approx(log_sum(both), abs=1e-5)
+    emissions = torch.tensor([[-3, -50, -1, -1.5], [-3, -50, -1.2, -1.1], [-50, 0, -50, -50]]).unsqueeze(0)
+    for log_add, score in ((True, log_sum([-1 - 1.1, -1.5 - 1.2])), (False, -1 - 1.1)):
+        decoder = ctc_decoder(lexicon=lexicon, tokens=TOKENS, nbest=nbest, log_add=log_add)
+        (found,) = decoder(emissions)
+        scores = [each.score for each in found if each.words == ["ab"]]
+        assert scores == pytest.approx([score], abs=1e-5)
 
 
 def test_difference_unknown_words_are_any_tokens(tmp_path: Path) -> None:
@@ -330,7 +340,7 @@ def test_difference_unknown_words_are_any_tokens(tmp_path: Path) -> None:
 
 
 def test_difference_a_word_without_its_silence(tmp_path: Path) -> None:
-    """If no hypothesis ends with silence, torchaudio leaves out the word at the end."""
+    """torchaudio requires silence after the word at the end, or else leaves that word out."""
     emissions = torch.full((1, 4, 7), -math.inf)
     emissions[0, range(4), [2, 3, 0, 3]] = 0.0
     ((best,),) = foobar_decoder(tmp_path)(emissions)

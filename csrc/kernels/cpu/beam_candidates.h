@@ -7,6 +7,9 @@ namespace fastctc {
 namespace cpu {
 namespace FASTCTC_ISA {
 
+// So few are looked at one by one in any case.
+constexpr int32_t kFewArcs = 8;
+
 // No prefix with a lower score is in the next beam: there are W others that reach this one.
 template <class Scalar, class Knowledge>
 double Beam<Scalar, Knowledge>::least_of_next_beam(int64_t tokens, double worst) const {
@@ -128,29 +131,32 @@ void Beam<Scalar, Knowledge>::place_tokens(int64_t tokens) const {
 template <class Scalar, class Knowledge>
 int64_t Beam<Scalar, Knowledge>::choose_tokens(int32_t slot, int64_t tokens, double worst) const {
   const double* const y = w_.tokens.y;
-  const double total = now_.total[slot] + 4e-16 * std::abs(now_.total[slot]) + kSlack;
+  const double total = now_.total[slot] + 4e-16 * std::abs(now_.total[slot]);
   const ScorerState& state = s_.scorer[slot];
-  // How many of the tokens, best first, an upper bound of the weight leaves over.
-  const auto left_by = [&](double bound) {
+  const auto passes = [&](double bound, int64_t k) { return total + bound + y[k] > worst; };
+  // How many of the tokens, best first, pass with a bound.
+  const auto count_passing = [&](double bound) {
     int64_t low = 0;
-    for (int64_t end = tokens; low < end;) {
+    for (int64_t end = passes(bound, 0) ? tokens : 0; low < end;) {
       const int64_t middle = (low + end) / 2;
-      (total + bound + y[middle] > worst ? low : end) = total + bound + y[middle] > worst ? middle + 1 : middle;
+      const bool more = passes(bound, middle);
+      low = more ? middle + 1 : low;
+      end = more ? end : middle;
     }
     return low;
   };
-  int64_t count = total + w_.bound[slot] + y[0] > worst ? left_by(w_.bound[slot]) : 0;
-  if (count == 0) return 0;
+  if (!passes(w_.bound[slot], 0)) return 0;
   const int32_t own = p_.scorer.count_own(state);
+  int64_t count = own >= 0 && own <= kFewArcs ? tokens : count_passing(w_.bound[slot]);
   const bool walk = own >= 0 && own < 2 * count;
-  if (walk) count = left_by(p_.scorer.rest_bound(state));
+  if (walk) count = count_passing(p_.scorer.rest_bound(state));
   for (int64_t k = 0; k < count; ++k) w_.chosen[k] = int32_t(k);
   if (!walk) return count;
   const int64_t first = count;
   p_.scorer.own_bounds(state, [&](int32_t token, double bound) {
     if (token >= p_.classes) return;  // a scorer may have labels that the input lacks
     const int32_t k = w_.place[token];
-    if (k >= first && total + bound + y[k] > worst) w_.chosen[count++] = k;
+    if (k >= first && passes(bound, k)) w_.chosen[count++] = k;
   });
   std::sort(w_.chosen + first, w_.chosen + count);
   return count;
@@ -160,7 +166,7 @@ int64_t Beam<Scalar, Knowledge>::choose_tokens(int32_t slot, int64_t tokens, dou
 template <class Scalar, class Knowledge>
 double Beam<Scalar, Knowledge>::reach_of(int32_t slot) const {
   const double total = now_.total[slot];
-  return total + w_.bound[slot] + 4e-16 * std::abs(total) + kSlack;
+  return total + w_.bound[slot] + 4e-16 * std::abs(total);
 }
 
 // Keeps the best beam_size of the candidates, in their order. No further candidate matters that is not above the worst.

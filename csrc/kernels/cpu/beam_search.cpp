@@ -31,6 +31,18 @@ void search(const BeamSearchParams& p, int64_t n,
   beam.finish();
 }
 
+void find_endings(const BeamResultParams& p, int64_t n) {
+  BestEndings best(p, n);
+  for (int64_t rank = 0; rank < best.size; ++rank) {
+    const int32_t slot = best.s.order[rank];
+    const ScorerState& state = best.s.scorer[slot];
+    for (int32_t choice = 0; choice < p.scorer.ways_to_end(state); ++choice) {
+      best.add(slot, p.scorer.end(state, choice));
+    }
+  }
+  best.finish();
+}
+
 }  // namespace
 
 size_t beam_search_workspace(const BeamSearchParams& p) {

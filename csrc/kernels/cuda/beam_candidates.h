@@ -112,7 +112,7 @@ __device__ __forceinline__ Origin Beam<Element, kOneWarp, Knowledge>::origin_of(
 template <class Element, bool kOneWarp, class Knowledge>
 __device__ __forceinline__ double Beam<Element, kOneWarp, Knowledge>::reach_of(int slot) const {
   const double total = s_.scores.total[slot];
-  return W::fma(4e-16, fabs(total), total + c_.bound[slot]) + kSlack;
+  return W::fma(4e-16, fabs(total), total + c_.bound[slot]);
 }
 
 // The number of tokens, most probable first, that may bring the prefix of this thread's rank above `worst`. Mostly it

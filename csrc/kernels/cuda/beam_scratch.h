@@ -76,16 +76,16 @@ struct BeamScratch {
   int32_t *rank, *stayed;  // of each slot
   int32_t* first;          // of each rank: the number of its first extension
   int32_t* vacant;         // slots for new prefixes
-  GlobalScratch<Scalar> global;
-  FrameScores* frame;  // two frames: this one and the one that is loaded meanwhile
-  Scalar* x;           // scores of the tokens of each of them, most probable first
-  int32_t* token;      // the tokens
+  FrameScores* frame;      // two frames: this one and the one that is loaded meanwhile
+  Scalar* x;               // scores of the tokens of each of them, most probable first
+  int32_t* token;          // the tokens
   // With a scorer:
   double* bound;    // of each slot: the scorer gives no token more weight
   double* raised;   // what candidates must be above
   Origin* origins;  // of the candidates
   Pair* next;       // whose extensions are found next
   size_t size;
+  GlobalScratch<Scalar> global;
 
   __host__ __device__ BeamScratch(void* base, const BeamShape& shape, const GlobalScratch<Scalar>& global)
       : global(global) {

@@ -136,11 +136,28 @@ cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream)
   return error;
 }
 
-// With a scorer: a warp for each sample, of which one lane works.
+// With a scorer: a warp for each sample. Each lane weighs the first ending of one prefix, the first lane chooses.
 __global__ void __launch_bounds__(kRowThreads) endings(BeamResultParams p) {
   using T = RowTeam<1>;
   for (int64_t n = T::first_row(); n < p.batch; n += T::row_step()) {
-    if (T::rank() == 0) find_endings(p, n);
+    BestEndings best(p, n);
+    const ScorerState* const states = best.s.scorer;
+    for (int64_t first = 0; first < best.size; first += kWarp) {
+      const int64_t rank = first + T::rank();
+      const int32_t slot = rank < best.size ? best.s.order[rank] : 0;
+      const int32_t ways = rank < best.size ? p.scorer.ways_to_end(states[slot]) : 0;
+      const ScorerEnd end = ways > 0 ? p.scorer.end(states[slot], 0) : ScorerEnd{kNoWord, kNever};
+      for (int lane = 0; lane < kWarp && first + lane < best.size; ++lane) {
+        const int32_t slot_there = from_lane(slot, lane), ways_there = from_lane(ways, lane);
+        const ScorerEnd end_there = {from_lane(end.word, lane), from_lane(end.weight, lane)};
+        if (T::rank() > 0) continue;
+        best.add(slot_there, end_there);
+        for (int32_t choice = 1; choice < ways_there; ++choice) {
+          best.add(slot_there, p.scorer.end(states[slot_there], choice));
+        }
+      }
+    }
+    if (T::rank() == 0) best.finish();
   }
 }
 

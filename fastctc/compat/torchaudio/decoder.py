@@ -13,8 +13,10 @@ from torch import Tensor
 import fastctc
 from fastctc.arguments import Lengths, check_count, check_number, lengths_tensor, real
 from fastctc.compat.hypotheses import merge
+from fastctc.compat.torchaudio.build_knowledge import build_knowledge
+from fastctc.compat.torchaudio.custom_lm import CTCDecoderLM
 from fastctc.compat.torchaudio.files import TokenList
-from fastctc.compat.torchaudio.knowledge import Knowledge, build_knowledge
+from fastctc.compat.torchaudio.knowledge import Knowledge
 from fastctc.decode_result import NBestResult
 from fastctc.errors import ArgumentTypeError, ArgumentValueError
 from fastctc.scoring import Automaton
@@ -36,7 +38,7 @@ class CTCHypothesis(NamedTuple):
 def ctc_decoder(
     lexicon: str | os.PathLike[str] | None,
     tokens: str | os.PathLike[str] | Sequence[str],
-    lm: str | os.PathLike[str] | Automaton | None = None,
+    lm: str | os.PathLike[str] | Automaton | CTCDecoderLM | None = None,
     lm_dict: str | None = None,
     nbest: int = 1,
     beam_size: int = 50,
@@ -60,8 +62,10 @@ def ctc_decoder(
         lexicon: a file with a word and its tokens in each line. None: without words; the model is over tokens.
         tokens: the name of each class, or a file with a line for each class.
         lm: an ARPA file, plain or compressed by gzip, or an :class:`fastctc.Automaton` such as
-            :meth:`fastctc.Automaton.load` returns. Its symbols are words; without a lexicon, tokens.
-        lm_dict: a file with the words that the model may use. All words of the lexicon must be in it.
+            :meth:`fastctc.Automaton.load` returns. Its symbols are words; without a lexicon, tokens. Or a model of
+            the user's, a :class:`CTCDecoderLM`.
+        lm_dict: a file with a word in each line, among them all words of the lexicon. A :class:`CTCDecoderLM` gets
+            the numbers of the lines.
         nbest: hypotheses to return.
         beam_size: prefixes in the beam.
         beam_size_token: accepted for compatibility. The search considers all tokens and needs no such cut.
@@ -70,7 +74,8 @@ def ctc_decoder(
         word_score: added for each word of the lexicon.
         unk_score: added for each word that the lexicon lacks; -inf forbids them.
         sil_score: added for each frame of the silence token.
-        log_add: accepted for compatibility. The search always sums over paths.
+        log_add: whether different spellings of the same words, and more or less silence, add up. Otherwise the best
+            of them counts, which is faster. The paths of one sequence of tokens always add up.
         blank_token: the name of the blank.
         sil_token: the name of silence, the separator of words.
         unk_word: what stands among the words for a word that the lexicon lacks.
@@ -102,6 +107,7 @@ def ctc_decoder(
         beam_size=beam_size,
         beam_threshold=beam_threshold,
         sil_score=sil_score,
+        log_add=log_add,
     )
 
 
@@ -121,6 +127,7 @@ class CTCDecoder:
         beam_size: int,
         beam_threshold: float,
         sil_score: float,
+        log_add: bool,
     ) -> None:
         self.nbest = check_count(nbest, "nbest")
         self.beam_size = check_count(beam_size, "beam_size")
@@ -128,6 +135,7 @@ class CTCDecoder:
         if not self.beam_threshold >= 0:
             raise ArgumentValueError(f"beam_threshold is {beam_threshold}, expected a number of at least 0")
         self.sil_score = check_number(sil_score, "sil_score")
+        self.log_add = bool(log_add)
         self.blank = knowledge.blank
         self._tokens, self._knowledge = tokens, knowledge
         self._stream: _Stream | None = None
@@ -153,6 +161,7 @@ class CTCDecoder:
                     f"lengths is {frames.tolist()}, but emissions has {scores.shape[1]} frames per sample"
                 )
         log_probs, offsets = _normalized(scores, frames)
+        self._knowledge.begin()
         result = fastctc.beam_search(log_probs, frames, **self._options)
         return self._hypotheses(result, offsets.tolist(), frames.tolist())
 
@@ -195,11 +204,11 @@ class CTCDecoder:
     @property
     def _options(self) -> dict[str, Any]:
         """Return what a search and a stream of searches have in common."""
-        # Hypotheses with the same words become one after the search.
-        nbest = self.beam_size if self._knowledge.has_words else min(self.nbest, self.beam_size)
+        # More hypotheses than `nbest` are needed where those with the same words become one.
+        several = self._knowledge.has_words and (self.nbest > 1 or self.log_add)
         options: dict[str, Any] = {
             "beam_size": self.beam_size,
-            "nbest": nbest,
+            "nbest": self.beam_size if several else min(self.nbest, self.beam_size),
             "blank": self.blank,
             "beam_threshold": self.beam_threshold if self.beam_threshold < math.inf else None,
         }
@@ -227,9 +236,8 @@ class CTCDecoder:
     def _hypotheses(
         self, result: NBestResult, offsets: list[float], frames: list[int]
     ) -> list[list[CTCHypothesis]]:
-        """Return the hypotheses of each sample. A sample that the scorer rejects keeps its unfinished ones."""
+        """Return the hypotheses of each sample. If the scorer rejects all of a sample, its best one is left."""
         keys = self._knowledge.word_keys(result)
-        finished = self._knowledge.finished(result).tolist()
         found = []
         for sample, scores in enumerate(result.scores.tolist()):
             if math.isnan(scores[0]):
@@ -237,8 +245,7 @@ class CTCDecoder:
                     f"emissions[{sample}] has a NaN or +inf, expected finite scores or -inf"
                 )
             possible = [row for row, score in enumerate(scores) if score > -math.inf] or [0]
-            rows = [row for row in possible if finished[sample][row]] or possible
-            merged = merge(rows, keys[sample], scores, scores)[: self.nbest]
+            merged = merge(possible, keys[sample], scores, scores, self.log_add)[: self.nbest]
             picked = [each.row for each in merged]
             columns = (result.lengths, result.tokens, result.timesteps, result.ends)
             runs = zip(*(column[sample, picked].tolist() for column in columns))
@@ -282,9 +289,8 @@ class _Stream:
     def push(self, scores: Tensor, options: dict[str, Any]) -> None:
         if self.decoder is None:
             self.decoder = fastctc.BeamSearchDecoder(1, device=scores.device, **options)
-        log_probs, offsets = _normalized(
-            scores.unsqueeze(0), torch.tensor([len(scores)], device=scores.device)
-        )
+        frames = torch.tensor([len(scores)], device=scores.device)
+        log_probs, offsets = _normalized(scores.unsqueeze(0), frames)
         self.decoder.push(log_probs)
         self.frames += len(scores)
         self.offset += float(offsets)
@@ -293,9 +299,13 @@ class _Stream:
 def _normalized(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Return (B, T, C) log-probabilities, and (B) the sum over the frames in use of what was subtracted.
 
-    The search needs log-probabilities. A number that all classes of a frame lose changes no order of hypotheses.
+    A number that all classes of a frame lose changes no order of hypotheses.
     """
-    norms = scores.logsumexp(-1, keepdim=True)
-    norms = norms.masked_fill(norms == -math.inf, 0.0)
     used = torch.arange(scores.shape[1], device=scores.device) < lengths[:, None]
-    return scores - norms, norms[..., 0].double().masked_fill(~used, 0.0).sum(1)
+    log_probs = scores.log_softmax(-1)
+    norms = (scores[..., 0] - log_probs[..., 0]).masked_fill(~used, 0.0)
+    if not bool(norms.isfinite().all()):  # a class, or all of them, may have a score of -inf
+        norms = scores.logsumexp(-1).masked_fill(~used, 0.0)
+        norms = norms.masked_fill(norms == -math.inf, 0.0)
+        log_probs = scores - norms.unsqueeze(-1)
+    return log_probs, norms.double().sum(1)
