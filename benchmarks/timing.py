@@ -15,6 +15,9 @@ from torch import Tensor
 L2_SHARE = 2  # size of all inputs together, in sizes of the L2 cache
 
 
+Clock = Callable[[], float]  # seconds since some moment
+
+
 @dataclass(frozen=True)
 class Side:
     """Something to be timed: `run(i)` makes `calls` calls, the first on the i-th input."""
@@ -23,13 +26,15 @@ class Side:
     calls: int = 1
 
 
-def milliseconds(side: Side, first: int, runs: int, device: torch.device) -> float:
-    """Return the milliseconds of one call."""
+def milliseconds(
+    side: Side, first: int, runs: int, device: torch.device, clock: Clock = time.perf_counter
+) -> float:
+    """Return the milliseconds of one call, on the CPU by a clock that counts seconds."""
     if device.type == "cpu":
-        start = time.perf_counter()
+        start = clock()
         for i in range(first, first + runs):
             side.run(i)
-        return (time.perf_counter() - start) * 1e3 / (runs * side.calls)
+        return (clock() - start) * 1e3 / (runs * side.calls)
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
     events[0].record()
     for i in range(first, first + runs):
@@ -39,25 +44,42 @@ def milliseconds(side: Side, first: int, runs: int, device: torch.device) -> flo
     return events[0].elapsed_time(events[1]) / (runs * side.calls)
 
 
-def measure(sides: dict[str, Side], device: torch.device, seconds: float, quick: bool) -> dict[str, Any]:
-    """Let the sides take turns for about `seconds`; return milliseconds per call, quartiles and minimum."""
+def measure(
+    sides: dict[str, Side],
+    device: torch.device,
+    seconds: float,
+    quick: bool,
+    *,
+    least: int = 5,
+    clock: Clock = time.perf_counter,
+) -> dict[str, Any]:
+    """Let the sides take turns for about `seconds`, and at least `least` times.
+
+    Returns:
+        The median, the quartiles and the minimum of each side, in milliseconds per call.
+    """
     runs, total = {}, 0.0
     for name, side in sides.items():
-        milliseconds(side, 0, 1 if quick else 2, device)  # warm-up
-        once = milliseconds(side, 0, 1, device) * side.calls
+        milliseconds(side, 0, 1 if quick or least < 5 else 2, device)  # warm-up
+        once = milliseconds(side, 0, 1, device, clock) * side.calls
         runs[name] = 1 if quick else max(1, min(100, math.ceil(2 / once)))
         total += runs[name] * once
-    rounds = 3 if quick else max(5, min(200, int(seconds * 1e3 / total)))
+    rounds = 3 if quick else max(least, min(200, int(seconds * 1e3 / total)))
     samples: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds):
         for name in list(sides)[:: 1 if turn % 2 else -1]:
-            samples[name].append(milliseconds(sides[name], turn * runs[name], runs[name], device))
+            samples[name].append(milliseconds(sides[name], turn * runs[name], runs[name], device, clock))
     result = {}
     for name, each in samples.items():
         low, median, high = statistics.quantiles(each, n=4)
         times = {"median_ms": median, "min_ms": min(each), "quartiles_ms": [low, high]}
         result[name] = {**times, "samples": rounds}
     return result
+
+
+def measure_cpu(sides: dict[str, Side], seconds: float, quick: bool) -> dict[str, Any]:
+    """Return CPU times of this process as `measure` does. Other processes change them little, so three turns do."""
+    return measure(sides, torch.device("cpu"), seconds, quick, least=3, clock=time.process_time)
 
 
 def buffers(size: int, cache: int) -> int:

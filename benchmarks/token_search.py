@@ -9,13 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import fastctc
 from beam_cases import BLANK, INPUTS, SHAPES, Shape, draw, statistics
 from fastctc.scoring import Automaton, AutomatonScorer, beam_search_with_scorers, hotwords, read_arpa
-from timing import Side, measure
+from timing import Side, measure_cpu
 from token_models import draw_hotwords, names, write_arpa
 from word_checks import near
 
@@ -87,7 +86,7 @@ def token_row(name: str, kind: str, arpa: Path, peers: list[str], seconds: float
     if "flashlight" in peers:
         decoder = FlashlightTokens(shape, arpa)
         sides["flashlight_ngram"] = Side(lambda _: decoder(log_probs))
-    row["sides"] = measure(sides, torch.device("cpu"), seconds, quick)
+    row["sides"] = measure_cpu(sides, seconds, quick)
     for side in row["sides"].values():
         side["frame_us"] = side["median_ms"] * 1e3 / (shape.N * shape.T)
     ours = row["sides"]["none"]["median_ms"]

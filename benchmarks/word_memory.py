@@ -19,7 +19,7 @@ import torch
 import word_decoders
 from fastctc.scoring import Automaton, read_arpa
 from memory import reset_peak
-from timing import Side, measure
+from timing import Side, measure_cpu
 from word_cases import CASES
 from word_decoders import PEERS, Fastctc, Weights
 
@@ -44,7 +44,7 @@ def load_row(folder: Path, seconds: float, quick: bool) -> Row:
             config = kenlm.Config()
             config.show_progress = False
             sides["kenlm"] = Side(lambda _: kenlm.Model(str(arpa), config))
-        row: Row = {"sides": measure(sides, torch.device("cpu"), seconds, quick)}
+        row: Row = {"sides": measure_cpu(sides, seconds, quick)}
         row["bytes"] = {"arpa": arpa.stat().st_size, "saved": saved.stat().st_size}
     if "kenlm" in sides:
         times = {name: side["median_ms"] for name, side in row["sides"].items()}

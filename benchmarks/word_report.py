@@ -98,7 +98,10 @@ def markdown(result: dict[str, Any]) -> str:
         lines[-1] += f" {row['frames']} frames.{notes}"
         lines += ["", *word_table(row)]
     if result["results"]:
-        lines += ["", "Medians. Weights were tuned on the other half of the sentences. The score is"]
+        lines += [
+            "",
+            "Medians of CPU time. Weights were tuned on the other half of the sentences. The score is",
+        ]
         lines[-1] += (
             " ln P(y | x) + A(y), exact, with the weights of the peer: mean difference of the best words,"
         )

@@ -13,7 +13,10 @@ from fastctc.cli import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"
-MODULES = ("fastctc", "fastctc.text", "fastctc.plot", "fastctc.scoring", "fastctc.crnn", "fastctc.reference")
+MODULES = (
+    *("fastctc", "fastctc.text", "fastctc.plot", "fastctc.scoring", "fastctc.crnn", "fastctc.reference"),
+    *("fastctc.compat.torchaudio", "fastctc.compat.pyctcdecode", "fastctc.compat.transformers"),
+)
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), *(REPOSITORY / "benchmarks").glob("*.md")])
 
 

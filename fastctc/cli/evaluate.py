@@ -38,6 +38,7 @@ EXAMPLES = [
     "evaluate shipped data/mine --json",
     "evaluate shipped data/mine --report reports/mine",
     "evaluate shipped --value right --constraint formula",
+    "evaluate runs/words/model.safetensors data/mine --lexicon words.txt --lm words.arpa.gz --lm-weight 0.8",
 ]
 
 

@@ -143,6 +143,16 @@ def test_batches_equal_single_texts() -> None:
     assert decoder.decode_batch(None, iter(logits)) == [decoder.decode(each) for each in logits]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_decode_is_the_first_of_the_beams(seed: int) -> None:
+    """Flat logits, where many hypotheses with the same text add up."""
+    logits = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed)) * 0.5
+    decoder = build_ctcdecoder([" ", "a", "b", ""])
+    beams = decoder.decode_beams(logits)
+    assert len(beams) > 10
+    assert decoder.decode(logits) == beams[0].text
+
+
 def test_pyctcdecode_example_of_beams(bugs: str) -> None:
     beams = build_ctcdecoder(LABELS).decode_beams(LOGITS)
     assert len(beams) == 16

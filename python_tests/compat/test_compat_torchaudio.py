@@ -185,7 +185,7 @@ def test_torchaudio_example_of_names(tmp_path: Path) -> None:
 def test_several_names_of_a_token(tmp_path: Path) -> None:
     """A line of the file is one class. Its first name is the name of results."""
     tokens = write_lines(tmp_path / "tokens.txt", ["-", "|", "f F", "o", "", "b", "a", "r"])
-    lexicon = write_lines(tmp_path / "words.txt", ["Foo F o o |", "Bo  f o |"])
+    lexicon = write_lines(tmp_path / "words.txt", ["Foo F o o |", "oof  o o f |"])
     decoder = ctc_decoder(lexicon=lexicon, tokens=tokens)
     ((best,),) = decoder(emissions_of([2, 3, 0, 3, 1]))
     assert best.words == ["Foo"] and decoder.idxs_to_tokens(best.tokens) == ["|", "f", "o", "o", "|"]

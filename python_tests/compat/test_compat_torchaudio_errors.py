@@ -28,7 +28,7 @@ def decoder(tmp_path: Path, lines: Any = ("ab a b |",), **options: Any) -> Any:
         ({"tokens": ["-", "|", 3]}, r"tokens\[2\] must be a str, got int"),
         ({"blank_token": "_"}, "blank_token is '_', expected one of the 4 tokens"),
         ({"sil_token": " "}, "sil_token is ' ', expected one of the 4 tokens"),
-        ({"lm": 3}, "lm must be the path of an ARPA file, a fastctc.Automaton or None, got int"),
+        ({"lm": 3}, "lm must be the path of an ARPA file, a fastctc.Automaton, a CTCDecoderLM"),
         ({"lm_weight": -1}, "lm_weight is -1, expected a number of at least 0"),
         ({"lm_weight": math.nan}, "lm_weight must be finite, got nan"),
         ({"word_score": math.inf}, "word_score must be finite, got inf"),

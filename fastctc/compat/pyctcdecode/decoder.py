@@ -132,7 +132,7 @@ class BeamSearchDecoderCTC:
         beams = self._search(
             [logits], beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, lm_start_state
         )
-        return next(beams).texts[0]
+        return next(beams).best()
 
     def decode_batch(
         self,
@@ -148,7 +148,7 @@ class BeamSearchDecoderCTC:
         found = self._search(
             logits_list, beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight
         )
-        return [each.texts[0] for each in found]
+        return [each.best() for each in found]
 
     def decode_beams(
         self,

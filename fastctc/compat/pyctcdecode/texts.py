@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastctc.alignment import TokenSpan
-from fastctc.compat.hypotheses import Merged, merge
+from fastctc.compat.hypotheses import Merged, log_add, merge
 from fastctc.compat.pyctcdecode.alphabet import Alphabet
 from fastctc.decode_result import NBestResult, ScoredResult
 from fastctc.errors import ArgumentTypeError, ArgumentValueError
@@ -67,21 +67,23 @@ class Texts:
     """
 
     def __init__(self, result: NBestResult, alphabet: Alphabet, prune: float) -> None:
-        self._result, self._alphabet = result, alphabet
-        scores = result.scores.tolist()
-        acoustics = result.acoustic_scores.tolist() if isinstance(result, ScoredResult) else scores
-        possible = [row for row, score in enumerate(scores) if score > -math.inf] or [0]
-        lengths = result.lengths.tolist()
-        tokens = result.tokens[:, : max(lengths)].tolist()
-        texts = [alphabet.text(row[:length]) for row, length in zip(tokens, lengths)]
-        merged = merge(possible, texts, scores, acoustics)
-        self._merged = [each for each in merged if each.score >= merged[0].score + prune] or merged[:1]
-        self._all_texts = texts
+        self._result, self._alphabet, self._prune = result, alphabet, prune
+        self._scores: list[float] = result.scores.tolist()
+        self._possible = [row for row, score in enumerate(self._scores) if score > -math.inf] or [0]
+        self._lengths: list[int] = result.lengths.tolist()
 
-    @property
-    def texts(self) -> list[str]:
-        """Return the texts."""
-        return [self._all_texts[each.row] for each in self._merged]
+    def best(self) -> str:
+        """Return the first text of :meth:`beams`. It reads hypotheses until the others cannot change the first."""
+        totals: dict[str, float] = {}
+        scores = self._result.scores[: len(self._possible)].double()
+        others = [*scores.flip(0).logcumsumexp(0).flip(0)[1:].tolist(), -math.inf]
+        for row, rest in zip(self._possible, others):
+            text = self._text(row)
+            totals[text] = log_add(totals.get(text, -math.inf), self._scores[row])
+            first, second = [*sorted(totals.values(), reverse=True), -math.inf][:2]
+            if first >= log_add(second, rest):
+                break
+        return max(totals, key=lambda each: totals[each])
 
     def beams(self, history: int | None = None) -> list[tuple[str, list[WordFrames], float, float]]:
         """Return (text, words with their frames, ln P(text | x), score) of each text.
@@ -89,14 +91,21 @@ class Texts:
         Args:
             history: the number of words at the end in which a text must differ from all better ones.
         """
+        result, scores = self._result, self._scores
+        acoustics = result.acoustic_scores.tolist() if isinstance(result, ScoredResult) else scores
+        texts = [self._text(row) for row in self._possible]
+        merged = merge(self._possible, texts, scores, acoustics)
         chosen: dict[Any, Merged] = {}
-        for number, each in enumerate(self._merged):
-            text = self._all_texts[each.row]
-            chosen.setdefault(number if history is None else tuple(text.split()[-history:]), each)
+        for place, each in enumerate(merged):
+            if place == 0 or each.score >= merged[0].score + self._prune:
+                end = place if history is None else tuple(texts[each.row].split()[-history:])
+                chosen.setdefault(end, each)
         return [
-            (self._all_texts[each.row], self._frames(each.row), each.acoustic, each.score)
-            for each in chosen.values()
+            (texts[each.row], self._frames(each.row), each.acoustic, each.score) for each in chosen.values()
         ]
+
+    def _text(self, row: int) -> str:
+        return self._alphabet.text(self._result.tokens[row, : self._lengths[row]].tolist())
 
     def _frames(self, row: int) -> list[WordFrames]:
         length = int(self._result.lengths[row])

@@ -12,10 +12,13 @@
 """
 
 from fastctc.compat.torchaudio.cuda import CUCTCDecoder, CUCTCHypothesis, cuda_ctc_decoder
+from fastctc.compat.torchaudio.custom_lm import CTCDecoderLM, CTCDecoderLMState
 from fastctc.compat.torchaudio.decoder import CTCDecoder, CTCHypothesis, ctc_decoder
 
 __all__ = [
     "CTCDecoder",
+    "CTCDecoderLM",
+    "CTCDecoderLMState",
     "CTCHypothesis",
     "CUCTCDecoder",
     "CUCTCHypothesis",

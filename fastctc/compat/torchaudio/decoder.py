@@ -13,11 +13,13 @@ from torch import Tensor
 import fastctc
 from fastctc.arguments import Lengths, check_count, check_number, lengths_tensor, real
 from fastctc.compat.hypotheses import merge
+from fastctc.compat.torchaudio.build_knowledge import build_knowledge
+from fastctc.compat.torchaudio.custom_lm import CTCDecoderLM
 from fastctc.compat.torchaudio.files import TokenList
-from fastctc.compat.torchaudio.knowledge import Knowledge, build_knowledge
+from fastctc.compat.torchaudio.knowledge import Knowledge
 from fastctc.decode_result import NBestResult
 from fastctc.errors import ArgumentTypeError, ArgumentValueError
-from fastctc.scoring import Automaton
+from fastctc.scoring import Automaton, CallbackScorer
 
 __all__ = ["CTCDecoder", "CTCHypothesis", "ctc_decoder"]
 
@@ -36,7 +38,7 @@ class CTCHypothesis(NamedTuple):
 def ctc_decoder(
     lexicon: str | os.PathLike[str] | None,
     tokens: str | os.PathLike[str] | Sequence[str],
-    lm: str | os.PathLike[str] | Automaton | None = None,
+    lm: str | os.PathLike[str] | Automaton | CTCDecoderLM | None = None,
     lm_dict: str | None = None,
     nbest: int = 1,
     beam_size: int = 50,
@@ -60,8 +62,10 @@ def ctc_decoder(
         lexicon: a file with a word and its tokens in each line. None: without words; the model is over tokens.
         tokens: the name of each class, or a file with a line for each class.
         lm: an ARPA file, plain or compressed by gzip, or an :class:`fastctc.Automaton` such as
-            :meth:`fastctc.Automaton.load` returns. Its symbols are words; without a lexicon, tokens.
-        lm_dict: a file with the words that the model may use. All words of the lexicon must be in it.
+            :meth:`fastctc.Automaton.load` returns. Its symbols are words; without a lexicon, tokens. Or a model of
+            the user's, a :class:`CTCDecoderLM`.
+        lm_dict: a file with a word in each line, among them all words of the lexicon. A :class:`CTCDecoderLM` gets
+            the numbers of the lines.
         nbest: hypotheses to return.
         beam_size: prefixes in the beam.
         beam_size_token: accepted for compatibility. The search considers all tokens and needs no such cut.
@@ -156,12 +160,19 @@ class CTCDecoder:
                 raise ArgumentValueError(
                     f"lengths is {frames.tolist()}, but emissions has {scores.shape[1]} frames per sample"
                 )
-        log_probs, offsets = _not_positive(scores, frames)
+        log_probs, offsets = _normalized(scores, frames)
+        self._knowledge.begin()
         result = fastctc.beam_search(log_probs, frames, **self._options)
         return self._hypotheses(result, offsets.tolist(), frames.tolist())
 
     def decode_begin(self) -> None:
-        """Begin a stream of frames."""
+        """Begin a stream of frames.
+
+        Raises:
+            NotImplementedError: the model is a :class:`CTCDecoderLM`.
+        """
+        if isinstance(self._knowledge.scorer, CallbackScorer):
+            raise NotImplementedError("decode_begin takes no CTCDecoderLM, expected a call of the decoder")
         self._stream = _Stream()
 
     def decode_step(self, emissions: Tensor) -> None:
@@ -285,19 +296,22 @@ class _Stream:
         if self.decoder is None:
             self.decoder = fastctc.BeamSearchDecoder(1, device=scores.device, **options)
         frames = torch.tensor([len(scores)], device=scores.device)
-        log_probs, offsets = _not_positive(scores.unsqueeze(0), frames)
+        log_probs, offsets = _normalized(scores.unsqueeze(0), frames)
         self.decoder.push(log_probs)
         self.frames += len(scores)
         self.offset += float(offsets)
 
 
-def _not_positive(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (B, T, C) scores of at most 0, and (B) the sum over the frames in use of what was subtracted.
+def _normalized(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B, T, C) log-probabilities, and (B) the sum over the frames in use of what was subtracted.
 
-    A search takes no positive scores. A number that all classes of a frame lose changes no order of hypotheses.
+    A number that all classes of a frame lose changes no order of hypotheses.
     """
     used = torch.arange(scores.shape[1], device=scores.device) < lengths[:, None]
-    peaks = scores.amax(-1).clamp(min=0).masked_fill(~used, 0.0)
-    if bool((peaks == 0).all()):
-        return scores, peaks.new_zeros(len(scores))
-    return scores - peaks.unsqueeze(-1), peaks.double().sum(1)
+    log_probs = scores.log_softmax(-1)
+    norms = (scores[..., 0] - log_probs[..., 0]).masked_fill(~used, 0.0)
+    if not bool(norms.isfinite().all()):  # a class, or all of them, may have a score of -inf
+        norms = scores.logsumexp(-1).masked_fill(~used, 0.0)
+        norms = norms.masked_fill(norms == -math.inf, 0.0)
+        log_probs = scores - norms.unsqueeze(-1)
+    return log_probs, norms.double().sum(1)

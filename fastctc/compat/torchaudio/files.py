@@ -68,9 +68,9 @@ def read_lexicon(path: Path, tokens: TokenList) -> Iterator[tuple[str, list[int]
         yield word.decode(), tokens.classes_of(names, where)
 
 
-def read_words(path: Path) -> set[str]:
+def read_words(path: Path) -> list[str]:
     """Return the words of a file with a word in each line."""
-    return {word.decode() for _, fields in _fields(path) for word in fields}
+    return [word.decode() for _, fields in _fields(path) for word in fields]
 
 
 def _fields(path: Path) -> Iterator[tuple[str, list[bytes]]]:
