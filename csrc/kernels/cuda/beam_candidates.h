@@ -219,10 +219,9 @@ __device__ __forceinline__ double Beam<Element, kOneWarp, Knowledge>::keep_best(
     const double score = c_.scores[i];
     int place = 0;
     for (int j = 0; j < count; ++j) place += c_.scores[j] > score || (c_.scores[j] == score && j < i);
-    c_.candidates[i] = place < beam_size_;
+    c_.candidates[i] = place < beam_size_;  // for this thread
     if (place == beam_size_ - 1) *c_.raised = score;
   }
-  Team::sync();
   int kept = 0, sum;
   for (int first = 0; first < count; first += Team::size()) {
     const int i = first + me_;
@@ -230,7 +229,7 @@ __device__ __forceinline__ double Beam<Element, kOneWarp, Knowledge>::keep_best(
     const double score = keeps ? c_.scores[i] : 0;
     const Origin origin = keeps ? c_.origins[i] : Origin{};
     const int place = kept + Team::sum_before(keeps, sum, *c_.shared);
-    Team::sync();  // those of these threads have been read
+    Team::sync();  // all have been compared, and those of these threads read
     if (keeps) {
       c_.scores[place] = score;
       c_.origins[place] = origin;
