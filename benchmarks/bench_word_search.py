@@ -86,11 +86,11 @@ def tune(searcher: Searcher, case: Case, beam: int) -> Weights:
 
 def entries(row: Row, sides: dict[str, Searcher], options: argparse.Namespace) -> list[Row]:
     """Return an entry per side and beam with the weights to use."""
-    tuning = CASES[row["case"]](options.folder, "tuning").first(options.limit)
+    tuning = CASES[row["case"]](options.folder, "tuning").first(options.limit) if options.tune else None
     found = []
     for name, searcher in sides.items():
         for beam in QUICK_BEAMS if options.quick else options.beams or BEAMS[row["case"]][name]:
-            weights = tune(searcher, tuning, beam) if options.tune else weights_of(row["case"], name, beam)
+            weights = tune(searcher, tuning, beam) if tuning else weights_of(row["case"], name, beam)
             found.append({"side": name, "beam": beam, **weights._asdict()})
             tqdm.write(f"{row['case']}: {name} at beam {beam}: {weights}", file=sys.stderr)
     return found

@@ -1,7 +1,8 @@
 """What the word search benchmark decodes: utterances, their references, spellings and a word model.
 
 speech    phoneme posteriors of a speech model (see prepare_speech.py); `<wb>` ends each spelling
-letters   letter posteriors drawn from a seed for the same sentences; a space separates words
+letters   letter posteriors drawn from a seed for the same sentences; a space follows each word, because flashlight
+          finds no last word without it
 
 Each letter has one or two frames and up to two blanks after it. A frame's logits are standard normal, and the true
 class gets `STRENGTH` more. In the share `CONFUSED` of the frames another class gets as much. In the share `WRONG`
@@ -119,7 +120,7 @@ def letters(folder: Path, half: str) -> Case:
         separator=1,
         arpa=folder / "words.arpa",
         lexicon={word: [tuple(label[letter] for letter in word)] for word in spelled},
-        utterances=[draw_letters([label[c] for c in sentences[i]], seed=i) for i in chosen],
+        utterances=[draw_letters([label[c] for c in f"{sentences[i]} "], seed=i) for i in chosen],
         references=[sentences[i].split() for i in chosen],
     )
 

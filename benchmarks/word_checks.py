@@ -78,7 +78,7 @@ def faults(ours: Fastctc, case: Case, weights: Weights, quick: bool) -> list[str
 
 
 def objective(case: Case, scorer: LexiconScorer, number: int, words: list[str]) -> float:
-    """Return ln P(y | x) + A(y) of the words of an utterance, where a separator stands between words.
+    """Return ln P(y | x) + A(y) of the words of an utterance, where a separator follows each word.
 
     A word that the lexicon lacks, and more tokens than frames, give -inf.
     """
@@ -87,7 +87,7 @@ def objective(case: Case, scorer: LexiconScorer, number: int, words: list[str]) 
         return -math.inf
     tokens: list[int] = []
     for word in words:
-        tokens += [*([case.separator] if tokens else []), *case.lexicon[word][0]]
+        tokens += [*case.lexicon[word][0], case.separator]
     return exact_log_prob(case.utterances[number], tokens, case.blank) + model_weight(scorer, words)
 
 
