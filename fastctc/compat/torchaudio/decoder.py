@@ -162,7 +162,7 @@ class CTCDecoder:
                 )
         log_probs, offsets = _normalized(scores, frames)
         self._knowledge.begin()
-        result = fastctc.beam_search(log_probs, frames, **self._options)
+        result = fastctc.beam_search(log_probs, frames, **self._options(scores.device))
         return self._hypotheses(result, offsets.tolist(), frames.tolist())
 
     def decode_begin(self) -> None:
@@ -187,7 +187,7 @@ class CTCDecoder:
         if self._stream is None:
             raise RuntimeError("decode_step needs a stream: call decode_begin first")
         scores = self._scores(emissions, 2)
-        self._stream.push(scores, self._options)
+        self._stream.push(scores, self._options(scores.device))
 
     def decode_end(self) -> None:
         """End the stream. Its hypotheses stay available until the next one begins."""
@@ -207,8 +207,7 @@ class CTCDecoder:
         """Return the name of each token."""
         return [self._tokens.names[int(index)] for index in idxs]
 
-    @property
-    def _options(self) -> dict[str, Any]:
+    def _options(self, device: torch.device) -> dict[str, Any]:
         """Return what a search and a stream of searches have in common."""
         # More hypotheses than `nbest` are needed where those with the same words become one.
         several = self._knowledge.has_words and (self.nbest > 1 or self.log_add)
@@ -218,7 +217,7 @@ class CTCDecoder:
             "blank": self.blank,
             "beam_threshold": self.beam_threshold if self.beam_threshold < math.inf else None,
         }
-        scorer = self._knowledge.scorer
+        scorer = self._knowledge.scorer_on(device)
         return options if scorer is None else options | {"scorer": scorer}
 
     def _scores(self, emissions: Tensor, dims: int) -> Tensor:

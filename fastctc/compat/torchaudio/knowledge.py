@@ -39,6 +39,12 @@ class Knowledge:
         """Return True with a lexicon."""
         return isinstance(self.scorer, LexiconScorer)
 
+    def scorer_on(self, device: torch.device) -> LexiconScorer | Automaton | CallbackScorer | None:
+        """Return the scorer for a search on a device. It stays there until another device is asked for."""
+        if isinstance(self.scorer, (LexiconScorer, Automaton)) and self.scorer.device != device:
+            self.scorer = self.scorer.to(device)
+        return self.scorer
+
     def begin(self) -> None:
         """Forget what earlier searches left."""
 
