@@ -199,6 +199,9 @@ class ScoredResult(NBestResult):
         """Return the result of 13 tensors."""
         return tuple.__new__(cls, tensors)
 
+    def __repr__(self) -> str:
+        return f"ScoredResult({', '.join(f'{name}={each!r}' for name, each in zip(self._fields, self))})"
+
     def best(self) -> DecodeResult:
         """Return the best hypothesis of each sample alone, without the four tensors."""
         return NBestResult(*self[: len(NBestResult._fields)]).best()

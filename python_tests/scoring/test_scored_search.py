@@ -252,6 +252,19 @@ def test_special_values(device: Device, tmp_path: Path) -> None:
     assert_same(found.sample(2), alone)
 
 
+def test_a_result_is_a_named_tuple() -> None:
+    """Of 13 fields: as text, pickled, as a dict, with a field replaced."""
+    result = fastctc.beam_search(random_log_probs(3, 4, seed=0), scorer=Automaton.from_arcs([], {0: 0.0}))
+    assert all(f"{name}=tensor(" in repr(result) for name in ScoredResult._fields)
+    assert tuple(result._asdict()) == ScoredResult._fields
+    copied = pickle.loads(pickle.dumps(result))
+    assert type(copied) is ScoredResult
+    assert_same(copied, result)
+    other = result._replace(words=result.words + 1)
+    assert type(other) is ScoredResult and torch.equal(other.words, result.words + 1)
+    assert other.model_scores is result.model_scores
+
+
 def test_scorers_can_be_moved_and_copied(tmp_path: Path) -> None:
     rng = random.Random(0)
     scorer = random_lexicon_scorer(rng, "none", tmp_path)
