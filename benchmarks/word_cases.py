@@ -2,7 +2,7 @@
 
 speech    phoneme posteriors of a speech model (see prepare_speech.py); `<wb>` ends each spelling
 letters   letter posteriors drawn from a seed for the same sentences; a space follows each word, because flashlight
-          finds no last word without it
+          drops a word without it
 
 Each letter has one or two frames and up to two blanks after it. A frame's logits are standard normal, and the true
 class gets `STRENGTH` more. In the share `CONFUSED` of the frames another class gets as much. In the share `WRONG`

@@ -64,12 +64,11 @@ def write(path: Path, result: dict[str, Any]) -> list[Path]:
         print(f"no plots: {error}", file=sys.stderr)
         return []
     with matplotlib.rc_context(plots.STYLE):  # type: ignore[arg-type, unused-ignore]
-        figure = Figure(figsize=(4.8 * len(rows), 3.8), layout="constrained")
+        figure = Figure(figsize=(max(6.0, 4.8 * len(rows)), 3.8), layout="constrained")
         panels = figure.subplots(1, len(rows), squeeze=False)[0]
         for axes, row in zip(panels, rows):
             draw(axes, row, title)
-        handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels())}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3, frameon=False)
+            axes.legend(frameon=False)
         figure.suptitle("Words with a lexicon and a 3-gram", x=0.01, ha="left", fontsize=11, weight="bold")
         figure.supxlabel(
             f"beam sizes at the points.  {plots.where(result)}",
