@@ -1,4 +1,4 @@
-"""The weights of each side and beam, tuned on the even sentences of the speech data by `--tune`."""
+"""The weights of each side and beam, tuned on the even sentences, and the grid of `--tune`."""
 
 from __future__ import annotations
 
