@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,7 @@ def read_levels(path: Path) -> tuple[list[str], list[Level]]:
     vocabulary, pairs, triples = map(int, reader.array("<u4", order))
     reader.take(4)  # the kind of quantization
     tables = reader.array("<f4", 3 * QUANTIZED).astype(np.float64).reshape(3, QUANTIZED) * LOG10
-    singles = reader.array([("probability", "<f4"), ("backoff", "<f4"), ("next", "<u4")], vocabulary + 1)
+    singles: Any = reader.array([("probability", "<f4"), ("backoff", "<f4"), ("next", "<u4")], vocabulary + 1)
     word_bits = vocabulary.bit_length()
     first, quantized, following = reader.records(pairs, word_bits, PROBABILITY_BITS, triples.bit_length())
     first_of_three, last_quantized = reader.records(triples, word_bits, LAST_BITS)
