@@ -42,6 +42,7 @@ nitpick_ignore_regex = [
     ),
     ("py:.*", r"fastctc\.scoring\.lexicon_scorer\.State"),
     ("py:.*", r"fastctc\.scoring\.rescore\.(Hypotheses|Scored)"),
+    ("py:.*", r"fastctc\.compat\.torchaudio\.(files\.TokenList|knowledge\.Knowledge)|WordFrames"),
     ("py:.*", r"(Tensor|Axes|Figure|Image.*|Path|Random|Any|Counter|Callable|Iterable|Iterator|Sequence)"),
     ("py:.*", r"(bool|bytes|dict|float|int|list|object|range|str|tuple|None|frozenset|optional|\w+Error)"),
     (

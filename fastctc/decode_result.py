@@ -207,7 +207,7 @@ class ScoredResult(NBestResult):
         return NBestResult(*self[: len(NBestResult._fields)]).best()
 
     def to_words(self, scorer: LexiconScorer, scale: float = 1.0) -> list[Any]:
-        """Return the words of each hypothesis with their places, nested like :meth:`to_list`.
+        """Return the words of each hypothesis with their places, nested like the lists of tokens.
 
         Each word is a :class:`fastctc.text.TextSpan`, from the run of its first token to the run of its last one.
         This call waits for the device.

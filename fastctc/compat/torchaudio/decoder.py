@@ -62,8 +62,8 @@ def ctc_decoder(
         lexicon: a file with a word and its tokens in each line. None: without words; the model is over tokens.
         tokens: the name of each class, or a file with a line for each class.
         lm: an ARPA file, plain or compressed by gzip, or an :class:`fastctc.Automaton` such as
-            :meth:`fastctc.Automaton.load` returns. Its symbols are words; without a lexicon, tokens. Or a model of
-            the user's, a :class:`CTCDecoderLM`.
+            :meth:`fastctc.scoring.Automaton.load` returns. Its symbols are words; without a lexicon, tokens. Or a
+            model of the user's, a :class:`CTCDecoderLM`.
         lm_dict: a file with a word in each line, among them all words of the lexicon. A :class:`CTCDecoderLM` gets
             the numbers of the lines.
         nbest: hypotheses to return.
