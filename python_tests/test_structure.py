@@ -156,6 +156,12 @@ def test_scoring_stands_upon_the_lowest_modules(path: Path) -> None:
     assert {each.split(".")[0] for each in imported_modules(path)} <= allowed
 
 
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by name alone."""
+    names = [f.name for f in (REPOSITORY / "python_tests").rglob("*.py")]
+    assert len(names) == len(set(names)), sorted(n for n in set(names) if names.count(n) > 1)
+
+
 def test_no_drawer_for_odds_and_ends() -> None:
     folders = ("csrc", "fastctc", "python_tests", "examples", "benchmarks")
     files = [
