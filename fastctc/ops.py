@@ -347,18 +347,8 @@ def _(
 # capacity, _C.BEAM_NODE_INTS) int32 with capacity at least beam_size for each frame since. Both belong to the
 # kernels that wrote them.
 @torch.library.register_fake("fastctc::beam_search_advance")
-def _(
-    input: Tensor,
-    input_lengths: Tensor,
-    state: Tensor,
-    arena: Tensor,
-    beam_size: int,
-    blank: int,
-    from_logits: bool,
-    beam_threshold: float,
-    token_threshold: float,
-    blank_skip: float,
-) -> None:
+@torch.library.register_fake("fastctc::scored_search_advance")
+def _(*arguments: Any) -> None:
     return None
 
 
@@ -382,41 +372,9 @@ def _scored(place: Tensor, leading: tuple[int, ...], frames: int, scalar: torch.
 
 
 @torch.library.register_fake("fastctc::scored_search")
-def _(
-    input: Tensor,
-    input_lengths: Tensor,
-    beam_size: int,
-    nbest: int,
-    blank: int,
-    from_logits: bool,
-    beam_threshold: float,
-    token_threshold: float,
-    blank_skip: float,
-    scorer: list[Tensor],
-    scorer_numbers: list[int],
-    unknown_word: float,
-) -> tuple[Tensor, ...]:
+def _(input: Tensor, input_lengths: Tensor, beam_size: int, nbest: int, *options: Any) -> tuple[Tensor, ...]:
     batch, frames, _ = input.shape
     return _scored(input, (batch, nbest), frames, _scalar_type(input.dtype))
-
-
-@torch.library.register_fake("fastctc::scored_search_advance")
-def _(
-    input: Tensor,
-    input_lengths: Tensor,
-    state: Tensor,
-    arena: Tensor,
-    beam_size: int,
-    blank: int,
-    from_logits: bool,
-    beam_threshold: float,
-    token_threshold: float,
-    blank_skip: float,
-    scorer: list[Tensor],
-    scorer_numbers: list[int],
-    unknown_word: float,
-) -> None:
-    return None
 
 
 @torch.library.register_fake("fastctc::scored_search_result")

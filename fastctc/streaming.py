@@ -86,13 +86,12 @@ class BeamSearchDecoder:
         self.nbest = check_nbest(nbest, beam_size)
         self.time_major = time_major
         self._options = search_options(blank, from_logits, beam_threshold, token_threshold, blank_skip)
-        self._scorer = scorer
         with torch.inference_mode(False):  # a tensor made in that mode could be changed in that mode only
             state_bytes = ops._C.beam_state_bytes(beam_size, scorer is not None)
             self._state = torch.zeros(num_streams, state_bytes, dtype=torch.uint8, device=device)
             self._arena = torch.empty(num_streams, 0, NODE_INTS, dtype=torch.int32, device=device)
             self._frames = torch.zeros(num_streams, dtype=torch.int64, device=device)
-        self._packed_scorer()  # raises if it cannot be used
+        self._scorer: tuple[Any, ...] = () if scorer is None else pack(scorer, self._state.device)
         self._bounds = [
             0
         ] * num_streams  # a bound on the frames of each stream, known without a synchronization
@@ -138,7 +137,7 @@ class BeamSearchDecoder:
         checked = chunk.device.type == "cpu" or debugging()
         before = self._state.clone() if checked else None
         try:
-            scorer = self._packed_scorer()
+            scorer = self._scorer
             advance = ops.scored_search_advance if scorer else ops.beam_search_advance
             advance(chunk, lengths, self._state, self._arena, self.beam_size, *self._options, *scorer)
             if debugging():
@@ -230,13 +229,9 @@ class BeamSearchDecoder:
 
     def _result(self, nbest: int, frames: int, dtype: torch.dtype | None) -> NBestResult:
         arguments = (self._state, self._arena, self.beam_size, nbest, frames, dtype == torch.float64)
-        if self._scorer is None:
+        if not self._scorer:
             return NBestResult(*ops.beam_search_result(*arguments))
-        return ScoredResult(*ops.scored_search_result(*arguments, *self._packed_scorer()))
-
-    def _packed_scorer(self) -> tuple[Any, ...]:
-        """Return the arguments of the ops for the scorer; none without a scorer."""
-        return () if self._scorer is None else pack(self._scorer, self._state.device)
+        return ScoredResult(*ops.scored_search_result(*arguments, *self._scorer))
 
     def _mask(self, streams: int | Sequence[int] | Tensor) -> Tensor:
         """Return (N) bool, on the device of `streams`."""
