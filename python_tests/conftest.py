@@ -119,6 +119,17 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
         yield Device(name, torch.device("cpu"))
 
 
+def cuda_kernels(request: pytest.FixtureRequest, machine: str) -> tuple[str, str]:
+    """Return the device and the namespace of the ops for "emulated" or "cuda"; skip where that cannot run."""
+    if machine not in os.environ.get("FASTCTC_DEVICES", machine).split(","):
+        pytest.skip("not in FASTCTC_DEVICES")
+    if machine == "cuda":
+        require_cuda()
+        return "cuda", "fastctc"
+    request.getfixturevalue("emulated_library")
+    return "cpu", "fastctc_emulated"
+
+
 def require_cuda() -> None:
     if torch.cuda.is_available():
         return

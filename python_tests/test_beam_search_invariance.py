@@ -23,7 +23,7 @@ from beams import (
     random_log_probs,
     speech_like,
 )
-from conftest import Device, require_cuda, slow
+from conftest import Device, cuda_kernels, require_cuda, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -156,13 +156,7 @@ def test_threads_change_nothing() -> None:
 def test_same_bits_on_every_machine(
     request: pytest.FixtureRequest, machine: str, beam_size: int, from_logits: bool, dtype: torch.dtype
 ) -> None:
-    if machine not in os.environ.get("FASTCTC_DEVICES", machine).split(","):
-        pytest.skip("not in FASTCTC_DEVICES")
-    if machine == "cuda":
-        require_cuda()
-    else:
-        request.getfixturevalue("emulated_library")
-    there, namespace = ("cuda", "fastctc") if machine == "cuda" else ("cpu", "fastctc_emulated")
+    there, namespace = cuda_kernels(request, machine)
     op = getattr(torch.ops, namespace).beam_search.default
     lengths = torch.tensor([30, 22])
     for make, classes in (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 from automata import random_automaton
 from beams import random_log_probs
-from conftest import require_cuda, slow
+from conftest import cuda_kernels, slow
 from scorers import BOUNDARIES, random_case
 from torch import Tensor
 
@@ -30,14 +29,7 @@ Check = Callable[..., ScoredResult]
 @pytest.fixture(params=["emulated", "cuda"])
 def check(request: pytest.FixtureRequest) -> Check:
     """Return a search on both machines that raises if they differ."""
-    machine = request.param
-    if machine not in os.environ.get("FASTCTC_DEVICES", machine).split(","):
-        pytest.skip("not in FASTCTC_DEVICES")
-    if machine == "cuda":
-        require_cuda()
-    else:
-        request.getfixturevalue("emulated_library")
-    there, namespace = ("cuda", "fastctc") if machine == "cuda" else ("cpu", "fastctc_emulated")
+    there, namespace = cuda_kernels(request, request.param)
     op = getattr(torch.ops, namespace).scored_search.default
 
     def run(
