@@ -202,10 +202,11 @@ cudaError_t backward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   const BackwardWorkspace w(workspace, p);
   const size_t shared = p.max_length > kSortShared ? 0 : size_t(power_of_two_from(p.max_length)) * sizeof(Key);
   cudaError_t error = target_offsets(p, w.offsets, stream);
-  if (!error) error = launch(sort_labels, dim3(unsigned(p.batch)), dim3(kSortThreads), shared, stream, p, w);
+  if (!error)
+    error = launch("sort_labels", sort_labels, dim3(unsigned(p.batch)), dim3(kSortThreads), shared, stream, p, w);
   if (error) return error;
-  return launch_rows(p.classes < kLongRow, gradient<Element, 1>, gradient<Element, kRowWarps>, p.batch * p.frames, 0,
-                     stream, p, w);
+  return launch_rows("gradient", p.classes < kLongRow, gradient<Element, 1>, gradient<Element, kRowWarps>,
+                     p.batch * p.frames, 0, stream, p, w);
 }
 
 }  // namespace
