@@ -191,6 +191,8 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     }
   }
   clear<Stored>(p, n, q.frames, q.filled);
+  __syncthreads();
+  keep_totals(q, streams.blank);
 }
 
 template <class Element, class Scalar, int K, bool kOptions>

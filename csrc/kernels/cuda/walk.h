@@ -113,9 +113,6 @@ class Walk {
       }
       if (warps_ > 1) named_barrier(1 + kSide, warps_ * kWarp);
     }
-    if (kSecond && rank_ == 0) {
-      for (int s = segments < 2 ? 0 : segments - 2; s < segments; ++s) keep_totals(s);  // correct() has kept the others
-    }
     return warp_max(range_);
   }
 
@@ -305,33 +302,21 @@ class Walk {
   // The total of this warp's columns at the end of a segment.
   __device__ __forceinline__ void publish(int segment) {
     const Scalar total = warp_sum(total_);
-    if (lane_id() == 0) shared_.totals[kSide][segment % kTotals][rank_] = total;
+    if (lane_id() == 0) {
+      shared_.totals[kSide][segment % kTotals][rank_] = total;
+      q_.totals[kSide][segment].of_warp[rank_] = Stored(total);
+    }
     total_ = 0;
     if (warps_ == 1) __syncwarp();
   }
   // The total of segment - 2 has seen all corrections but that of segment - 1.
   __device__ __forceinline__ void correct(int segment) {
     if (segment >= 2) {
-      if (rank_ == 0) keep_totals(segment - 2);
-      correction_ = 1 / (total_of(segment - 2) * correction_);
+      Scalar total = 0;
+      for (int w = 0; w < warps_; ++w) total += shared_.totals[kSide][(segment - 2) % kTotals][w];
+      correction_ = 1 / (total * correction_);
     }
-    if (rank_ == 0 && lane_id() == 0) shared_.corrections[kSide][segment % kTotals] = correction_;
-  }
-  __device__ __forceinline__ Scalar total_of(int segment) const {
-    Scalar total = 0;
-    for (int w = 0; w < warps_; ++w) total += shared_.totals[kSide][segment % kTotals][w];
-    return total;
-  }
-  // The totals of the frames of a segment, from the measured ones at its ends, in place of the blank's scores, which no
-  // warp needs any more. At the end of one that is cut off nothing has been measured.
-  __device__ __forceinline__ void keep_totals(int segment) const {
-    const int begin = segment * kSegment, end = begin + kSegment < count_ ? begin + kSegment : count_;
-    const Scalar first =
-        (segment > 0 ? total_of(segment - 1) : Scalar(1)) * shared_.corrections[kSide][segment % kTotals];
-    const Scalar step = end - begin < kSegment ? Scalar(0) : (total_of(segment) - first) / kSegment;
-    for (int k = begin + lane_id(); k < end; k += kWarp) {
-      streams_.blank[kForward ? first_ + k : first_ - k] = Stored(first + step * Scalar(k - begin + 1));
-    }
+    if (rank_ == 0 && lane_id() == 0) q_.totals[kSide][segment].correction = Stored(correction_);
   }
   __device__ __forceinline__ void rescale() {
 #pragma unroll
@@ -377,6 +362,21 @@ __device__ __forceinline__ Scaled<Lanes<Scalar>> meet(const Task<Element, Scalar
     if (j > 0) sum = sum + before.load(e + j - 1) * into_e;
   }
   return normalize(reduce(sum));
+}
+
+// Writes the total of each frame, interpolated between the ends of its segment, in place of the blank's scores, which
+// have been read. By all threads of a block, after the second walks.
+template <class Element, class Scalar>
+__device__ __forceinline__ void keep_totals(const Task<Element, Scalar>& q, typename ScalarOf<Element>::type* totals) {
+  using Stored = typename ScalarOf<Element>::type;
+  for (int t = int(threadIdx.x); t < q.frames; t += int(blockDim.x)) {
+    const int side = t < q.middle, k = side ? q.middle - 1 - t : t - q.middle;
+    const int count = side ? q.middle : q.frames - q.middle, segment = k / kSegment;
+    const SegmentTotals<Scalar, Stored>* const of = q.totals[side] + segment;
+    const Stored first = (segment > 0 ? of[-1].sum(q.warps) : Stored(1)) * of->correction;
+    const Stored last = (segment + 1) * kSegment <= count ? of->sum(q.warps) : first;
+    totals[t] = first + (last - first) * (Stored(k % kSegment + 1) / kSegment);
+  }
 }
 
 // The sum over frames of the origins' log-probabilities, which emissions leave out; by one warp, for the frames of its

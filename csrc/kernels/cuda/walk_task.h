@@ -17,6 +17,19 @@ template <class Scalar>
 constexpr int kTileFrames = kSegment / kMaxWarps<Scalar>;
 constexpr int kTotals = 4;  // segments whose totals are in use at the same time
 
+// Of a segment of the second walk.
+template <class Scalar, class Stored>
+struct SegmentTotals {
+  Stored of_warp[kMaxWarps<Scalar>];  // of all paths at its last frame, the part of each warp
+  Stored correction;                  // of the states at its first frame
+
+  __device__ __forceinline__ Stored sum(int warps) const {
+    Stored total = 0;
+    for (int w = 0; w < warps; ++w) total += of_warp[w];
+    return total;
+  }
+};
+
 // The memory of a batch. For each (n, t, i) it holds an exponent: the mantissas of label states are kept in place of
 // the occupancies.
 template <class Stored>
@@ -25,6 +38,7 @@ struct ForwardWorkspace {
   int32_t* frames;   // (N) that are read
   Plane<Stored> states, snapshots;
   Stored* exponents;  // (N, T, S) of the kept states
+  char* totals;       // (N, 2) SegmentTotals of each segment; with states of any type
   uint8_t* counts;    // (N, S) of loss_bound.h
   size_t size;
 
@@ -35,11 +49,15 @@ struct ForwardWorkspace {
     states = w.take_plane<Stored>(p.batch * 2 * states_size(p));
     snapshots = w.take_plane<Stored>(p.need_grad ? p.batch * 2 * snapshots_size(p) : 0);
     exponents = w.take<Stored>(p.need_grad ? p.batch * p.frames * p.max_length : 0);
+    totals = w.take<char>(p.need_grad ? p.batch * 2 * totals_bytes(p) : 0);
     counts = w.take<uint8_t>(p.batch * p.max_length);
     size = w.size();
   }
   // of one direction of one sample
   static FASTCTC_HD int64_t states_size(const CtcLossParams& p) { return 2 * (p.max_length + 1); }
+  static FASTCTC_HD int64_t totals_bytes(const CtcLossParams& p) {
+    return ((p.frames + 1) / 2 / kSegment + 1) * int64_t(sizeof(SegmentTotals<float, Stored>));
+  }
   static FASTCTC_HD int64_t snapshots_size(const CtcLossParams& p) {
     return (p.frames + 1) / 2 / kSegment * (p.max_length + 1);
   }
@@ -112,9 +130,10 @@ struct Task {
   int far;             // frames by which scores are brought into the cache ahead of use; all if they are there
   int64_t stride_t, stride_c;
   const int64_t* labels;
-  const Stored *max, *log2_sum;  // (T) row statistics; null for log-probabilities
-  Memory states[2];              // of each direction (2, stride + 1): b and e of each slot
-  Memory snapshots[2];           // of each direction (segments, stride + 1): closed blank states
+  const Stored *max, *log2_sum;              // (T) row statistics; null for log-probabilities
+  Memory states[2];                          // of each direction (2, stride + 1): b and e of each slot
+  Memory snapshots[2];                       // of each direction (segments, stride + 1): closed blank states
+  SegmentTotals<Scalar, Stored>* totals[2];  // of each direction (segments)
   // options
   const Stored* bias;
   Stored blank_bias;
@@ -153,6 +172,7 @@ __device__ __forceinline__ Task<Element, Scalar> make_task(const CtcLossParams& 
   q.log2_sum = frame.log2_sum;
   for (int side = 0; side < 2; ++side) {
     q.states[side] = memory(w.states, (2 * n + side) * w.states_size(p));
+    q.totals[side] = reinterpret_cast<SegmentTotals<Scalar, Stored>*>(w.totals + (2 * n + side) * w.totals_bytes(p));
     q.snapshots[side] = memory(w.snapshots, (2 * n + side) * w.snapshots_size(p));
   }
   q.bias = static_cast<const Stored*>(p.class_bias);
@@ -169,10 +189,9 @@ struct Exchange {
   Scalar carry_m[2][kWarps + 1][2][kTileFrames<Scalar>];  // the last: zero, what the first column receives
   Scalar carry_e[2][kWarps + 1][2][kTileFrames<Scalar>];
   Scalar totals[2][kTotals][kWarps];
-  Scalar corrections[2][kTotals];  // of the states at the start of a segment
-  Scalar range[2][kWarps];         // largest exponents
-  Scalar p_m[2], p_e[2];           // the probability of all paths
-  double offset[2];                // the logarithm of the origins
+  Scalar range[2][kWarps];  // largest exponents
+  Scalar p_m[2], p_e[2];    // the probability of all paths
+  double offset[2];         // the logarithm of the origins
 };
 
 }  // namespace cuda
