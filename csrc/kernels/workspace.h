@@ -14,7 +14,7 @@ class Workspace {
 
   template <class T>
   FASTCTC_HD T* take(int64_t count) {
-    T* const p = base_ ? reinterpret_cast<T*>(base_ + size_) : nullptr;
+    T* const p = exists() ? reinterpret_cast<T*>(base_ + size_) : nullptr;
     size_ += (size_t(count) * sizeof(T) + 63) / 64 * 64;
     return p;
   }
@@ -22,7 +22,7 @@ class Workspace {
   template <class Memory>
   FASTCTC_HD Memory take_numbers(int64_t count, int64_t before = 0) {
     const Memory p = Memory::from([&] { return take<typename Memory::Scalar>(before + count); });
-    return base_ ? p + before : p;
+    return exists() ? p + before : p;
   }
   template <class Scalar>
   FASTCTC_HD Plane<Scalar> take_plane(int64_t count, int64_t before = 0) {
@@ -31,6 +31,15 @@ class Workspace {
   FASTCTC_HD size_t size() const { return size_; }
 
  private:
+  // On a device there is always memory: a test would hide from the compiler in which address space it is.
+  FASTCTC_HD bool exists() const {
+#ifdef __CUDA_ARCH__
+    return true;
+#else
+    return base_ != nullptr;
+#endif
+  }
+
   char* base_;
   size_t size_ = 0;
 };

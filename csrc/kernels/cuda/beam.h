@@ -292,7 +292,7 @@ __device__ __forceinline__ void Beam<Element, kOneWarp, Knowledge>::select(int e
                                                                            const Stay& stay, int t) {
   double* scores = c_.scores;
   int32_t* candidate = c_.candidates;
-  if (!Knowledge::kWeighs && size_ + extensions > kSharedCandidates) {
+  if (!kOneWarp && !Knowledge::kWeighs && size_ + extensions > kSharedCandidates) {
     scores = c_.global.scores;
     candidate = c_.global.candidates;
     if (me_ < size_) scores[me_] = c_.scores[me_];

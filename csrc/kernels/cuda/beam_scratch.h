@@ -8,7 +8,7 @@
 namespace fastctc {
 namespace cuda {
 
-constexpr int64_t kSharedCandidates = 2048;  // more are ranked in global memory
+constexpr int64_t kSharedCandidates = 2048;  // more are ranked in global memory; a beam of one warp has fewer
 constexpr int kSharedBeam = 256;             // the state of a wider beam is in global memory
 constexpr double kNever = -INFINITY;
 
@@ -108,9 +108,9 @@ struct BeamScratch {
       bound = w.take<double>(W);
       raised = w.take<double>(1);
       next = w.take<Pair>(1);
-      const bool few = W <= kSharedBeam;
+      const bool few = kOneWarp || W <= kSharedBeam;
       origins = few ? w.take<Origin>(candidates_kept(W)) : global.origins;
-      if (shape.candidates > kSharedCandidates) {
+      if (!kOneWarp && shape.candidates > kSharedCandidates) {
         scores = global.scores;
         candidates = global.candidates;
       }
