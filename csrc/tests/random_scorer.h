@@ -78,7 +78,8 @@ class RandomScorer {
       std::vector<int> spelling;
       for (int length = 1 + below(3); length > 0; --length) spelling.push_back(below(std::min(classes, 5)));
       words_of[spelling].push_back(word);
-      if (below(3) == 0) words_of[{spelling[0]}].push_back(word);  // a homophone, and a word in a word
+      // A homophone, and a word in a word.
+      if (spelling.size() > 1 && below(3) == 0) words_of[{spelling[0]}].push_back(word);
     }
     add_nodes(words_of);
     const int nodes = int(first_arc_.size()) - 1;

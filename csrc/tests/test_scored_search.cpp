@@ -131,14 +131,15 @@ TEST(a_scored_result_before_the_first_frame) {
   }
 }
 
-// Scorers, shapes and values of any kind, in chunks; FASTCTC_FUZZ_SECONDS for longer.
+// Scorers, shapes and values of any kind, in chunks; FASTCTC_FUZZ_SECONDS for longer, FASTCTC_FUZZ_SEED for one again.
 TEST(fuzz) {
   const char* const given = std::getenv("FASTCTC_FUZZ_SECONDS");
   const double seconds = given ? std::atof(given) : 2;
   const auto start = std::chrono::steady_clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
   Seen seen;
-  unsigned seed = given ? std::random_device()() : 1, count = 0;
+  const char* const again = std::getenv("FASTCTC_FUZZ_SEED");
+  unsigned seed = again ? unsigned(std::strtoul(again, nullptr, 10)) : given ? std::random_device()() : 1, count = 0;
   for (; elapsed() < seconds; ++seed, ++count) {
     Random random(seed);
     const auto below = [&](int n) { return int(random() % unsigned(n)); };
@@ -153,7 +154,11 @@ TEST(fuzz) {
     const RandomScorer scorer(random(), C, 1 + below(3), below(3) > 0, ties);
     q.scorer = &scorer.scorer;
     const int first = below(T + 1);
-    check_bits(q, seen, {first, T - first});
+    try {
+      check_bits(q, seen, {first, T - first});
+    } catch (const std::exception& error) {
+      throw std::runtime_error("seed " + std::to_string(seed) + ": " + error.what());
+    }
   }
   std::printf("%u cases, the last of seed %u\n", count, seed - 1);
 }

@@ -130,7 +130,7 @@ int64_t Beam<Scalar, Knowledge>::find_weighed_candidates(const Scalar* x, double
     }
   }
   for (int64_t k = 0; k < tokens_; ++k) w_.place[w_.tokens.token[k]] = -1;
-  return count;
+  return count > p_.beam_size ? keep_best(count, worst) : count;  // fewer are ranked faster
 }
 
 // Calls f(score, arc) for the extensions of a prefix by the token in place k, but for prefixes of the beam. Those that
