@@ -253,6 +253,8 @@ def run(result: dict[str, Any], options: argparse.Namespace) -> None:
         row = bench(name, shape, kind, result, options)
         rows = result["sweeps"].setdefault(variable, []) if variable else result["results"]
         rows.append(row)
+        if options.out:
+            report.write(options.out, result, beam_report.markdown(result))
         found = ", ".join(f"{each} {value:.3f}" for each, value in row["statistics"].items())
         ratios = [f"{peer} / fastctc {ratio:.1f}" for peer, ratio in row.get("ratio", {}).items()]
         tqdm.write("; ".join([name, f"{kind}: {found}", *ratios, *row["notes"]]), file=sys.stderr)

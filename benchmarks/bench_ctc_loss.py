@@ -199,25 +199,27 @@ def run(result: dict[str, Any], options: argparse.Namespace) -> None:
         closing(probe) if probe else nullcontext(),
     ):
 
-        def done(row: Row, *what: object) -> Row:
+        def add(rows: list[Row], row: Row, *what: object) -> None:
+            rows.append(row)
             ratios = [f"{peer} / fastctc {ratio:.2f}" for peer, ratio in row.get("ratio", {}).items()]
             tqdm.write(", ".join(map(str, [*what, *ratios, *row.get("notes", [])])), file=sys.stderr)
             bar.update()
-            return row
+            if options.out:  # now, in case the run is cut off
+                report.write(options.out, result, report.markdown(result))
 
         for name, lengths in itertools.product(shapes, options.lengths):
             shape = SHAPES[name].quick() if options.quick else SHAPES[name]
             for row in bench(name, shape, lengths, options.input, result, options, probe):
-                result["results"].append(done(row, name, lengths, row["input"]))
+                add(result["results"], row, name, lengths, row["input"])
         for variable, points in swept.items():
-            result["sweeps"][variable] = []
+            swept_rows = result["sweeps"].setdefault(variable, [])
             for shape in points:
                 name = f"{variable} = {getattr(shape, variable)}"
                 for row in bench(name, shape, "fixed", ["logits"], result, options):
-                    result["sweeps"][variable].append(done(row, name))
+                    add(swept_rows, row, name)
         if options.accuracy:
             for row in accuracy.rows(long, options.seeds, torch.device(options.device)):
-                result["accuracy"].append(done(row, f"T = {row['T']}, errors", *row["worst"].values()))
+                add(result["accuracy"], row, f"T = {row['T']}, errors", *row["worst"].values())
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -147,32 +147,31 @@ def bench(
     row["ratio"] = {s: row["sides"][s]["median_ms"] / ours for s in to_time if s != "fastctc"}
     if options.memory and not options.quick:
         for side in to_time:
-            row["sides"][side]["extra_bytes"] = extra_bytes(side, shape, lengths, kind, options)
+            if scores.is_cuda:
+                align = SIDES[side](case, kind)
+                size, _ = memory.peak_on_cuda(lambda align=align: align(scores))
+            else:
+                size = extra_bytes(side, shape, lengths, kind, options)
+            row["sides"][side]["extra_bytes"] = size
     return row
 
 
 def extra_bytes(side: str, shape: Shape, lengths: str, kind: str, options: argparse.Namespace) -> int:
-    """Return the most memory that a call needs beyond its input; on the CPU from the peak of a fresh process."""
-    request = {"side": side, "lengths": lengths, "kind": kind, "device": options.device, **asdict(shape)}
+    """Return the most memory that a call on the CPU needs beyond its input, from the peak of a fresh process."""
+    request = {"side": side, "lengths": lengths, "kind": kind, **asdict(shape)}
     command = [sys.executable, str(Path(__file__).resolve()), "--probe", json.dumps(request)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed leaves the process
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return int(done.stdout)
 
 
-def probe(side: str, lengths: str, kind: str, device: str, **sizes: int) -> int:
+def probe(side: str, lengths: str, kind: str, **sizes: int) -> int:
     torch.set_num_threads(1)
-    case, logits = on_device(device, *draw(Shape(16, 1, 8, 3)))
+    case, logits = draw(Shape(16, 1, 8, 3))
     SIDES[side](case, kind)(batch_first(logits, kind))  # everything is loaded now
-    case, logits = on_device(device, *draw(Shape(**sizes), lengths))
+    case, logits = draw(Shape(**sizes), lengths)
     align, scores = SIDES[side](case, kind), batch_first(logits, kind)
     del logits
-    if scores.is_cuda:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        align(scores)
-        return torch.cuda.max_memory_allocated() - before
     memory.map_libraries()
     memory.reset_peak()
     before = peak()
@@ -225,17 +224,6 @@ def markdown(result: dict[str, Any]) -> str:
     )
 
 
-def write(folder: Path, result: dict[str, Any]) -> Path:
-    machine = result["machine"]
-    kind = "cuda-" + machine["gpu"] if "gpu" in machine else "cpu-" + machine["instruction_set"]
-    kind = kind.lower().replace(" ", "-") + ("-quick" if result["quick"] else "")
-    path = folder / f"forced_align-{result['date'][:10]}-{kind}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report.without_nan(result), indent=1, allow_nan=False) + "\n")
-    path.with_suffix(".md").write_text(markdown(result))
-    return path
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -278,6 +266,7 @@ def main(argv: list[str] | None = None) -> int:
         "note": options.note,
         "results": [],
     }
+    saved: Path | None = None
     todo = list(itertools.product(options.shapes, options.lengths, options.input))
     for name, lengths, kind in tqdm(todo, file=sys.stderr, unit="row", disable=None):
         shape = SHAPES[name].quick() if options.quick else SHAPES[name]
@@ -285,9 +274,11 @@ def main(argv: list[str] | None = None) -> int:
         result["results"].append(row)
         ratios = [f"{peer} / fastctc {ratio:.1f}" for peer, ratio in row.get("ratio", {}).items()]
         tqdm.write(", ".join([name, lengths, kind, *ratios, *row["notes"]]), file=sys.stderr)
+        if options.out:
+            saved = report.write(options.out, result, markdown(result))
     print(markdown(result), end="")
-    if options.out:
-        print(write(options.out, result))
+    if saved:
+        print(saved)
     return 1 if any(row["refused"] for row in result["results"]) else 0
 
 

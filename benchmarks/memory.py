@@ -17,9 +17,10 @@ import resource
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,15 +31,22 @@ from peers import Peer, in_torch
 BATCH = max(64, 2 * (os.cpu_count() or 1))
 RESOLUTION = BATCH // 4 * mmap.PAGESIZE  # bytes
 SIDES = ["fastctc", "torch"]
+Result = TypeVar("Result")
+
+
+def peak_on_cuda(call: Callable[[], Result]) -> tuple[int, Result]:
+    """Return the most bytes on CUDA during a call, beyond those before it, and the result of the call."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = call()
+    return torch.cuda.max_memory_allocated() - before, result
 
 
 def extra_on_cuda(peer: Peer, scores: Any) -> int:
     """Return the extra bytes on CUDA; `peer` has been called before."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    _, gradient = peer(scores)
-    return torch.cuda.max_memory_allocated() - before - gradient.nbytes
+    size, (_, gradient) = peak_on_cuda(lambda: peer(scores))
+    return size - gradient.nbytes
 
 
 def possible() -> bool:

@@ -44,7 +44,8 @@ struct CtcLossParams {
   void* occupancy;       // (N, T, S) Scalar, zero where n has no frame t or no label i; without need_grad scratch on
                          // the CPU and unused on CUDA
   void* row_statistics;  // (3 or 1, N, T) Scalar: the blank's score, and for logits the maximum and the log2 of the
-                         // sum of 2^((x - max) log2 e); zero where n has no frame t
+                         // sum of 2^((x - max) log2 e); zero where n has no frame t. With need_grad, CUDA has in
+                         // place of the blank's score what the posteriors of the frame add up to.
   int32_t* status;       // (N) enum Status
   // backward
   const void* grad_loss;  // (N) Scalar

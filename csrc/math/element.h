@@ -48,7 +48,7 @@ FASTCTC_HD void from_scalar(float x, float& out) { out = x; }
 FASTCTC_HD void from_scalar(double x, double& out) { out = x; }
 // Both round to nearest, ties to even.
 FASTCTC_HD void from_scalar(float x, BFloat16& out) {
-#ifdef __CUDA_ARCH__
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(x));
 #else
   const uint32_t u = bits_of(x);

@@ -98,8 +98,9 @@ struct Scaled {
     W::fill(p.e, count, typename W::Scalar(kZeroExponent));
   }
 
-  // The number itself, in [0, 1] but for rounding.
-  FASTCTC_HD typename W::F probability() const { return W::min(W::scale(m, e), W::set(1)); }
+  FASTCTC_HD typename W::F value() const { return W::scale(m, e); }
+  // The value of a number that is in [0, 1] but for rounding.
+  FASTCTC_HD typename W::F probability() const { return W::min(value(), W::set(1)); }
 };
 
 template <class W>

@@ -26,9 +26,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "emulation_fibers.h"
@@ -43,10 +46,11 @@ struct dim3 {
 
 namespace fastctc::emulation {
 
-constexpr unsigned kMaxThreads = 1024;          // per block
-constexpr size_t kMaxSharedBytes = 227 * 1024;  // per block, as on sm_90
-constexpr unsigned char kGarbage = 0xff;        // NaN as float or double, -1 as integer
-constexpr unsigned kSpinLimit = 100000;         // rounds in which threads only yield
+constexpr unsigned kMaxThreads = 1024;         // per block
+constexpr size_t kMaxSharedBytes = 99 * 1024;  // per block, as on sm_86, sm_89 and sm_120; others have more
+constexpr size_t kUnraisedBytes = 48 * 1024;   // per block, unless the limit of the kernel has been raised
+constexpr unsigned char kGarbage = 0xff;       // NaN as float or double, -1 as integer
+constexpr unsigned kSpinLimit = 100000;        // rounds in which threads only yield
 
 // 0, 1 or a seed: see the top of this file.
 inline std::atomic<unsigned>& order() {
@@ -133,7 +137,8 @@ class Emulator {
  public:
   ~Emulator() { abandon_threads(); }
 
-  void launch(dim3 grid, dim3 block, size_t shared_bytes, void (*run)(void*), void* kernel);
+  // `dynamic_limit`: see dynamic_limit() below.
+  void launch(dim3 grid, dim3 block, size_t shared_bytes, size_t dynamic_limit, void (*run)(void*), void* kernel);
 
   // The rest is called by running threads only.
   FASTCTC_UNTRACKED Thread& current() { return *static_cast<Thread*>(running_); }
@@ -158,6 +163,7 @@ class Emulator {
  private:
   void prepare_threads();
   void run_block();
+  void check_shared_memory();
   void release_block();
   void abandon_threads();
   unsigned lanes_of(unsigned warp);
@@ -183,7 +189,7 @@ class Emulator {
   void* kernel_ = nullptr;
   dim3 grid_size_, block_size_;
   uint3 block_index_{};
-  size_t dynamic_bytes_ = 0;
+  size_t dynamic_bytes_ = 0, dynamic_limit_ = 0;
   void* dynamic_shared_ = nullptr;
   unsigned thread_count_ = 0, exited_ = 0, yielded_ = 0, spins_ = 0;
   unsigned ready_warps_ = 0, ready_lanes_[kMaxThreads / 32] = {};

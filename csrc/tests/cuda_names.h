@@ -18,9 +18,38 @@
 #define blockDim (::fastctc::emulation::emulator().block_size())
 #define gridDim (::fastctc::emulation::emulator().grid_size())
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidDevice = 101 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaErrorInvalidValue ? "cudaErrorInvalidValue" : error ? "cudaErrorInvalidDevice" : "cudaSuccess";
+}
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorInvalidValue ? "invalid argument" : error ? "invalid device ordinal" : "no error";
+}
+// Each host thread has a current device.
+inline cudaError_t cudaSetDevice(int device) {
+  if (device < 0) return cudaErrorInvalidDevice;
+  fastctc::emulation::device_of_this_thread() = device;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = fastctc::emulation::device_of_this_thread();
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = static_cast<int>(fastctc::emulation::kMaxSharedBytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+  if (bytes < 0 || size_t(bytes) > fastctc::emulation::kMaxSharedBytes) return cudaErrorInvalidValue;
+  fastctc::emulation::set_dynamic_limit(kernel, size_t(bytes));
+  return cudaSuccess;
+}
 
 // The compiler fills in these parameters, the line of the caller of a collective.
 #define FASTCTC_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()

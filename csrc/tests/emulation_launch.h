@@ -10,6 +10,36 @@ namespace fastctc::emulation {
 constexpr size_t kStackBytes = 256 * 1024;  // per fiber, committed when touched
 constexpr size_t kPageBytes = 4096;
 
+// ---- dynamic shared memory that a kernel may be given on a device
+// -------------------------------------------------------
+
+constexpr size_t kUnraised = ~size_t(0);  // as much as its static arrays leave of kUnraisedBytes
+
+inline int& device_of_this_thread() {
+  static thread_local int device = 0;
+  return device;
+}
+
+struct DynamicLimits {
+  std::mutex mutex;
+  std::map<std::pair<const void*, int>, size_t> bytes;  // by kernel and device
+};
+inline DynamicLimits& dynamic_limits() {
+  static DynamicLimits limits;
+  return limits;
+}
+inline void set_dynamic_limit(const void* kernel, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(dynamic_limits().mutex);
+  dynamic_limits().bytes[{kernel, device_of_this_thread()}] = bytes;
+}
+inline size_t dynamic_limit(const void* kernel) {
+  const std::lock_guard<std::mutex> lock(dynamic_limits().mutex);
+  const auto found = dynamic_limits().bytes.find({kernel, device_of_this_thread()});
+  return found == dynamic_limits().bytes.end() ? kUnraised : found->second;
+}
+
+// ---- blocks and launches --------------------------------------------------------------------------------------------
+
 inline void Emulator::prepare_threads() {
   while (pool_.size() < thread_count_) {
     Thread* thread = new Thread();
@@ -124,6 +154,11 @@ inline void Emulator::run_block() {
   }
   if (exited_ != thread_count_) throw std::runtime_error("emulated CUDA: " + explain_deadlock() + describe_block());
 
+  check_shared_memory();
+}
+
+// Static arrays are known once a block has run: only then is it seen that the launch would have failed.
+inline void Emulator::check_shared_memory() {
   size_t shared_bytes = 0;
   Untracked scope;
   for (SharedArray* array = block_->arrays; array; array = array->next) {
@@ -133,8 +168,15 @@ inline void Emulator::run_block() {
         throw std::runtime_error("emulated CUDA: written past the end of " + std::to_string(array->bytes) +
                                  " bytes of shared memory" + describe_block());
   }
-  if (shared_bytes > kMaxSharedBytes)
-    throw std::runtime_error("emulated CUDA: " + std::to_string(shared_bytes) + " bytes of shared memory");
+  const size_t static_bytes = shared_bytes - dynamic_bytes_;
+  const std::string amounts = std::to_string(static_bytes) + " static and ";
+  if (dynamic_limit_ == kUnraised && shared_bytes > kUnraisedBytes)
+    throw std::runtime_error("emulated CUDA: " + amounts + std::to_string(dynamic_bytes_) +
+                             " dynamic bytes of shared memory are more than " + std::to_string(kUnraisedBytes) +
+                             ", and the limit of the kernel on this device has not been raised");
+  if (dynamic_limit_ != kUnraised && static_bytes + dynamic_limit_ > kMaxSharedBytes)
+    throw std::runtime_error("emulated CUDA: " + amounts + "at most " + std::to_string(dynamic_limit_) +
+                             " dynamic bytes of shared memory: a device has " + std::to_string(kMaxSharedBytes));
 }
 
 inline void Emulator::release_block() {
@@ -154,7 +196,8 @@ inline void Emulator::release_block() {
   block_ = nullptr;
 }
 
-inline void Emulator::launch(dim3 grid, dim3 block, size_t shared_bytes, void (*run)(void*), void* kernel) {
+inline void Emulator::launch(dim3 grid, dim3 block, size_t shared_bytes, size_t dynamic_limit, void (*run)(void*),
+                             void* kernel) {
   if (active_) throw std::runtime_error("emulated CUDA: a kernel launches a kernel");
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   if (threads == 0 || threads > kMaxThreads || block.z > 64)
@@ -164,6 +207,10 @@ inline void Emulator::launch(dim3 grid, dim3 block, size_t shared_bytes, void (*
                              ", " + std::to_string(grid.z) + ") blocks");
   if (shared_bytes > kMaxSharedBytes)
     throw std::runtime_error("emulated CUDA: " + std::to_string(shared_bytes) + " bytes of shared memory");
+  if (dynamic_limit != kUnraised && shared_bytes > dynamic_limit)
+    throw std::runtime_error("emulated CUDA: " + std::to_string(shared_bytes) +
+                             " dynamic bytes of shared memory are more than the limit of the kernel, " +
+                             std::to_string(dynamic_limit));
 
   struct Launch {
     Emulator& self;
@@ -178,6 +225,7 @@ inline void Emulator::launch(dim3 grid, dim3 block, size_t shared_bytes, void (*
   grid_size_ = grid;
   block_size_ = block;
   dynamic_bytes_ = shared_bytes;
+  dynamic_limit_ = dynamic_limit;
   run_ = run;
   kernel_ = kernel;
   thread_count_ = static_cast<unsigned>(threads);
@@ -202,7 +250,8 @@ template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, const A&... arguments) {
   auto call = [&] { kernel(static_cast<P>(arguments)...); };
   emulator_of_this_thread().launch(
-      grid, block, shared_bytes, [](void* function) { (*static_cast<decltype(call)*>(function))(); }, &call);
+      grid, block, shared_bytes, dynamic_limit(reinterpret_cast<const void*>(kernel)),
+      [](void* function) { (*static_cast<decltype(call)*>(function))(); }, &call);
 }
 
 }  // namespace fastctc::emulation

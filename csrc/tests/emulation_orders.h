@@ -33,6 +33,12 @@ constexpr bool kThreadSanitizer = false;
 
 namespace fastctc::testing {
 
+// A launch as of launch.h, for kernels of tests, which have no names.
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t, const A&... arguments) {
+  emulation::launch(kernel, grid, block, shared_bytes, arguments...);
+}
+
 inline const std::vector<unsigned> kOrders = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
 
 class InOrder {

@@ -112,6 +112,22 @@ TEST(very_wide_beams) {
   check(tied);
 }
 
+// Of many classes, so that the beam alone decides how much shared memory there is: from less than a kernel gets without
+// more ado to more than that, whatever was launched before.
+template <class Scalar>
+void launch_beams(const std::vector<int>& beams) {
+  Random random(12);
+  for (int beam : beams) {
+    auto q = problem<Scalar>(1, 1, 1100, 0, beam);
+    fill(q, random, 5, 0);
+    CHECK(decode(q, true).scores == decode(q, false).scores);
+  }
+}
+TEST(every_beam_fits_into_shared_memory) {
+  launch_beams<float>({256, 257, 500, 520, 535, 536, 540, 544, 545, 1024, 536, 500});
+  launch_beams<double>({440, 451, 452, 458, 463, 464, 480, 1024, 452, 440});
+}
+
 // With a beam of two, "a" is dropped while "ab" stays, and comes back: it must be the parent of that again.
 TEST(a_prefix_that_comes_back_is_no_duplicate) {
   int returned = 0;

@@ -129,6 +129,49 @@ TEST(shared_overflow_is_found) {
   }
 }
 
+template <int kStatic>
+__global__ void use_shared_memory() {
+  FASTCTC_SHARED_ARRAY(char, fixed, [kStatic]);
+  fixed[threadIdx.x] = 1;
+}
+template <int kStatic>
+void raise_limit(size_t bytes) {
+  const auto kernel = reinterpret_cast<const void*>(use_shared_memory<kStatic>);
+  const int limit = int(bytes);
+  CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit) == cudaSuccess);
+}
+
+TEST(static_and_dynamic_shared_memory_count_together) {
+  constexpr int k48 = 48 * 1024;
+  const auto run = [](size_t dynamic) { launch(use_shared_memory<512>, 1, 32, dynamic, nullptr); };
+  run(k48 - 512);
+  CHECK_THROWS(run(k48 - 511), "512 static and 48641 dynamic bytes of shared memory are more than 49152");
+  CHECK_THROWS(launch(use_shared_memory<k48 + 16>, 1, 32, 0, nullptr), "49168 static and 0 dynamic bytes");
+}
+
+TEST(a_raised_limit_is_of_one_kernel_and_one_device) {
+  const auto run = [](size_t dynamic) { launch(use_shared_memory<256>, 1, 32, dynamic, nullptr); };
+  CHECK_THROWS(run(49000), "has not been raised");
+  raise_limit<256>(60000);
+  run(60000);
+  CHECK_THROWS(run(60001), "60001 dynamic bytes of shared memory are more than the limit of the kernel, 60000");
+  raise_limit<256>(50000);
+  CHECK_THROWS(run(60000), "more than the limit of the kernel, 50000");
+  CHECK_THROWS(launch(use_shared_memory<128>, 1, 32, 60000, nullptr), "has not been raised");
+  cudaSetDevice(1);
+  CHECK_THROWS(run(50000), "has not been raised");
+  cudaSetDevice(0);
+  run(50000);
+}
+
+TEST(a_limit_leaves_room_for_static_shared_memory) {
+  raise_limit<1040>(fastctc::emulation::kMaxSharedBytes - 1024);
+  CHECK_THROWS(launch(use_shared_memory<1040>, 1, 32, 0, nullptr), "1040 static and at most 100352 dynamic bytes");
+  const auto kernel = reinterpret_cast<const void*>(use_shared_memory<1040>);
+  const int more = int(fastctc::emulation::kMaxSharedBytes) + 1;
+  CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, more) == cudaErrorInvalidValue);
+}
+
 __global__ void write_global(int* out) { out[blockIdx.x * blockDim.x + threadIdx.x] = 1; }
 
 TEST(global_overflow_is_found_by_address_sanitizer) {

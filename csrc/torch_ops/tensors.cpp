@@ -6,6 +6,8 @@
 
 #include <string>
 
+#include "../kernels/launch_error.h"
+
 namespace fastctc {
 
 DType dtype_of(const Tensor& t, const char* name) {
@@ -161,7 +163,7 @@ void* current_stream(const Tensor& t) {
 void check_cuda(int error) {
   constexpr int kMemoryAllocation = 2;  // cudaErrorMemoryAllocation
   if (error == kMemoryAllocation) throw std::runtime_error("CUDA out of memory at the launch of a kernel of fastctc");
-  if (error != 0) throw std::runtime_error("fastctc: CUDA error " + std::to_string(error) + " at a kernel launch");
+  if (error != 0) throw std::runtime_error("fastctc: CUDA error " + cuda::describe_error(error));
 }
 
 }  // namespace fastctc

@@ -4,6 +4,7 @@
 #include "../ctc_tangent.h"
 #include "../forced_align.h"
 #include "../greedy_decode.h"
+#include "../launch_error.h"
 
 namespace fastctc {
 namespace cuda {
@@ -23,6 +24,7 @@ int greedy_decode(const GreedyDecodeParams&, void*, void*) { return kNoDevice; }
 size_t beam_search_workspace(const BeamSearchParams&) { return 0; }
 int beam_search(const BeamSearchParams&, void*, void*) { return kNoDevice; }
 int beam_search_result(const BeamResultParams&, void*) { return kNoDevice; }
+std::string describe_error(int) { return "built without CUDA kernels"; }
 
 }  // namespace cuda
 }  // namespace fastctc

@@ -130,7 +130,7 @@ cudaError_t run(const BeamSearchParams& p, void* workspace, cudaStream_t stream)
   int64_t first = 0;
   do {  // without frames too: the beam is started
     if (p.frames > 0) error = find_top_tokens(p, first, w.top, stream);
-    if (!error) error = launch(kernel, samples, threads, shape.shared_bytes, stream, p, w, shape, first);
+    if (!error) error = launch("search", kernel, samples, threads, shape.shared_bytes, stream, p, w, shape, first);
     first += w.top.frames;
   } while (!error && first < p.frames);
   return error;
@@ -191,8 +191,8 @@ int beam_search(const BeamSearchParams& p, void* workspace, void* stream) {
 int beam_search_result(const BeamResultParams& p, void* stream) {
   const auto kernel = p.dtype == DType::kFloat64 ? results<double> : results<float>;
   cudaError_t error = cudaSuccess;
-  if (p.weighs) error = launch_warps(endings, p.batch, 0, static_cast<cudaStream_t>(stream), p);
-  if (!error) error = launch_warps(kernel, p.batch * p.nbest, 0, static_cast<cudaStream_t>(stream), p);
+  if (p.weighs) error = launch_warps("endings", endings, p.batch, 0, static_cast<cudaStream_t>(stream), p);
+  if (!error) error = launch_warps("results", kernel, p.batch * p.nbest, 0, static_cast<cudaStream_t>(stream), p);
   return int(error);
 }
 

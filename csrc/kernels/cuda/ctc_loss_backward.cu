@@ -79,6 +79,7 @@ struct Gradient {
   bool from_logits;
   RowStatistics<Scalar> row;
   Scalar g, softmax_factor;
+  Scalar scale;  // of the occupancies
 
   __device__ __forceinline__ Scalar softmax(Scalar value) const {
     return power((value - row.max) * Constants<Scalar>::log2_e - row.log2_sum);
@@ -138,7 +139,7 @@ struct Gradient {
       // A group is this warp's if it begins in the range; those that begin behind it are the next warp's.
       const int64_t start = k - __popc(__match_any_sync(kFullWarp, label) & ((1u << lane_id()) - 1u));
       const bool mine = continues ? own : start < end;
-      if (counts && label != next && mine) write(int64_t(label), sum);
+      if (counts && label != next && mine) write(int64_t(label), sum * scale);
       open = from_lane(label, kWarp - 1);
       carry = from_lane(sum, kWarp - 1);
       own = from_lane(mine, kWarp - 1);
@@ -152,6 +153,7 @@ template <class Element, int kWarps>
 __global__ void __launch_bounds__(kRowThreads, 3) gradient(CtcLossParams p, BackwardWorkspace w) {
   using Scalar = typename ScalarOf<Element>::type;
   using T = RowTeam<kWarps>;
+  using W = Lanes<Scalar>;
   FASTCTC_SHARED_ARRAY(Scalar, shared, [kWarps]);
   const bool frame_first = p.grad_stride_t >= p.grad_stride_n;
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
@@ -178,17 +180,17 @@ __global__ void __launch_bounds__(kRowThreads, 3) gradient(CtcLossParams p, Back
       if (p.star >= 0 && label_of(keys[i]) == kStarLabel) stars += occupancy[position_of(keys[i])];
       if (has_blanks && label_of(keys[i]) == kBlankLabel) blanks += occupancy[position_of(keys[i])];
     }
+    const FrameScalars<const Scalar> of(p, n);
     total = T::sum(total, shared);
-    if (p.star >= 0) stars = T::sum(stars, shared);
-    if (has_blanks) blanks = T::sum(blanks, shared);
+    const Scalar scale = 1 / W::max(total, of.blank[t]);  // the labels have no more than all paths
+    total *= scale;
+    if (p.star >= 0) stars = T::sum(stars, shared) * scale;
+    if (has_blanks) blanks = T::sum(blanks, shared) * scale;
     const Scalar g = static_cast<const Scalar*>(p.grad_loss)[n];
     RowStatistics<Scalar> row = {0, 0};
-    if (p.from_logits) {
-      const FrameScalars<const Scalar> of(p, n);
-      row = {of.max[t], of.log2_sum[t]};
-    }
-    const Gradient<Element, kWarps> to = {p, row_of<Element>(p, t, n), out, occupancy, keys, length, p.from_logits, row,
-                                          g, g * (1 - stars)};
+    if (p.from_logits) row = {of.max[t], of.log2_sum[t]};
+    const Gradient<Element, kWarps> to = {
+        p, row_of<Element>(p, t, n), out, occupancy, keys, length, p.from_logits, row, g, g * (1 - stars), scale};
     to.write_classes();
     T::sync();
     to.write_labels();
@@ -202,10 +204,11 @@ cudaError_t backward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   const BackwardWorkspace w(workspace, p);
   const size_t shared = p.max_length > kSortShared ? 0 : size_t(power_of_two_from(p.max_length)) * sizeof(Key);
   cudaError_t error = target_offsets(p, w.offsets, stream);
-  if (!error) error = launch(sort_labels, dim3(unsigned(p.batch)), dim3(kSortThreads), shared, stream, p, w);
+  if (!error)
+    error = launch("sort_labels", sort_labels, dim3(unsigned(p.batch)), dim3(kSortThreads), shared, stream, p, w);
   if (error) return error;
-  return launch_rows(p.classes < kLongRow, gradient<Element, 1>, gradient<Element, kRowWarps>, p.batch * p.frames, 0,
-                     stream, p, w);
+  return launch_rows("gradient", p.classes < kLongRow, gradient<Element, 1>, gradient<Element, kRowWarps>,
+                     p.batch * p.frames, 0, stream, p, w);
 }
 
 }  // namespace

@@ -196,10 +196,11 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
 template <class Element, class Scalar, int K, bool kOptions>
 cudaError_t run_recursions(const CtcLossParams& p, const ForwardWorkspace<typename ScalarOf<Element>::type>& w,
                            cudaStream_t stream) {
+  constexpr bool kWide = sizeof(Scalar) != sizeof(typename ScalarOf<Element>::type);
   const int64_t columns = p.max_length / (K * kWarp) + 1;
   const int64_t warps = columns < kMaxWarps<Scalar> ? columns : kMaxWarps<Scalar>;
-  return launch(recursions<Element, Scalar, K, kOptions>, dim3(unsigned(p.batch)), dim3(unsigned(2 * kWarp * warps)), 0,
-                stream, p, w);
+  return launch(kWide ? "recursions, wide" : "recursions", recursions<Element, Scalar, K, kOptions>,
+                dim3(unsigned(p.batch)), dim3(unsigned(2 * kWarp * warps)), 0, stream, p, w);
 }
 
 template <class Element, bool kOptions>
@@ -217,7 +218,7 @@ cudaError_t forward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   const ForwardWorkspace<Stored> w(workspace, p);
   cudaError_t error = inspect_targets(p, w.offsets, ReadBlanks<Element>{w.frames}, stream);
   if (!error && p.from_logits) {
-    error = launch_rows(p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
+    error = launch_rows("statistics", p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
                         p.batch * p.frames, 0, stream, p, static_cast<const int32_t*>(w.frames));
   }
   if (!error)

@@ -95,11 +95,11 @@ __global__ void __launch_bounds__(kWarp) derive(CtcTangentParams params, CudaWor
 cudaError_t tangent(CtcTangentParams p, void* workspace, cudaStream_t stream) {
   const CudaWorkspace w(workspace, p.loss);
   cudaError_t error = inspect_targets(p.loss, w.offsets, KeepStatus{w.inspected}, stream);
-  if (!error) error = launch_warps(frames, p.loss.batch * p.loss.frames, 0, stream, p, w);
+  if (!error) error = launch_warps("frames", frames, p.loss.batch * p.loss.frames, 0, stream, p, w);
   if (error) return error;
   const dim3 samples{unsigned(p.loss.batch)}, warp(kWarp);
-  if (p.loss.dtype == DType::kFloat64) return launch(derive<double>, samples, warp, 0, stream, p, w);
-  return launch(derive<float>, samples, warp, 0, stream, p, w);
+  if (p.loss.dtype == DType::kFloat64) return launch("derive", derive<double>, samples, warp, 0, stream, p, w);
+  return launch("derive", derive<float>, samples, warp, 0, stream, p, w);
 }
 
 }  // namespace

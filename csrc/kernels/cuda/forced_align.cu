@@ -378,7 +378,8 @@ __global__ void __launch_bounds__(kMaxAlignWarps* kWarp) align(ForcedAlignParams
 template <class Element, int K>
 cudaError_t launch_align(const ForcedAlignParams& p, const AlignWorkspace& w, cudaStream_t stream) {
   const int64_t columns = w.slots / (kWarp * K), warps = columns < kMaxAlignWarps ? columns : kMaxAlignWarps;
-  return launch(align<Element, K>, dim3(unsigned(p.loss.batch)), dim3(unsigned(kWarp * warps)), 0, stream, p, w);
+  return launch("align", align<Element, K>, dim3(unsigned(p.loss.batch)), dim3(unsigned(kWarp * warps)), 0, stream, p,
+                w);
 }
 
 template <class Element>
@@ -388,7 +389,7 @@ cudaError_t run(ForcedAlignParams p, void* workspace, cudaStream_t stream) {
   const AlignWorkspace w(workspace, p, column_of(p));
   cudaError_t error = inspect_targets(q, w.offsets, NothingMore{}, stream);
   if (!error && q.from_logits) {
-    error = launch_warps(denominators<Element>, q.batch * q.frames, 0, stream, q, w.denominators);
+    error = launch_warps("denominators", denominators<Element>, q.batch * q.frames, 0, stream, q, w.denominators);
   }
   if (!error)
     error = column_of(p) == kWarp ? launch_align<Element, 1>(p, w, stream) : launch_align<Element, 2>(p, w, stream);

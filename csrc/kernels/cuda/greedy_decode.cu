@@ -115,9 +115,9 @@ template <class Element>
 cudaError_t decode(const GreedyDecodeParams& p, void* workspace, cudaStream_t stream) {
   using Scalar = typename ScalarOf<Element>::type;
   const GreedyWorkspace w(workspace, p);
-  const cudaError_t error = launch_warps(best_classes<Element>, p.batch * p.frames, 0, stream, p, w);
+  const cudaError_t error = launch_warps("best_classes", best_classes<Element>, p.batch * p.frames, 0, stream, p, w);
   if (error) return error;
-  return launch(merge_frames<Scalar>, dim3(unsigned(p.batch)), dim3(kWarp), 0, stream, p, w);
+  return launch("merge_frames", merge_frames<Scalar>, dim3(unsigned(p.batch)), dim3(kWarp), 0, stream, p, w);
 }
 
 }  // namespace

@@ -93,20 +93,20 @@ struct RowTeam {
 
 // Launches a kernel over rows that has a team of one warp for each.
 template <class... P, class... A>
-cudaError_t launch_warps(void (*kernel)(P...), int64_t rows, size_t shared_bytes, cudaStream_t stream,
+cudaError_t launch_warps(const char* name, void (*kernel)(P...), int64_t rows, size_t shared_bytes, cudaStream_t stream,
                          const A&... arguments) {
   const int64_t blocks = (rows + kRowWarps - 1) / kRowWarps;
-  return launch(kernel, dim3(unsigned(blocks < kMaxGrid ? blocks : kMaxGrid)), dim3(kRowThreads), shared_bytes, stream,
-                arguments...);
+  return launch(name, kernel, dim3(unsigned(blocks < kMaxGrid ? blocks : kMaxGrid)), dim3(kRowThreads), shared_bytes,
+                stream, arguments...);
 }
 // Launches `by_warp`, which has a team of one warp for each row, where rows are short, and else `by_block`, which has
 // a block for each.
 template <class... P, class... A>
-cudaError_t launch_rows(bool short_rows, void (*by_warp)(P...), void (*by_block)(P...), int64_t rows,
+cudaError_t launch_rows(const char* name, bool short_rows, void (*by_warp)(P...), void (*by_block)(P...), int64_t rows,
                         size_t shared_bytes, cudaStream_t stream, const A&... arguments) {
-  if (short_rows) return launch_warps(by_warp, rows, shared_bytes, stream, arguments...);
-  return launch(by_block, dim3(unsigned(rows < kMaxGrid ? rows : kMaxGrid)), dim3(kRowThreads), shared_bytes, stream,
-                arguments...);
+  if (short_rows) return launch_warps(name, by_warp, rows, shared_bytes, stream, arguments...);
+  return launch(name, by_block, dim3(unsigned(rows < kMaxGrid ? rows : kMaxGrid)), dim3(kRowThreads), shared_bytes,
+                stream, arguments...);
 }
 
 // Frame t of sample n for each row, in the order of memory.

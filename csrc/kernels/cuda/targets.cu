@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) sum_lengths(CtcLossParams p, int64_t
 cudaError_t target_offsets(CtcLossParams& p, int64_t* offsets, cudaStream_t stream) {
   if (p.target_columns >= 0 || p.batch == 0) return cudaSuccess;
   p.target_offsets = offsets;
-  return launch(sum_lengths, dim3(1), dim3(kThreads), 0, stream, p, offsets);
+  return launch("sum_lengths", sum_lengths, dim3(1), dim3(kThreads), 0, stream, p, offsets);
 }
 
 }  // namespace cuda

@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kInspectThreads) inspect(CtcLossParams p, Then
 template <class Then>
 cudaError_t inspect_targets(CtcLossParams& p, int64_t* offsets, const Then& then, cudaStream_t stream) {
   if (const cudaError_t error = target_offsets(p, offsets, stream)) return error;
-  return launch(inspect<Then>, dim3(unsigned(p.batch)), dim3(kInspectThreads), 0, stream, p, then);
+  return launch("inspect", inspect<Then>, dim3(unsigned(p.batch)), dim3(kInspectThreads), 0, stream, p, then);
 }
 
 }  // namespace cuda

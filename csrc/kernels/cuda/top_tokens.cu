@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(kRowThreads) top_tokens(BeamSearchParams p, in
 template <class Element, class Scalar>
 cudaError_t run(const BeamSearchParams& p, int64_t first, const TopTokens<Scalar>& out, cudaStream_t stream) {
   const bool short_rows = p.classes <= kComparedRow;
-  return launch_rows(short_rows, top_tokens<Element, Scalar, 1>, top_tokens<Element, Scalar, kRowWarps>,
+  return launch_rows("top_tokens", short_rows, top_tokens<Element, Scalar, 1>, top_tokens<Element, Scalar, kRowWarps>,
                      p.batch * out.frames, shared_bytes<Scalar>(short_rows, out.count), stream, p, first, out);
 }
 

@@ -20,7 +20,9 @@
 // tiles as there can be warps: the first warp never waits for the last.
 //
 // Rounding drifts apart in the two directions. At the last frame of each segment of the second half, the probability of
-// all paths is summed: it should be one. The states are corrected one segment later, when all warps have the sum.
+// all paths is summed: it should be one. The states are corrected one segment later, when all warps have the sum. The
+// gradient divides the occupancies by the sum, interpolated between the ends of a segment, which is left in place of
+// the blank's scores.
 #pragma once
 
 #include "../../math/delay.h"
@@ -110,6 +112,9 @@ class Walk {
         }
       }
       if (warps_ > 1) named_barrier(1 + kSide, warps_ * kWarp);
+    }
+    if (kSecond && rank_ == 0) {
+      for (int s = segments < 2 ? 0 : segments - 2; s < segments; ++s) keep_totals(s);  // correct() has kept the others
     }
     return warp_max(range_);
   }
@@ -259,7 +264,7 @@ class Walk {
       Scalar occupancies[K];
 #pragma unroll
       for (int c = 0; c < K; ++c) {
-        occupancies[c] = (e_[c] * kept[c]).probability();
+        occupancies[c] = (e_[c] * kept[c]).value();
         if (unsigned(label(c)) < unsigned(written_)) streams_.kept.m[row_ + c * kWarp] = Stored(occupancies[c]);
       }
       if (d == kAhead - 1 && measured(k)) {
@@ -267,7 +272,7 @@ class Walk {
         for (int c = 0; c < K; ++c) {
           if (slot(c) > length_) continue;
           const X other = q_.snapshots[1 - kSide].load(snapshot(k) + slot(c));
-          total_ += occupancies[c] + (b_[c] * other).probability();
+          total_ += occupancies[c] + (b_[c] * other).value();
         }
       }
     }
@@ -306,10 +311,27 @@ class Walk {
   }
   // The total of segment - 2 has seen all corrections but that of segment - 1.
   __device__ __forceinline__ void correct(int segment) {
-    if (segment < 2) return;
+    if (segment >= 2) {
+      if (rank_ == 0) keep_totals(segment - 2);
+      correction_ = 1 / (total_of(segment - 2) * correction_);
+    }
+    if (rank_ == 0 && lane_id() == 0) shared_.corrections[kSide][segment % kTotals] = correction_;
+  }
+  __device__ __forceinline__ Scalar total_of(int segment) const {
     Scalar total = 0;
-    for (int w = 0; w < warps_; ++w) total += shared_.totals[kSide][(segment - 2) % kTotals][w];
-    correction_ = 1 / (total * correction_);
+    for (int w = 0; w < warps_; ++w) total += shared_.totals[kSide][segment % kTotals][w];
+    return total;
+  }
+  // The totals of the frames of a segment, from the measured ones at its ends, in place of the blank's scores, which no
+  // warp needs any more. At the end of one that is cut off nothing has been measured.
+  __device__ __forceinline__ void keep_totals(int segment) const {
+    const int begin = segment * kSegment, end = begin + kSegment < count_ ? begin + kSegment : count_;
+    const Scalar first =
+        (segment > 0 ? total_of(segment - 1) : Scalar(1)) * shared_.corrections[kSide][segment % kTotals];
+    const Scalar step = end - begin < kSegment ? Scalar(0) : (total_of(segment) - first) / kSegment;
+    for (int k = begin + lane_id(); k < end; k += kWarp) {
+      streams_.blank[kForward ? first_ + k : first_ - k] = Stored(first + step * Scalar(k - begin + 1));
+    }
   }
   __device__ __forceinline__ void rescale() {
 #pragma unroll

@@ -82,7 +82,7 @@ template <class Element, class Scalar>
 struct Streams {
   using Stored = typename ScalarOf<Element>::type;
   const Element* input;          // (T, C)
-  const Stored* blank;           // (T) the blank's scores
+  Stored* blank;                 // (T) the blank's scores; the second walk leaves the totals of all paths there
   Numbers<Scalar, Stored> kept;  // (T, stride): closed label states; the mantissas are where the occupancies will be
 };
 
@@ -169,9 +169,10 @@ struct Exchange {
   Scalar carry_m[2][kWarps + 1][2][kTileFrames<Scalar>];  // the last: zero, what the first column receives
   Scalar carry_e[2][kWarps + 1][2][kTileFrames<Scalar>];
   Scalar totals[2][kTotals][kWarps];
-  Scalar range[2][kWarps];  // largest exponents
-  Scalar p_m[2], p_e[2];    // the probability of all paths
-  double offset[2];         // the logarithm of the origins
+  Scalar corrections[2][kTotals];  // of the states at the start of a segment
+  Scalar range[2][kWarps];         // largest exponents
+  Scalar p_m[2], p_e[2];           // the probability of all paths
+  double offset[2];                // the logarithm of the origins
 };
 
 }  // namespace cuda

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-import lmdb
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,6 +86,7 @@ def test_what_a_source_raises_is_the_samples_problem():
 
 @pytest.mark.slow
 def test_an_lmdb_is_collected_by_workers(tmp_path):
+    lmdb = pytest.importorskip("lmdb")
     with lmdb.open(str(tmp_path), map_size=1 << 24) as environment, environment.begin(write=True) as writing:
         writing.put(b"num-samples", b"100")
         for i in range(1, 101):

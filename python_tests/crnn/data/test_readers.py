@@ -7,7 +7,6 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import lmdb
 import pytest
 from PIL import Image
 
@@ -20,6 +19,7 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
 
 
 def write_lmdb(path: Path, pairs: dict[str, bytes]) -> None:
+    lmdb = pytest.importorskip("lmdb")
     with lmdb.open(str(path), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
         for key, value in pairs.items():
             transaction.put(key.encode(), value)
