@@ -51,6 +51,14 @@ inline float lg2_approx(float x) {
 }
 inline float lg2_approx_ftz(float x) { return flushed(lg2_approx(flushed(x))); }
 
+// One unit in the last place, 2^-23 at most.
+inline float rcp_approx(float x) {
+  const double exact = 1 / double(x);
+  if (!(std::fabs(exact) < INFINITY) || exact == 0 || std::isinf(float(exact))) return float(exact);
+  return moved(exact, std::fabs(exact) / 8388608, double(x), 4);
+}
+inline float rcp_approx_ftz(float x) { return flushed(rcp_approx(flushed(x))); }
+
 // "A fast, gross approximation": the upper 32 bits of the argument, and 20 bits of the fraction of the result. The
 // document gives no error; one unit of the 20 bits is taken.
 inline double rcp_approx_ftz(double x) {

@@ -35,7 +35,7 @@ CACHE = Path(os.environ.get("FASTCTC_PTX_CACHE") or CSRC.parent / "build" / "ptx
 
 HEADERS = ("kernel.h", "arithmetic.h", "approximations.h", "registers.h", "machine.h")  # of a kernel
 ARCHITECTURE = "compute_80"
-NVCC_FLAGS = ["-std=c++17", "-O3", f"-gencode=arch={ARCHITECTURE},code={ARCHITECTURE}", "-Xcompiler=-fPIC"]
+NVCC_FLAGS = ["-std=c++17", "-O3", f"-gencode=arch={ARCHITECTURE},code={ARCHITECTURE}", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 CXX = os.environ.get("CXX", "g++")
 # Without contraction, because PTX names each fma. A kernel is one function of thousands of lines: -O2 is slow.
 CXX_FLAGS = [

@@ -127,7 +127,7 @@ class EmulatedMachine : public Machine {
     char text[64];
     std::snprintf(text, sizeof text, " %s of %u bytes at 0x%llx, line %u", writes ? "write" : "read", bytes,
                   static_cast<unsigned long long>(address), line);
-    fail((what + std::string(text)).c_str());
+    EmulatedMachine::fail((what + std::string(text)).c_str());
   }
 
   const Launch& launch_;
@@ -138,6 +138,16 @@ class EmulatedMachine : public Machine {
 };
 
 }  // namespace
+
+void set_thread_order(uint32_t order) { emulation::order() = order; }
+
+bool bounds_global_memory() {
+#ifdef __SANITIZE_ADDRESS__
+  return true;
+#else
+  return false;
+#endif
+}
 
 void run(const Launch& launch) {
   Emulator& emulator = emulation::emulator_of_this_thread();

@@ -60,4 +60,9 @@ struct Launch {
 };
 void run(const Launch& launch);
 
+// The order in which threads run from now on, as FASTCTC_EMULATION_ORDER: see ../cuda_emulation.h.
+void set_thread_order(uint32_t order);
+// Whether AddressSanitizer is there, which has the bounds of global memory.
+bool bounds_global_memory();
+
 }  // namespace fastctc::ptx

@@ -95,6 +95,7 @@ TEST(approximations_keep_what_the_document_fixes) {
     CHECK(lg2_approx(0) == -kInfinity && lg2_approx(kInfinity) == kInfinity && std::isnan(lg2_approx(-1)) &&
           ex2_approx(200) == kInfinity);
     CHECK(ex2_approx_ftz(-130) == 0 && ex2_approx_ftz(1e-40f) == 1 && lg2_approx_ftz(1e-40f) == -kInfinity);
+    CHECK(rcp_approx(kInfinity) == 0 && rcp_approx(-0.0f) == -kInfinity && rcp_approx_ftz(1e-40f) == kInfinity);
     CHECK(std::isinf(rcp_approx_ftz(0.0)) && rcp_approx_ftz(-double(kInfinity)) == 0 &&
           std::isnan(rcp_approx_ftz(kNan)));
   }
@@ -115,6 +116,7 @@ TEST(a_seed_moves_approximations_within_their_error) {
     if (x > -120) CHECK_NEAR(double(second), std::exp2(double(x)), std::exp2(double(x)) / 4194304);
     const double log = std::log2(double(y)), error = y > 0.5f && y < 2 ? 1 : std::fabs(log);
     CHECK_NEAR(double(lg2_approx(y)), log, error / 4194304);
+    CHECK_NEAR(double(rcp_approx(y)) * y, 1, 1.0 / 8388608);
     CHECK_NEAR(rcp_approx_ftz(double(y)) * y, 1, 3.0 / 1048576);
   }
   CHECK(moved_ones > 10000 && changed > 10000);

@@ -53,6 +53,8 @@ ex2.approx.f32:                      f32 = ex2_approx(f32)
 ex2.approx.ftz.f32:                  f32 = ex2_approx_ftz(f32)
 lg2.approx.f32:                      f32 = lg2_approx(f32)
 lg2.approx.ftz.f32:                  f32 = lg2_approx_ftz(f32)
+rcp.approx.f32:                      f32 = rcp_approx(f32)
+rcp.approx.ftz.f32:                  f32 = rcp_approx_ftz(f32)
 rcp.approx.ftz.f64:                  f64 = rcp_approx_ftz(f64)
 
 (and|or|xor).{T:B}:                  T = bit_{0}(T, T)
