@@ -18,7 +18,7 @@ struct Thread {
   uint32_t block_threads() const { return block_size[0] * block_size[1] * block_size[2]; }
 };
 
-// `line` counts from the first line of a kernel in its PTX.
+// `line` counts from the brace that opens a kernel in its PTX.
 class Machine {
  public:
   virtual ~Machine() = default;

@@ -67,8 +67,16 @@ TEST(bits_are_counted_and_moved) {
   CHECK(lop3(0xf0f0f0f0u, 0xccccccccu, 0xaaaaaaaau, 0xe8) == 0xe8e8e8e8u && bit_not(true) == false);
 }
 
+TEST(values_are_chosen_and_combined) {
+  CHECK(copy(-3) == -3 && select(1, 2, true) == 1 && select(1.5f, 2.5f, false) == 2.5f);
+  CHECK(select_by_sign(7u, 8u, 0) == 7 && select_by_sign(7u, 8u, -1) == 8 && mul(3.0f, -0.5f) == -1.5f);
+  CHECK(bit_and(12u, 10u) == 8 && bit_or(12u, 10u) == 14 && bit_xor(12u, 10u) == 6 && bit_and(true, true));
+  CHECK(bit_or<uint16_t>(1, 0x8000) == 0x8001 && !bit_xor(true, true) && mad_hi<uint32_t>(1u << 31, 4, 3) == 5);
+}
+
 TEST(comparisons_of_nan_are_ordered_or_not) {
   CHECK(!set_eq(kNan, 1.0f) && !set_ne(kNan, 1.0f) && !set_lt(kNan, 1.0f) && !set_ge(kNan, 1.0f));
+  CHECK(!set_gt(kNan, 1.0f) && !set_le(1.0f, kNan) && set_gt(2, 1) && set_le(2u, 2u));
   CHECK(set_equ(kNan, 1.0f) && set_neu(kNan, 1.0f) && set_ltu(kNan, 1.0f) && set_geu(1.0f, kNan));
   CHECK(!set_equ(2.0f, 1.0f) && set_equ(1.0f, 1.0f) && !set_neu(1.0f, 1.0f) && set_leu(1.0f, 1.0f));
   CHECK(!set_gtu(1.0f, 1.0f) && set_gtu(2.0f, 1.0f) && set_num(1.0f, 2.0f) && set_nan(1.0f, kNan));

@@ -37,7 +37,7 @@ class Variable:
 class Instruction:
     """One instruction, as in `@!%p1 add.s32 %r1, %r2, 4;`."""
 
-    line: int  # counted from the first line of its function
+    line: int  # counted from the brace that opens its function
     guard: str | None  # the predicate, with ! where it is negated
     opcode: str
     operands: tuple[str, ...]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Build the PTX of CUDA kernels into C++ libraries.
 
-    build.py translate OP.cu FOLDER   nvcc: FOLDER/OP.o, the host code; FOLDER/OP.kernels, the list of its kernels
-    build.py compile KERNEL.cpp       print the path of the library of a kernel; compile it if needed
-    build.py all FOLDER [JOBS]        compile every kernel of the lists in FOLDER
+    build_ptx.py translate OP.cu FOLDER   write FOLDER/OP.o, the host code, and FOLDER/OP.kernels, a list
+    build_ptx.py compile KERNEL.cpp       print the path of the library of a kernel; compile it if needed
+    build_ptx.py all FOLDER [JOBS]        compile every kernel of the lists in FOLDER
 
 A list has one line per kernel: its mangled name, and the C++ file that it was translated into. Programs that run
 kernels call `compile` for those that they launch. A cache has each result under the hash of what it depends on, so
@@ -35,7 +35,10 @@ CACHE = Path(os.environ.get("FASTCTC_PTX_CACHE") or CSRC.parent / "build" / "ptx
 
 HEADERS = ("kernel.h", "arithmetic.h", "approximations.h", "registers.h", "machine.h")  # of a kernel
 ARCHITECTURE = "compute_80"
-NVCC_FLAGS = ["-std=c++17", "-O3", f"-gencode=arch={ARCHITECTURE},code={ARCHITECTURE}", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+NVCC_FLAGS = [
+    *("-std=c++17", "-O3", f"-gencode=arch={ARCHITECTURE},code={ARCHITECTURE}"),
+    "-Xcompiler=-fPIC,-fvisibility=hidden",
+]
 CXX = os.environ.get("CXX", "g++")
 # Without contraction, because PTX names each fma. A kernel is one function of thousands of lines: -O2 is slow.
 CXX_FLAGS = [
