@@ -30,6 +30,8 @@ from hypothesis import strategies as st
 import fastctc
 from fastctc.reference import beam_search_reference
 
+pytestmark = pytest.mark.ptx
+
 INFINITE = float("inf")
 LENGTHS = [40, 31, 0, 1, 40, 17]
 

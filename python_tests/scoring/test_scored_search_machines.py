@@ -20,6 +20,8 @@ from fastctc import Automaton, ScoredResult
 from fastctc.scoring import LexiconScorer, hotwords
 from fastctc.scoring.packed import pack
 
+pytestmark = pytest.mark.ptx
+
 NEVER = (math.inf, math.inf, math.inf)
 CUTS = (4.0, 3.0, -0.2)
 

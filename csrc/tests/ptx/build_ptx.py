@@ -34,7 +34,7 @@ CSRC = HERE.parent.parent
 CACHE = Path(os.environ.get("FASTCTC_PTX_CACHE") or CSRC.parent / "build" / "ptx-cache")
 
 HEADERS = ("kernel.h", "arithmetic.h", "approximations.h", "registers.h", "machine.h")  # of a kernel
-ARCHITECTURE = "compute_80"
+ARCHITECTURE = os.environ.get("FASTCTC_PTX_ARCH") or "compute_80"
 NVCC_FLAGS = [
     *("-std=c++17", "-O3", f"-gencode=arch={ARCHITECTURE},code={ARCHITECTURE}"),
     "-Xcompiler=-fPIC,-fvisibility=hidden",
@@ -102,6 +102,7 @@ def included(source: Path, found: dict[Path, str]) -> dict[Path, str]:
 
 def translate(source: Path, folder: Path) -> list[tuple[str, str]]:
     """Write the object and the list of kernels of a CUDA source; return the list."""
+    folder = folder.resolve()
     texts = included(source.resolve(), {})
     translator = [path.read_text() for path in sorted((HERE / "translator").glob("*.py"))]
     nvcc = os.environ.get("CUDACXX", "nvcc")
@@ -123,21 +124,31 @@ def translate(source: Path, folder: Path) -> list[tuple[str, str]]:
     compiled = cached(f"{source.stem}-{key}", compile_cuda)
 
     def translate_kernels(new: Path) -> None:
+        new.mkdir()
         module = parse((compiled / "kernels.ptx").read_text())
-        lines = []
         for name in (each.name for each in module.functions.values() if each.is_entry):
             text = KernelEmitter(module, name).emit()
-            path = cached(f"{digest(text)}.cpp", lambda new, text=text: new.write_text(text))
-            lines.append(f"{name} {path}\n")
-        new.write_text("".join(lines))
+            (new / f"{digest(text)}.cpp").write_text(text)
+            with (new / "list").open("a") as kernels:
+                kernels.write(f"{name} {digest(text)}.cpp\n")
 
-    kernels = cached(f"{source.stem}-{digest(key, *translator)}.kernels", translate_kernels)
+    translated = cached(f"{source.stem}-{digest(key, *translator)}", translate_kernels)
     folder.mkdir(parents=True, exist_ok=True)
-    for path, suffix in ((compiled / "host.o", "o"), (kernels, "kernels")):
-        new = folder / f"{source.stem}.{suffix}.new"
-        shutil.copyfile(path, new)
-        new.rename(folder / f"{source.stem}.{suffix}")
-    return [tuple(line.split()) for line in kernels.read_text().splitlines()]
+    listed = (translated / "list").read_text().split() if (translated / "list").exists() else []
+    kernels = [(name, str(folder / file)) for name, file in zip(listed[::2], listed[1::2])]
+    for _, file in kernels:
+        publish((translated / Path(file).name).read_bytes(), Path(file))
+    publish((compiled / "host.o").read_bytes(), folder / f"{source.stem}.o")
+    lines = "".join(f"{name} {file}\n" for name, file in kernels)
+    publish(lines.encode(), folder / f"{source.stem}.kernels")
+    return kernels
+
+
+def publish(data: bytes, path: Path) -> None:
+    """Write a file under a temporary name and rename it."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+    Path(file.name).rename(path)
 
 
 def compile_kernel(source: Path) -> Path:

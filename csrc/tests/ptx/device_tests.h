@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../../kernels/cuda/launch.h"
@@ -10,6 +11,14 @@
 #include "machine.h"
 
 namespace fastctc::testing {
+
+// A plain launch, which asks for no more shared memory than kernels have by default.
+template <class... P>
+cudaError_t start(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                  std::common_type_t<P>... arguments) {
+  void* pointers[] = {static_cast<void*>(&arguments)..., nullptr};
+  return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shared_bytes, nullptr);
+}
 
 inline const std::vector<unsigned> kOrders = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
 

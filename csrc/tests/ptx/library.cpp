@@ -1,4 +1,5 @@
-// Finds kernels in the lists that build_ptx.py has written, FASTCTC_PTX_LISTS, and has it compile those that are launched.
+// Finds kernels in the lists that build_ptx.py has written, FASTCTC_PTX_LISTS, and has it compile those that are
+// launched.
 #include "library.h"
 
 #include <cxxabi.h>

@@ -16,8 +16,9 @@ using namespace fastctc::ptx;
 
 constexpr int kSuccess = 0, kInvalidValue = 1, kInvalidDeviceFunction = 98;
 constexpr int kMaxDynamicSharedMemory = 8;  // an attribute of a kernel
+constexpr int kMaxSharedMemoryOptIn = 97;   // an attribute of a device
 constexpr size_t kDefaultSharedBytes = 48 * 1024;
-constexpr size_t kLargestSharedBytes = 99 * 1024;  // of sm_86, sm_89 and sm_120, the least of those supported
+constexpr size_t kLargestSharedBytes = 99 * 1024;  // of sm_86, sm_89 and sm_120, the least from sm_80 on
 
 struct Dim3 {
   unsigned x, y, z;
@@ -69,8 +70,17 @@ int __cudaPopCallConfiguration(Dim3*, Dim3*, size_t*, void*) { return kSuccess; 
 int cudaGetLastError() { return kSuccess; }
 int cudaPeekAtLastError() { return kSuccess; }
 const char* cudaGetErrorString(int error) { return error ? problem.c_str() : "no error"; }
-const char* cudaGetErrorName(int error) { return error ? "cudaErrorInvalidValue" : "cudaSuccess"; }
+const char* cudaGetErrorName(int error) {
+  return error == kSuccess        ? "cudaSuccess"
+         : error == kInvalidValue ? "cudaErrorInvalidValue"
+                                  : "cudaErrorInvalidDeviceFunction";
+}
 int cudaGetDevice(int* device) { return *device = 0; }
+int cudaDeviceGetAttribute(int* value, int attribute, int) {
+  if (attribute != kMaxSharedMemoryOptIn) return refuse(kInvalidValue, "device attribute " + std::to_string(attribute));
+  *value = int(kLargestSharedBytes);
+  return kSuccess;
+}
 
 int cudaFuncSetAttribute(const void* address, int attribute, int value) {
   std::string mangled;

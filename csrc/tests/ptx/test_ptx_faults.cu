@@ -26,14 +26,14 @@ TEST(unaligned_accesses_are_found) {
   alignas(16) float from[12] = {};
   alignas(16) double to[4];
   float sum = -1;
-  launch(read_four, 1, 1, 0, nullptr, from + 4, &sum);
+  start(read_four, 1, 1, 0, from + 4, &sum);
   CHECK(sum == 0);
-  check_fault_found([&] { launch(read_four, 1, 1, 0, nullptr, from + 1, &sum); }, "a misaligned read of 16 bytes");
-  launch(write_two, 1, 1, 0, nullptr, to + 2);
+  check_fault_found([&] { start(read_four, 1, 1, 0, from + 1, &sum); }, "a misaligned read of 16 bytes");
+  start(write_two, 1, 1, 0, to + 2);
   CHECK(to[2] == 1 && to[3] == 2);
-  check_fault_found([&] { launch(write_two, 1, 1, 0, nullptr, to + 1); }, "a misaligned write of 16 bytes");
-  launch(copy_sixteen, 1, 1, 16, nullptr, from + 0, &sum);
-  check_fault_found([&] { launch(copy_sixteen, 1, 1, 16, nullptr, from + 2, &sum); }, "a misaligned read of 16 bytes");
+  check_fault_found([&] { start(write_two, 1, 1, 0, to + 1); }, "a misaligned write of 16 bytes");
+  start(copy_sixteen, 1, 1, 16, from, &sum);
+  check_fault_found([&] { start(copy_sixteen, 1, 1, 16, from + 2, &sum); }, "a misaligned read of 16 bytes");
 }
 
 // ---- bounds ---------------------------------------------------------------------------------------------------------
@@ -52,15 +52,13 @@ __global__ void global_access_to_shared_memory(float* out) {
 
 TEST(accesses_beyond_shared_memory_are_found) {
   float out = 0;
-  launch(write_dynamic, 1, 1, 12, nullptr, 2);
-  launch(read_fixed, 1, 16, 0, nullptr, 15, &out);
-  check_fault_found([] { launch(write_dynamic, 1, 1, 12, nullptr, 3); },
-                    "beyond the 12 bytes of shared memory, a write");
-  check_fault_found([] { launch(write_dynamic, 1, 1, 12, nullptr, -1); }, "a write of 4 bytes");
-  check_fault_found([&] { launch(read_fixed, 1, 16, 0, nullptr, 16, &out); }, "beyond the 64 bytes of shared memory");
-  check_fault_found([] { launch(add_atomically, 1, 1, 12, nullptr, 3); },
-                    "beyond the 12 bytes of shared memory, a read");
-  check_fault_found([&] { launch(global_access_to_shared_memory, 1, 1, 64, nullptr, &out); }, "in shared memory");
+  start(write_dynamic, 1, 1, 12, 2);
+  start(read_fixed, 1, 16, 0, 15, &out);
+  check_fault_found([] { start(write_dynamic, 1, 1, 12, 3); }, "beyond the 12 bytes of shared memory, a write");
+  check_fault_found([] { start(write_dynamic, 1, 1, 12, -1); }, "a write of 4 bytes");
+  check_fault_found([&] { start(read_fixed, 1, 16, 0, 16, &out); }, "beyond the 64 bytes of shared memory");
+  check_fault_found([] { start(add_atomically, 1, 1, 12, 3); }, "beyond the 12 bytes of shared memory, a read");
+  check_fault_found([&] { start(global_access_to_shared_memory, 1, 1, 64, &out); }, "in shared memory");
 }
 
 __global__ void write_global(int* out) { out[blockIdx.x * blockDim.x + threadIdx.x] = 1; }
@@ -68,14 +66,12 @@ __global__ void read_global(const int* from, int* out) { *out = from[-1]; }
 
 TEST(global_accesses_out_of_bounds_are_found_by_address_sanitizer) {
   std::vector<int> memory(64);
-  launch(write_global, 2, 32, 0, nullptr, memory.data());
+  start(write_global, 2, 32, 0, memory.data());
   CHECK(memory[63] == 1);
   if (!ptx::bounds_global_memory()) return;
   std::vector<int> small(63);
-  check_fault_found([&] { launch(write_global, 2, 32, 0, nullptr, small.data()); },
-                    "out of bounds, a write of 4 bytes");
-  check_fault_found([&] { launch(read_global, 1, 1, 0, nullptr, small.data(), memory.data()); },
-                    "out of bounds, a read");
+  check_fault_found([&] { start(write_global, 2, 32, 0, small.data()); }, "out of bounds, a write of 4 bytes");
+  check_fault_found([&] { start(read_global, 1, 1, 0, small.data(), memory.data()); }, "out of bounds, a read");
 }
 
 // ---- what a driver refuses ------------------------------------------------------------------------------------------
@@ -90,32 +86,26 @@ __global__ void fill_both(int floats) {
 }
 __global__ void __launch_bounds__(64) bounded(int* out) { *out = 1; }
 
-// Without what launch() does for its callers.
-cudaError_t launch_plainly(int bytes) {
-  int floats = bytes / 4;
-  void* arguments[] = {&floats};
-  return cudaLaunchKernel(reinterpret_cast<const void*>(fill_both), dim3(1), dim3(1), arguments, size_t(bytes),
-                          nullptr);
-}
+cudaError_t fill(int bytes) { return start(fill_both, 1, 1, size_t(bytes), bytes / 4); }
 cudaError_t opt_in(int bytes) {
   const void* const kernel = reinterpret_cast<const void*>(fill_both);
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }
 
 TEST(more_than_48_kilobytes_of_shared_memory_need_an_opt_in) {
-  CHECK(launch_plainly(44 * kKilobyte) == cudaSuccess);
-  CHECK(launch_plainly(44 * kKilobyte + 4) == cudaErrorInvalidValue);  // the static 4 KB count
+  CHECK(fill(44 * kKilobyte) == cudaSuccess);
+  CHECK(fill(44 * kKilobyte + 4) == cudaErrorInvalidValue);  // the static 4 KB count
   CHECK(std::string(cudaGetErrorString(cudaErrorInvalidValue)).find("4096 static and 45060") != std::string::npos);
   CHECK(opt_in(60 * kKilobyte) == cudaSuccess);
-  CHECK(launch_plainly(60 * kKilobyte) == cudaSuccess);
-  CHECK(launch_plainly(60 * kKilobyte + 4) == cudaErrorInvalidValue);
-  CHECK(opt_in(96 * kKilobyte) == cudaErrorInvalidValue);  // more than the 99 KB that every GPU has
+  CHECK(fill(60 * kKilobyte) == cudaSuccess);
+  CHECK(fill(60 * kKilobyte + 4) == cudaErrorInvalidValue);
+  CHECK(opt_in(96 * kKilobyte) == cudaErrorInvalidValue);  // more than the 99 KB that every GPU from sm_80 on has
 }
 
 TEST(blocks_above_the_launch_bounds_are_refused) {
   int out = 0;
-  CHECK(launch(bounded, 1, 64, 0, nullptr, &out) == cudaSuccess);
-  CHECK(launch(bounded, 1, 65, 0, nullptr, &out) == cudaErrorInvalidValue);
+  CHECK(start(bounded, 1, 64, 0, &out) == cudaSuccess);
+  CHECK(start(bounded, 1, 65, 0, &out) == cudaErrorInvalidValue);
 }
 
 // ---- order ----------------------------------------------------------------------------------------------------------
@@ -131,7 +121,7 @@ template <bool waits>
 bool reverses() {
   std::vector<int> x(96);
   for (int i = 0; i < 96; ++i) x[i] = i;
-  launch(reverse<waits>, 1, 96, 96 * sizeof(int), nullptr, x.data());
+  start(reverse<waits>, 1, 96, 96 * sizeof(int), x.data());
   for (int i = 0; i < 96; ++i)
     if (x[i] != 95 - i) return false;
   return true;
@@ -147,7 +137,7 @@ template <bool waits>
 bool reverses_in_a_warp() {
   std::vector<int> x(32);
   for (int i = 0; i < 32; ++i) x[i] = i;
-  launch(reverse_in_a_warp<waits>, 1, 32, 0, nullptr, x.data());
+  start(reverse_in_a_warp<waits>, 1, 32, 0, x.data());
   return x[0] == 31 && x[31] == 0 && x[16] == 15;
 }
 
@@ -170,10 +160,10 @@ __global__ void add_copied(const float* from, float* to) {
 TEST(missing_waits_for_copies_are_found) {
   const std::vector<float> from = {1, 2, 3, 4};
   std::vector<float> to(4);
-  launch(add_copied<true>, 1, 4, 16, nullptr, from.data(), to.data());
+  start(add_copied<true>, 1, 4, 16, from.data(), to.data());
   CHECK(to[3] == 4);
   in_every_order([&] {
-    launch(add_copied<false>, 1, 4, 16, nullptr, from.data(), to.data());
+    start(add_copied<false>, 1, 4, 16, from.data(), to.data());
     CHECK(std::isnan(to[0]) && std::isnan(to[3]));
   });
 }
@@ -185,7 +175,7 @@ __global__ void shared_memory_is_garbage(int* nan) {
 
 TEST(shared_memory_is_garbage_in_every_block) {
   int nan = 0;
-  launch(shared_memory_is_garbage, 3, 1, 64, nullptr, &nan);
+  start(shared_memory_is_garbage, 3, 1, 64, &nan);
   CHECK(nan == 1);
 }
 
@@ -210,25 +200,25 @@ __global__ void named_barrier_of_too_many() { named_barrier(1, 96); }
 __global__ void traps() { __trap(); }
 
 TEST(divergent_barriers_are_found) {
-  check_fault_found([] { launch(divergent_barrier, 1, 64, 0, nullptr); }, "divergent barrier: threads have exited");
-  check_fault_found([] { launch(named_barrier_of_too_many, 1, 64, 0, nullptr); }, "barrier 1 of 96 threads");
+  check_fault_found([] { start(divergent_barrier, 1, 64, 0); }, "divergent barrier: threads have exited");
+  check_fault_found([] { start(named_barrier_of_too_many, 1, 64, 0); }, "barrier 1 of 96 threads");
 }
 
 TEST(wrong_masks_are_found) {
   std::vector<int> out(64);
   int* p = out.data();
-  check_fault_found([=] { launch(half_warp_mask, 1, 32, 0, nullptr, p); }, "missing from the mask");
-  check_fault_found([=] { launch(lane_has_exited, 1, 32, 0, nullptr, p); }, "has exited");
-  check_fault_found([=] { launch(source_outside_the_mask, 1, 32, 0, nullptr, p); }, "reads lane 16, which is not");
-  check_fault_found([=] { launch(lanes_never_come, 1, 32, 0, nullptr, p); }, "never gets there");
+  check_fault_found([=] { start(half_warp_mask, 1, 32, 0, p); }, "missing from the mask");
+  check_fault_found([=] { start(lane_has_exited, 1, 32, 0, p); }, "has exited");
+  check_fault_found([=] { start(source_outside_the_mask, 1, 32, 0, p); }, "reads lane 16, which is not");
+  check_fault_found([=] { start(lanes_never_come, 1, 32, 0, p); }, "never gets there");
 }
 
 TEST(reports_have_the_kernel_and_the_line_of_its_ptx) {
   std::vector<int> out(64);
-  CHECK_THROWS(launch(lane_has_exited, 1, 32, 0, nullptr, out.data()), "shfl.sync.bfly.b32 (lane_has_exited:");
-  CHECK_THROWS(launch(write_dynamic, 1, 1, 12, nullptr, 3), "line ");
-  CHECK_THROWS(launch(write_dynamic, 1, 1, 12, nullptr, 3), "in write_dynamic");
-  CHECK_THROWS(launch(traps, 1, 1, 0, nullptr), "trap in traps");
+  CHECK_THROWS(start(lane_has_exited, 1, 32, 0, out.data()), "shfl.sync.bfly.b32 (lane_has_exited:");
+  CHECK_THROWS(start(write_dynamic, 1, 1, 12, 3), "line ");
+  CHECK_THROWS(start(write_dynamic, 1, 1, 12, 3), "in write_dynamic");
+  CHECK_THROWS(start(traps, 1, 1, 0), "trap in traps");
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ void check_equal(F f, std::function<T(std::mt19937_64&)> draw) {
   std::mt19937_64 random(7);
   std::vector<T> a(4 * kThreads), b(a.size()), out(a.size());
   for (size_t i = 0; i < a.size(); ++i) a[i] = draw(random), b[i] = draw(random);
-  CHECK(launch(apply_kernel<T, F>, 4, kThreads, 0, nullptr, a.data(), b.data(), out.data(), f) == cudaSuccess);
+  CHECK(start(apply_kernel<T, F>, 4, kThreads, 0, a.data(), b.data(), out.data(), f) == cudaSuccess);
   for (size_t i = 0; i < a.size(); ++i) {
     const T expected = f(a[i], b[i]);
     CHECK(std::memcmp(&out[i], &expected, sizeof(T)) == 0 || (expected != expected && out[i] != out[i]));
@@ -83,7 +83,7 @@ __global__ void collectives(int* out) {
 TEST(collectives_do_what_they_are_named_for) {
   in_every_order([] {
     std::vector<int> out(kThreads * 12, -1);
-    launch(collectives, 1, kThreads, 0, nullptr, out.data());
+    start(collectives, 1, kThreads, 0, out.data());
     for (int thread = 0; thread < kThreads; ++thread) {
       const int lane = thread % 32, *const o = out.data() + thread * 12;
       CHECK(o[0] == (lane < 3 ? lane : lane - 3) && o[1] == (lane < 29 ? lane + 3 : lane) && o[2] == (lane ^ 5));
@@ -106,7 +106,7 @@ TEST(atomics_lose_nothing) {
     int counts[6] = {};
     unsigned long long sum = 0;
     unsigned largest = 0;
-    launch(atomics, 2, kThreads, 0, nullptr, counts + 0, &sum, &largest);
+    start(atomics, 2, kThreads, 0, counts, &sum, &largest);
     CHECK(counts[0] == 32 && counts[3] == 32 && sum == 128ull << 33 && largest == 63 && counts[4] == counts[5]);
   });
 }
@@ -133,7 +133,7 @@ TEST(functions_tables_and_local_memory_work) {
   const int places[8] = {3, 1, 4, 1, 5, 2, 6, 0};
   const double table[4] = {0.5, -1, 2.25, 1e300};
   double out[8];
-  launch(functions_tables_and_local_memory, 1, 1, 0, nullptr, large, places + 0, out + 0);
+  start(functions_tables_and_local_memory, 1, 1, 0, large, places, out);
   for (int i = 0; i < 8; ++i) {
     const int j = places[places[i]];
     CHECK(out[i] == large.values[j + 1] + table[j & 3]);
@@ -151,7 +151,7 @@ TEST(narrow_types_round) {
   std::vector<float> x(32), half(32), brain(32);
   std::vector<unsigned char> bytes(32);
   for (int i = 0; i < 32; ++i) x[i] = 1 + float(i) / 4096;
-  launch(halves, 1, 32, 0, nullptr, x.data(), half.data(), brain.data(), bytes.data());
+  start(halves, 1, 32, 0, x.data(), half.data(), brain.data(), bytes.data());
   for (int i = 0; i < 32; ++i) {
     CHECK(half[i] == __half2float(__float2half_rn(x[i])) && brain[i] == __bfloat162float(__float2bfloat16_rn(x[i])));
     CHECK(bytes[i] == i * 3);
@@ -167,7 +167,7 @@ __global__ void grid(unsigned* out) {
 
 TEST(grids_and_blocks_have_three_dimensions) {
   std::vector<unsigned> out(2 * 3 * 2 * 4);
-  launch(grid, dim3(2, 3, 4), dim3(4, 2, 3), 0, nullptr, out.data());
+  start(grid, dim3(2, 3, 4), dim3(4, 2, 3), 0, out.data());
   for (unsigned i = 0; i < 24; ++i)
     CHECK(out[2 * i] == i % 2 + 10 * (i / 2 % 3) + 100 * (i / 6) && out[2 * i + 1] == 324);
 }
