@@ -85,17 +85,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = []
+    kept, left_out = [], []
     for item in items:
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         machines = {value for value in parameters if isinstance(value, str)} & {"emulated", "ptx"}
         if machines and item.get_closest_marker("slow_emulated"):
             item.add_marker("slow")
-        if "ptx" in machines and "FASTCTC_DEVICES" not in os.environ and not item.get_closest_marker("ptx"):
-            left_out.append(item)
+        by_default = "ptx" not in machines or item.get_closest_marker("ptx")
+        (kept if by_default or "FASTCTC_DEVICES" in os.environ else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        items[:] = kept
 
 
 def is_chosen(machine: str) -> bool:

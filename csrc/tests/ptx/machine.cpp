@@ -154,7 +154,7 @@ void run(const Launch& launch) {
   EmulatedMachine machine(launch, emulator);
   emulator.launch(
       dim3(launch.grid[0], launch.grid[1], launch.grid[2]), dim3(launch.block[0], launch.block[1], launch.block[2]), 0,
-      [](void* machine) { static_cast<EmulatedMachine*>(machine)->run_thread(); }, &machine);
+      emulation::kUnraised, [](void* machine) { static_cast<EmulatedMachine*>(machine)->run_thread(); }, &machine);
 }
 
 }  // namespace fastctc::ptx
