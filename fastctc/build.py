@@ -21,7 +21,8 @@ def build_info() -> dict[str, Any]:
         - ``cuda_architectures``: a list such as ``["80-real", "90-real", "90-virtual"]``. Virtual means PTX, which
           later GPUs can run.
         - ``cuda_available``: True if the CUDA kernels can be used now.
-        - ``cpu_instruction_set``: "avx512", "avx2" or "baseline".
+        - ``cpu_instruction_set``: "avx512", "avx2" or "baseline", the best one of the processor. The environment
+          variable ``FASTCTC_CPU`` chooses another one before the import.
 
     >>> import fastctc
     >>> fastctc.build_info()["version"] == fastctc.__version__

@@ -1,12 +1,18 @@
 """The machines a test runs on.
 
-`device` is "cpu", "emulated" or "cuda". Emulated means the CUDA kernels, compiled by the host compiler
-against an emulation of CUDA's threads, on CPU tensors: while such a test runs they stand in for the CPU
-kernels of `torch.ops.fastctc`, so everything above them is what a user calls.
+`device` is "cpu", "emulated", "ptx" or "cuda".
+
+- Emulated: the CUDA kernels, compiled by the host compiler against an emulation of CUDA's threads, on CPU tensors.
+  While such a test runs they stand in for the CPU kernels of `torch.ops.fastctc`, so everything above them is what
+  a user calls.
+- Ptx: the same with nvcc's PTX, translated into C++ (csrc/tests/ptx). It needs nvcc, and no GPU. Only the tests
+  marked `ptx` run there, unless FASTCTC_DEVICES names it.
 
     FASTCTC_REQUIRE_CUDA=1          without a GPU the cuda tests fail instead of being skipped
     FASTCTC_EMULATED_LIBRARY=PATH   a library of emulated kernels that is built already
-    FASTCTC_DEVICES=cpu,cuda        only these
+    FASTCTC_PTX_LIBRARY=PATH        a library of translated kernels that is built already
+    FASTCTC_PTX_SEED=7              the results of ex2, lg2 and rcp move within their error on a GPU
+    FASTCTC_DEVICES=cpu,ptx         only these, with all of their tests
 """
 
 from __future__ import annotations
@@ -14,6 +20,8 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
+import platform
+import shutil
 import subprocess
 import sys
 import warnings
@@ -28,7 +36,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-DEVICES = ("cpu", "emulated", "cuda")
+DEVICES = ("cpu", "emulated", "ptx", "cuda")
+CUDA_MACHINES = DEVICES[1:]
 
 # `python -m pytest` puts the checkout on the path, where its fastctc/ would hide the installed package. No test
 # file has been imported yet, and each process of `pytest -n` comes here too.
@@ -57,6 +66,10 @@ class Device:
     def runs_cuda_kernels(self) -> bool:
         return self.name != "cpu"
 
+    @property
+    def is_emulated(self) -> bool:
+        return self.name in ("emulated", "ptx")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # of `pytest -n`, which share the cores
@@ -67,13 +80,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left out of the fast subset, `pytest -m 'not slow'`")
     config.addinivalue_line("markers", "slow_emulated: slow where it is emulated")
     config.addinivalue_line("markers", "large: too large to emulate; runs on cpu and cuda")
+    config.addinivalue_line("markers", "ptx: runs on ptx without being asked for")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept, left_out = [], []
     for item in items:
-        if item.get_closest_marker("slow_emulated") and "emulated" in item.callspec.params.values():
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        machines = {value for value in parameters if isinstance(value, str)} & {"emulated", "ptx"}
+        if machines and item.get_closest_marker("slow_emulated"):
             item.add_marker("slow")
+        by_default = "ptx" not in machines or item.get_closest_marker("ptx")
+        (kept if by_default or "FASTCTC_DEVICES" in os.environ else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def is_chosen(machine: str) -> bool:
+    """Return False for what FASTCTC_DEVICES leaves out."""
+    return machine in os.environ.get("FASTCTC_DEVICES", ",".join(DEVICES)).split(",")
 
 
 def slow(*values: Any) -> list[Any]:
@@ -103,16 +130,16 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     name = request.param
-    if name not in os.environ.get("FASTCTC_DEVICES", ",".join(DEVICES)).split(","):
+    if not is_chosen(name):
         pytest.skip("not in FASTCTC_DEVICES")
     if name == "cuda":
         require_cuda()
         yield Device(name, torch.device("cuda"))
-    elif name == "emulated":
+    elif name in ("emulated", "ptx"):
         if request.node.get_closest_marker("large"):
             pytest.skip("too large to emulate")
-        request.getfixturevalue("emulated_library")
-        with_emulation = override_cpu_kernels()
+        request.getfixturevalue(f"{name}_library")
+        with_emulation = override_cpu_kernels(f"fastctc_{name}")
         yield Device(name, torch.device("cpu"))
         with_emulation._destroy()
     else:
@@ -120,14 +147,14 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
 
 
 def cuda_kernels(request: pytest.FixtureRequest, machine: str) -> tuple[str, str]:
-    """Return the device and the namespace of the ops for "emulated" or "cuda"; skip where that cannot run."""
-    if machine not in os.environ.get("FASTCTC_DEVICES", machine).split(","):
+    """Return the device and the namespace of the ops for one of CUDA_MACHINES; skip where that cannot run."""
+    if not is_chosen(machine):
         pytest.skip("not in FASTCTC_DEVICES")
     if machine == "cuda":
         require_cuda()
         return "cuda", "fastctc"
-    request.getfixturevalue("emulated_library")
-    return "cpu", "fastctc_emulated"
+    request.getfixturevalue(f"{machine}_library")
+    return "cpu", f"fastctc_{machine}"
 
 
 def require_cuda() -> None:
@@ -141,38 +168,49 @@ def require_cuda() -> None:
 @pytest.fixture(scope="session")
 def emulated_library() -> Path:
     """Return the emulated kernels, `torch.ops.fastctc_emulated`; build them if needed."""
-    if "emulated" not in os.environ.get("FASTCTC_DEVICES", ",".join(DEVICES)).split(","):
+    return load_kernels("emulated")
+
+
+@pytest.fixture(scope="session")
+def ptx_library() -> Path:
+    """Return the kernels translated from PTX, `torch.ops.fastctc_ptx`; build them if needed."""
+    if shutil.which(os.environ.get("CUDACXX", "nvcc")) is None or platform.machine() != "x86_64":
+        pytest.skip("no nvcc on x86-64, whose PTX is to be run")
+    return load_kernels("ptx")
+
+
+def load_kernels(machine: str) -> Path:
+    """Load the library of the kernels for "emulated" or "ptx"; build it if needed."""
+    if not is_chosen(machine):
         pytest.skip("not in FASTCTC_DEVICES")
     import fastctc  # noqa: F401  defines the schemas that the emulated operations share
 
-    given = os.environ.get("FASTCTC_EMULATED_LIBRARY")
-    path = Path(given) if given else build_emulated_library(REPOSITORY / "build" / "emulated")
+    given = os.environ.get(f"FASTCTC_{machine.upper()}_LIBRARY")
+    path = Path(given) if given else build_library(f"fastctc_{machine}", REPOSITORY / "build" / "emulated")
     torch.ops.load_library(str(path))
     return path
 
 
-def build_emulated_library(folder: Path) -> Path:
-    """Build the library unless it is up to date. Of several processes one builds, and the others wait."""
+def build_library(target: str, folder: Path) -> Path:
+    """Build a library unless it is up to date. Of several processes one builds, and the others wait."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _build(folder)
+        return _build(target, folder)
 
 
-def _build(folder: Path) -> Path:
+def _build(target: str, folder: Path) -> Path:
     options = ["-DFASTCTC_TESTS=ON", "-DFASTCTC_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
     for command in (
         ["cmake", "-S", str(REPOSITORY), "-B", str(folder), "-G", "Ninja", *options],
-        ["cmake", "--build", str(folder), "--target", "fastctc_emulated"],
+        ["cmake", "--build", str(folder), "--target", target],
     ):
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
         if done.returncode:
-            pytest.fail(
-                f"the emulated kernels do not build: {' '.join(command)}\n{done.stdout}", pytrace=False
-            )
-    (path,) = folder.rglob("libfastctc_emulated.so")
+            pytest.fail(f"{target} does not build: {' '.join(command)}\n{done.stdout}", pytrace=False)
+    (path,) = folder.rglob(f"lib{target}.so")
     return path
 
 
@@ -182,14 +220,14 @@ def operators(namespace: str) -> list[str]:
     return sorted(name.removeprefix(f"{namespace}::") for name in names if name.startswith(f"{namespace}::"))
 
 
-def override_cpu_kernels() -> torch.library.Library:
-    """Send `torch.ops.fastctc` on CPU tensors to the emulated kernels, until the result is destroyed."""
+def override_cpu_kernels(namespace: str) -> torch.library.Library:
+    """Send `torch.ops.fastctc` on CPU tensors to the ops of a namespace, until the result is destroyed."""
     library = torch.library.Library("fastctc", "IMPL")
-    names = operators("fastctc_emulated")
-    assert names, "the emulated library registers no operator"
+    names = operators(namespace)
+    assert names, f"no operator is registered under {namespace}"
     for name in names:
         packet, _, overload = name.partition(".")
-        emulated = getattr(getattr(torch.ops.fastctc_emulated, packet), overload or "default")
+        emulated = getattr(getattr(getattr(torch.ops, namespace), packet), overload or "default")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that a kernel is overridden
             library.impl(name, emulated, "CPU", allow_override=True)

@@ -26,6 +26,8 @@ from torch import Tensor
 import fastctc
 from fastctc.reference import beam_search_reference, brute_force
 
+pytestmark = pytest.mark.ptx
+
 
 def exact_losses(x: Tensor, result: fastctc.NBestResult, lengths: list[int], blank: int = 0) -> Tensor:
     """Return (N, nbest), minus the log-probability of every hypothesis."""

@@ -23,12 +23,14 @@ from beams import (
     random_log_probs,
     speech_like,
 )
-from conftest import Device, cuda_kernels, require_cuda, slow
+from conftest import CUDA_MACHINES, Device, cuda_kernels, require_cuda, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastctc
 from fastctc.reference import beam_search_reference
+
+pytestmark = pytest.mark.ptx
 
 INFINITE = float("inf")
 LENGTHS = [40, 31, 0, 1, 40, 17]
@@ -149,7 +151,7 @@ def test_threads_change_nothing() -> None:
         assert_equal(result, results[0])
 
 
-@pytest.mark.parametrize("machine", ["emulated", "cuda"])
+@pytest.mark.parametrize("machine", CUDA_MACHINES)
 @pytest.mark.parametrize("beam_size", [5, 33, *slow(1, 10, 16, 32, 64, 150)])
 @pytest.mark.parametrize("from_logits", [False, True], ids=["log_probs", "logits"])
 @pytest.mark.parametrize("dtype", [torch.float32, *slow(torch.float64, torch.bfloat16)])

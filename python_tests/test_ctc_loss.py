@@ -33,6 +33,8 @@ from torch.nn import functional as F
 import fastctc
 from fastctc.reference import brute_force
 
+pytestmark = pytest.mark.ptx
+
 INF = math.inf
 
 # Values: brute force, random cases, closed forms

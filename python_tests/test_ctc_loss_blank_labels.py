@@ -244,7 +244,7 @@ def test_vmap(device: Device) -> None:
 
 
 def test_debugging_accepts_them_in_the_loss_and_refuses_them_in_an_alignment(device: Device) -> None:
-    if device.name == "emulated":
+    if device.is_emulated:
         pytest.skip(
             "the emulated kernels stand in for the kernels of the CPU, whose exceptions are raised here"
         )

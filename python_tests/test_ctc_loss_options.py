@@ -17,6 +17,8 @@ from torch.nn import functional as F
 import fastctc
 from fastctc.reference import brute_force, ctc_loss_reference
 
+pytestmark = pytest.mark.ptx
+
 INF = math.inf
 NAN = math.nan
 NUM_CLASSES = 4

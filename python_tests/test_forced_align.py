@@ -21,6 +21,8 @@ from torch import Tensor
 import fastctc
 from fastctc.reference import collapse
 
+pytestmark = pytest.mark.ptx
+
 INF = math.inf
 NAN = math.nan
 

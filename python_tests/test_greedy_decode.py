@@ -16,6 +16,8 @@ import fastctc
 from fastctc import DecodeResult
 from fastctc.reference import DecodeReference, greedy_decode_reference
 
+pytestmark = pytest.mark.ptx
+
 INF = math.inf
 NAN = math.nan
 

@@ -117,10 +117,8 @@ FASTCTC_HD void write_hypothesis(const BeamResultParams& p, int64_t n, int64_t r
     p.last_words[hypothesis] = h.last_word;
   });
   W::sync();
-  W::for_each(length, [&](int64_t i) {
-    const double x = at_most_zero(double(confidences[i]));
-    confidences[i] = x < -700 ? Scalar(0) : Scalar(W::single(exp_of_negative<W>(W::set(x))));
-  });
+  W::for_each(length,
+              [&](int64_t i) { confidences[i] = Scalar(probability_of<W>(at_most_zero(double(confidences[i])))); });
   W::for_each(p.max_length - length, [&](int64_t i) {
     tokens[length + i] = timesteps[length + i] = ends[length + i] = peaks[length + i] = -1;
     confidences[length + i] = token_scores[length + i] = 0;

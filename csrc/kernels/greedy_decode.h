@@ -47,14 +47,15 @@ struct GreedyOutput {
     confidences = static_cast<Scalar*>(p.confidences) + first;
     token_scores = static_cast<Scalar*>(p.token_scores) + first;
   }
-  // A run of frames [start, end) with its highest log-probability and the sum of all.
+  // A run of frames [start, end) with its highest log-probability and the sum of all. W is of doubles.
+  template <class W>
   FASTCTC_HD void put(int64_t i, int64_t token, int64_t start, int64_t end, int64_t peak_frame, double peak,
                       double sum) const {
     tokens[i] = token;
     timesteps[i] = start;
     ends[i] = end;
     peaks[i] = peak_frame;
-    confidences[i] = std::exp(Scalar(at_most_zero(peak)));
+    confidences[i] = Scalar(probability_of<W>(at_most_zero(peak)));
     token_scores[i] = Scalar(at_most_zero(sum / double(end - start)));
   }
   FASTCTC_HD void pad(int64_t i) const {

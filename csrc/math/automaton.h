@@ -46,6 +46,8 @@ FASTCTC_HD int32_t find_arc(const AutomatonView& a, int32_t state, int32_t label
     const int32_t arc = label < a.dense_labels ? a.dense[label] : -1;
     return arc >= 0 ? arc : otherwise;
   }
+  const int32_t dense = low + (label - a.label[low]);  // its place if there is no gap before it
+  if (dense >= low && dense < end && a.label[dense] == label) return dense;
   while (end - low > 1) {
     const int32_t middle = low + (end - low) / 2;
     (a.label[middle] <= label ? low : end) = middle;

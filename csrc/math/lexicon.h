@@ -59,6 +59,8 @@ FASTCTC_HD int32_t count_words(const LexiconView& l, int32_t node) { return l.fi
 FASTCTC_HD int32_t find_child(const LexiconView& l, int32_t node, int32_t token) {
   int32_t low = l.first_arc[node], end = l.first_arc[node + 1];
   if (low == end) return kOutside;
+  const int32_t dense = low + (token - l.label[low]);  // its place if there is no gap before it
+  if (dense >= low && dense < end && l.label[dense] == token) return dense + 1;
   while (end - low > 1) {
     const int32_t middle = low + (end - low) / 2;
     (l.label[middle] <= token ? low : end) = middle;

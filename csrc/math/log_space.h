@@ -32,6 +32,12 @@ FASTCTC_HD typename W::F exp_of_negative(typename W::F x) {
   return W::scale(fraction, n);
 }
 
+// exp(x) for one x <= 0, with the same bits on every machine; 0 below e^-700.
+template <class W>
+FASTCTC_HD double probability_of(double x) {
+  return x < -700 ? 0 : W::single(exp_of_negative<W>(W::set(x)));
+}
+
 // log(1 + x) + addend for x in [0, 1], as 2 artanh(s) with s = x / (2 + x); relative error of the logarithm 2e-18.
 template <class W>
 FASTCTC_HD typename W::F log_of_one_plus(typename W::F x, typename W::F addend) {

@@ -29,6 +29,20 @@ struct ScorerEnd {
   double weight;
 };
 
+// Arcs of one state. A token with one of them has at most its weight and `more`, and any token `largest` and `more`.
+struct ArcGroup {
+  const int32_t* label;  // in order
+  const float* weight;
+  int32_t count;
+  double more, largest;
+};
+
+// A bound of the labels that have no arc on the ways to the roots.
+struct RestBound {
+  double weight;
+  bool adds_roots;  // the weight of the label in the roots is added to it
+};
+
 struct Scorer {
   static constexpr bool kWeighs = true;
   AutomatonView automata[kLargestScorer];
@@ -82,6 +96,33 @@ struct Scorer {
     const double first =
         has_lexicon ? fastctc::rest_bound(lexicon, s.node) : fastctc::rest_bound(automata[0], s.automaton[0]);
     return first + others_bound(s);
+  }
+
+  // Without a lexicon: calls f(group) for the states on the way of each automaton to its root, most specific first.
+  template <class F>
+  RestBound for_each_arcs(const ScorerState& s, const F& f) const {
+    RestBound rest = {kSlack, true};
+    for (int i = 0; i < count; ++i) {
+      const AutomatonView& a = automata[i];
+      const double others = others_bound(s, i);
+      double sum = others;
+      int32_t state = s.automaton[i];
+      for (; state >= 0 && state != a.dense_state; state = a.failure_state[state]) {
+        const ArcRange own = own_arcs(a, state);
+        if (own.first > a.first_arc[state]) return {bound(s), false};  // an arc for all others ends the way
+        f(ArcGroup{a.label + own.first, a.weight + own.first, own.end - own.first, sum,
+                   double(a.largest_weight[state])});
+        sum += double(a.failure_weight[state]);
+      }
+      rest.weight += state < 0 ? -double(INFINITY) : sum - others;
+    }
+    return rest;
+  }
+  // The weight of a token in the roots of all automata; -inf if one has no root.
+  double in_roots(int32_t token) const {
+    double sum = 0;
+    for (int i = 0; i < count; ++i) sum += step(automata[i], automata[i].dense_state, token).weight;
+    return sum;
   }
 
   // The number of ways to take a token that place() and arc() number; some of them may have the weight -inf.
@@ -139,9 +180,11 @@ struct Scorer {
   }
 
  private:
-  FASTCTC_HD double others_bound(const ScorerState& s) const {
+  FASTCTC_HD double others_bound(const ScorerState& s, int but = 0) const {
     double sum = kSlack;
-    for (int i = 1; i < count; ++i) sum += double(automata[i].largest_weight[s.automaton[i]]);
+    for (int i = 0; i < count; ++i) {
+      if (i != but) sum += double(automata[i].largest_weight[s.automaton[i]]);
+    }
     return sum;
   }
   // All automata but the one behind the lexicon: the sum of their weights.

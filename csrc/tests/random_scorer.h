@@ -36,14 +36,15 @@ class RandomScorer {
     std::vector<int32_t> first_arc = {0}, label, next_state, failure_state, dense;
     std::vector<float> weight, failure_weight, final_weight, largest_weight;
   };
-  // A failure arc leads to a state before.
+  // A failure arc leads to a state before. With many labels, half of the states have few arcs.
   void add_automaton(int i, int labels) {
     Automaton& a = automata_[i];
     const int states = 1 + below(6);
     for (int state = 0; state < states; ++state) {
       const bool fails = state > 0 && below(2);
+      const int kept = labels > 64 && below(2) ? 2 : 60;  // of 72 labels
       for (int label = below(3) ? 0 : kOtherwise; label < labels; ++label) {
-        if (label != kOtherwise && below(6) == 0) continue;
+        if (label != kOtherwise && below(72) >= kept) continue;
         a.label.push_back(label);
         a.next_state.push_back(below(states));
         a.weight.push_back(below(12) ? float(weight(-3, 1)) : -INFINITY);
@@ -77,7 +78,8 @@ class RandomScorer {
       std::vector<int> spelling;
       for (int length = 1 + below(3); length > 0; --length) spelling.push_back(below(std::min(classes, 5)));
       words_of[spelling].push_back(word);
-      if (below(3) == 0) words_of[{spelling[0]}].push_back(word);  // a homophone, and a word in a word
+      // A homophone, and a word in a word.
+      if (spelling.size() > 1 && below(3) == 0) words_of[{spelling[0]}].push_back(word);
     }
     add_nodes(words_of);
     const int nodes = int(first_arc_.size()) - 1;

@@ -85,6 +85,14 @@ TEST(wide_beams_with_scorers) {
 TEST(long_rows_with_scorers) {
   Random random(3);
   Seen seen;
+  for (int round = 0; round < 60; ++round) {
+    auto q =
+        random_problem<float>(random, 1, 1 + int(random() % 6), 70 + int(random() % 300), 1 + round % 12, round % 3);
+    const RandomScorer scorer(random(), q.C, 1 + round % 3, false, round % 3);
+    q.scorer = &scorer.scorer;
+    if (round % 5 == 1) q.token_threshold = 4 * uniform(random);
+    check_bits(q, seen);
+  }
   for (int C : {256, 257, 1025, 1026, 1027, 3000}) {
     for (int beam : {1, 40, 600}) {
       if (beam == 600 && C != 1027) continue;
@@ -123,18 +131,19 @@ TEST(a_scored_result_before_the_first_frame) {
   }
 }
 
-// Scorers, shapes and values of any kind, in chunks; FASTCTC_FUZZ_SECONDS for longer.
+// Scorers, shapes and values of any kind, in chunks; FASTCTC_FUZZ_SECONDS for longer, FASTCTC_FUZZ_SEED for one again.
 TEST(fuzz) {
   const char* const given = std::getenv("FASTCTC_FUZZ_SECONDS");
   const double seconds = given ? std::atof(given) : 2;
   const auto start = std::chrono::steady_clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
   Seen seen;
-  unsigned seed = given ? std::random_device()() : 1, count = 0;
+  const char* const again = std::getenv("FASTCTC_FUZZ_SEED");
+  unsigned seed = again ? unsigned(std::strtoul(again, nullptr, 10)) : given ? std::random_device()() : 1, count = 0;
   for (; elapsed() < seconds; ++seed, ++count) {
     Random random(seed);
     const auto below = [&](int n) { return int(random() % unsigned(n)); };
-    const int C = 1 + (below(8) ? below(20) : below(1500)), T = 1 + below(C > 100 ? 3 : 24);
+    const int C = 1 + (below(8) ? below(20) : below(1500)), T = 1 + below(C > 100 ? 6 : 24);
     const int beam = 1 + (below(6) ? below(12) : below(C > 100 ? 80 : 300));
     const bool ties = below(3) == 0;
     auto q = random_problem<double>(random, 1 + below(2), T, C, beam, ties);
@@ -145,7 +154,11 @@ TEST(fuzz) {
     const RandomScorer scorer(random(), C, 1 + below(3), below(3) > 0, ties);
     q.scorer = &scorer.scorer;
     const int first = below(T + 1);
-    check_bits(q, seen, {first, T - first});
+    try {
+      check_bits(q, seen, {first, T - first});
+    } catch (const std::exception& error) {
+      throw std::runtime_error("seed " + std::to_string(seed) + ": " + error.what());
+    }
   }
   std::printf("%u cases, the last of seed %u\n", count, seed - 1);
 }

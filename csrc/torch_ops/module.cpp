@@ -11,6 +11,7 @@
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The compiled part of fastctc.";
+  fastctc::cpu::instruction_set();  // an import with an unknown one fails
   m.def("build_info", [] {
     pybind11::dict info;
     info["torch_built_against"] = FASTCTC_TORCH_VERSION;

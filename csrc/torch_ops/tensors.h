@@ -17,10 +17,8 @@
 
 #include "../kernels/dtype.h"
 
-// The emulated library of the tests registers the CUDA kernels for CPU tensors, under a namespace of its own.
-#ifdef FASTCTC_EMULATED_CUDA
-#define FASTCTC_NAMESPACE fastctc_emulated
-#else
+// The libraries of the tests register the CUDA kernels for CPU tensors, each under a namespace of its own.
+#ifndef FASTCTC_NAMESPACE
 #define FASTCTC_NAMESPACE fastctc
 #endif
 // The schemas of the ops of a file:         FASTCTC_DEFINE(m) { m.def("op(Tensor input) -> Tensor"); }
@@ -53,7 +51,7 @@ template <class... Parts>
   throw std::invalid_argument(text.str());
 }
 
-// Does `t` take the CUDA kernels? Always, in the emulated library.
+// Does `t` take the CUDA kernels? Always, in the libraries of the tests.
 bool on_cuda(const Tensor& t);
 DType dtype_of(const Tensor& t, const char* name);
 // float for the types that are computed in float, double for double.

@@ -13,8 +13,11 @@ from fastctc.scoring import OTHERWISE, AutomatonScorer
 Arcs = dict[int, dict[int, tuple[int, float]]]
 
 
-def random_automaton(seed: int, labels: Sequence[int], *, states: int = 6) -> Automaton:
-    """Return an automaton with failure arcs to lower states, -inf and positive weights, multiples of 1/8."""
+def random_automaton(seed: int, labels: Sequence[int], *, states: int = 6, density: float = 0.5) -> Automaton:
+    """Return an automaton with failure arcs to lower states, -inf and positive weights, multiples of 1/8.
+
+    A state has an arc for a label with the probability ``density``.
+    """
     rng = random.Random(seed)
 
     def weight() -> float:
@@ -23,7 +26,7 @@ def random_automaton(seed: int, labels: Sequence[int], *, states: int = 6) -> Au
     order = rng.sample(range(states), states)  # failure arcs lead from later to earlier ones
     arcs, failure = [], {}
     for position, state in enumerate(order):
-        chosen = [label for label in labels if rng.random() < 0.5]
+        chosen = [label for label in labels if rng.random() < density]
         if position and rng.random() < 0.6:
             failure[state] = order[rng.randrange(position)], rng.randint(-8, 8) / 8
         elif rng.random() < 0.5:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from automata import random_automaton
 from beams import random_log_probs
 from conftest import Device
 from scorers import BOUNDARIES, Case, accepted, keys, random_case, random_lexicon_scorer, reference_keys
@@ -82,6 +83,50 @@ def test_small_beams_equal_the_reference(kind: str, device: Device, tmp_path: Pa
         scores = [each.score for each in expected[:beam_size]]
         assert found.scores[: len(best)].tolist() == pytest.approx(scores, abs=1e-9)
         assert accepted(found) == len(best)
+
+
+def test_long_rows_equal_the_reference(device: Device) -> None:
+    """More tokens than are listed for all prefixes, arcs of improbable ones, labels that the input lacks."""
+    changed = 0
+    for seed in range(24):
+        rng = random.Random(seed)
+        classes, beam_size, frames = (
+            rng.choice([70, 130, 300]),
+            rng.choice([1, 2, 5, 12]),
+            rng.randint(1, 4),
+        )
+        x = random_log_probs(1, frames, classes, seed=seed)[0]
+        x = (x * rng.choice([0.02, 1.0, 3.0])).log_softmax(-1).to(rng.choice([torch.float32, torch.float64]))
+        if seed % 3 == 0:
+            x = (x * 2).round() / 2
+        scorers = [
+            random_automaton(
+                3 * seed + i,
+                range(1, classes + 9),
+                states=rng.randint(1, 6),
+                density=rng.choice([0.01, 0.1, 0.6]),
+            )
+            for i in range(rng.randint(1, 3))
+        ]
+        expected = beam_search_with_scorers(
+            x.double(), [AutomatonScorer(each) for each in scorers], beam_size=beam_size
+        )
+        found = fastctc.beam_search(
+            x.to(device.torch),
+            beam_size=beam_size,
+            nbest=beam_size,
+            scorer=[each.to(device.torch) for each in scorers],
+        ).cpu()
+        plain = fastctc.beam_search(x, beam_size=beam_size, nbest=beam_size)
+        assert accepted(found) == len(expected)
+        assert [tuple(each) for each in found.to_list()][: len(expected)] == [
+            each.tokens for each in expected
+        ]
+        assert found.scores[: len(expected)].tolist() == pytest.approx(
+            [each.score for each in expected], rel=1e-5, abs=1e-5
+        )
+        changed += bool(expected) and plain.to_list()[0] != list(expected[0].tokens)
+    assert changed > 6
 
 
 @kinds

@@ -11,7 +11,7 @@ import pytest
 import torch
 from automata import random_automaton
 from beams import random_log_probs
-from conftest import cuda_kernels, slow
+from conftest import CUDA_MACHINES, cuda_kernels, slow
 from scorers import BOUNDARIES, random_case
 from torch import Tensor
 
@@ -20,13 +20,15 @@ from fastctc import Automaton, ScoredResult
 from fastctc.scoring import LexiconScorer, hotwords
 from fastctc.scoring.packed import pack
 
+pytestmark = pytest.mark.ptx
+
 NEVER = (math.inf, math.inf, math.inf)
 CUTS = (4.0, 3.0, -0.2)
 
 Check = Callable[..., ScoredResult]
 
 
-@pytest.fixture(params=["emulated", "cuda"])
+@pytest.fixture(params=CUDA_MACHINES)
 def check(request: pytest.FixtureRequest) -> Check:
     """Return a search on both machines that raises if they differ."""
     there, namespace = cuda_kernels(request, request.param)

@@ -42,13 +42,24 @@ class Beam {
   void take_for_blank(double y_blank);
   void stay(const Scalar* x, double denominator, double y_blank);
   double worst_stay() const;
-  double best_reach() const;
+  FoundTokens find_tokens(const Scalar* x, double denominator, double worst, double best, int64_t most,
+                          int64_t first) const;
   double least_of_next_beam(int64_t tokens, double worst) const;
-  int64_t find_candidates(int64_t tokens, double worst);
-  int64_t find_weighed_candidates(int64_t tokens, double worst);
-  double reach_of(int32_t slot) const;
-  void place_tokens(int64_t tokens) const;
-  int64_t choose_tokens(int32_t slot, int64_t tokens, double worst) const;
+  int64_t find_candidates(const Scalar* x, double denominator, double worst);
+  int64_t find_weighed_candidates(const Scalar* x, double denominator, double worst);
+  template <class F>
+  void extend(int32_t slot, int32_t k, double worst, const F& f) const;
+  template <class ForEachPair>
+  double reached_by(int64_t count, double worst, const ForEachPair& for_each_pair) const;
+  double reach_of(int32_t slot, double bound) const;
+  double best_reach() const;
+  bool list_tokens(int64_t count, double& worst);
+  int64_t choose_listed(int32_t slot, double worst) const;
+  int64_t choose_unlisted(int32_t slot, int64_t count, double& worst);
+  void sum_with_roots();
+  int64_t gather_choices(int32_t slot, double worst) const;
+  Scalar least_sum(double base, double worst, double largest) const;
+  int32_t place_of(int32_t token);
   int64_t keep_best(int64_t count, double& worst);
   void note_children(int32_t slot) const;
   bool has_child(int32_t slot, int32_t token, int32_t word) const;
@@ -67,6 +78,15 @@ class Beam {
   BeamScores now_, next_;
   BeamNode* const arena_;
   int32_t vacancies_ = 0;
+  // With a scorer:
+  struct Frame {
+    const Scalar* x;
+    double denominator, best, least;  // log-probabilities: the largest, and the least that a token must have
+  } frame_{};
+  int64_t tokens_ = 0;  // that have a place in the frame
+  bool has_roots_ = false;
+  double largest_root_ = 0;   // of the finite weights in the roots, its absolute value
+  double best_in_roots_ = 0;  // of the frame: the largest log-probability with the weight in the roots
 };
 
 template <class Scalar, class Knowledge>
@@ -118,6 +138,7 @@ void Beam<Scalar, Knowledge>::link() {
   w_.family.forget_notes();
   if constexpr (Knowledge::kWeighs) {
     std::fill_n(w_.place, p_.classes, -1);
+    std::fill_n(w_.seen, p_.classes, 0);
     w_.steps.forget();
   }
   for (int32_t slot = 0; slot < head().slots; ++slot) {
@@ -171,33 +192,17 @@ void Beam<Scalar, Knowledge>::advance(const Scalar* x, double denominator) {
     stay(x, denominator, y_blank);
     worst = head().size == p_.beam_size ? worst_stay() : kNever;
   }
-  // If a token does not bring the prefix of the best reach above the worst stay, it brings none.
-  const double best = best_reach(), rounding = 4e-16 * (std::abs(worst) + std::abs(best));
-  const double threshold = std::isfinite(worst) ? worst - best - rounding : worst;
-  const int64_t matter = Knowledge::kWeighs ? p_.classes - 1 : tokens_that_matter(p_.classes, p_.beam_size);
-  const int64_t tokens = find_tokens(x, p_, denominator, threshold, matter, w_.tokens, head().status);
-  if (head().status != kOk) return;
   int64_t candidates;
   if constexpr (Knowledge::kWeighs) {
-    candidates = find_weighed_candidates(tokens, worst);
+    candidates = find_weighed_candidates(x, denominator, worst);
   } else {
-    candidates = find_candidates(tokens, worst);
+    candidates = find_candidates(x, denominator, worst);
   }
+  if (head().status != kOk) return;
   rank(w_.candidates.score, candidates, w_.ranked);
   select(candidates);
   std::swap(now_, next_);
   ++head().frame;
-}
-
-// An extension by a token scores at most this and the log-probability of the token.
-template <class Scalar, class Knowledge>
-double Beam<Scalar, Knowledge>::best_reach() const {
-  double best = now_.total[s_.order[0]];
-  if constexpr (Knowledge::kWeighs) {
-    best = kNever;
-    for (int64_t rank = 0; rank < head().size; ++rank) best = std::max(best, reach_of(s_.order[rank]));
-  }
-  return best;
 }
 
 template <class Scalar, class Knowledge>

@@ -7,8 +7,18 @@ namespace fastctc {
 namespace cpu {
 namespace FASTCTC_ISA {
 
-// So few are looked at one by one in any case.
-constexpr int32_t kFewArcs = 8;
+constexpr int32_t kFewArcs = 8;     // so few are looked at one by one in any case
+constexpr int64_t kFewTokens = 64;  // so many are listed for all prefixes together
+
+// The tokens that may bring an extension above `worst`: all, or the `first` ones if there are more than `most`. An
+// extension scores at most `best` and the log-probability of its token.
+template <class Scalar, class Knowledge>
+FoundTokens Beam<Scalar, Knowledge>::find_tokens(const Scalar* x, double denominator, double worst, double best,
+                                                 int64_t most, int64_t first) const {
+  const double rounding = 4e-16 * (std::abs(worst) + std::abs(best));
+  const double threshold = std::isfinite(worst) ? worst - best - rounding : worst;
+  return FASTCTC_ISA::find_tokens(x, p_, denominator, threshold, most, first, w_.tokens, head().status);
+}
 
 // No prefix with a lower score is in the next beam: there are W others that reach this one.
 template <class Scalar, class Knowledge>
@@ -42,7 +52,11 @@ double Beam<Scalar, Knowledge>::least_of_next_beam(int64_t tokens, double worst)
 
 // Stays, then the extensions that beat the worst of them.
 template <class Scalar, class Knowledge>
-int64_t Beam<Scalar, Knowledge>::find_candidates(int64_t tokens, double worst) {
+int64_t Beam<Scalar, Knowledge>::find_candidates(const Scalar* x, double denominator, double worst) {
+  const double best = now_.total[s_.order[0]];
+  const int64_t matter = tokens_that_matter(p_.classes, p_.beam_size);
+  const int64_t tokens = find_tokens(x, denominator, worst, best, matter, matter).count;
+  if (head().status != kOk) return 0;
   const double least = tokens > 0 ? least_of_next_beam(tokens, worst) : kNever;
   const Candidates& found = w_.candidates;
   int64_t count = 0;
@@ -81,9 +95,10 @@ int64_t Beam<Scalar, Knowledge>::find_candidates(int64_t tokens, double worst) {
   return count;
 }
 
-// The same with a scorer, whose weights are looked up only where its bounds allow a candidate.
+// ---- With a scorer: its weights are looked up only where its bounds allow a candidate.
+
 template <class Scalar, class Knowledge>
-int64_t Beam<Scalar, Knowledge>::find_weighed_candidates(int64_t tokens, double worst) {
+int64_t Beam<Scalar, Knowledge>::find_weighed_candidates(const Scalar* x, double denominator, double worst) {
   const Candidates& found = w_.candidates;
   int64_t count = 0;
   for (int64_t rank = 0; rank < head().size; ++rank) {
@@ -94,21 +109,17 @@ int64_t Beam<Scalar, Knowledge>::find_weighed_candidates(int64_t tokens, double 
     w_.dropped[slot] = 1;
     count += next_.total[slot] > kNever;
   }
-  const auto steps = [&](int i, int32_t state, int32_t label) { return w_.steps.find(p_.scorer, i, state, label); };
-  place_tokens(tokens);
-  for (int64_t rank = 0; tokens > 0 && rank < head().size; ++rank) {
+  frame_.x = x;
+  frame_.denominator = denominator;
+  const bool listed = list_tokens(count, worst);
+  if ((listed && tokens_ == 0) || head().status != kOk) return count;
+  for (int64_t rank = 0; rank < head().size; ++rank) {
     const int32_t slot = s_.order[rank];
-    bool noted = w_.family.empty(slot);
-    const int64_t chosen = choose_tokens(slot, tokens, worst);
+    const int64_t chosen = listed ? choose_listed(slot, worst) : choose_unlisted(slot, count, worst);
+    if (chosen > 0) note_children(slot);
     for (int64_t i = 0; i < chosen; ++i) {
-      const int32_t k = w_.chosen[i], token = w_.tokens.token[k];
-      const double from = (token == s_.last[slot] ? now_.blank[slot] : now_.total[slot]) + w_.tokens.y[k];
-      if (!(from + w_.bound[slot] > worst)) continue;
-      if (!noted) note_children(slot);
-      noted = true;
-      const auto is_new = [&](int32_t word) { return !has_child(slot, token, word); };
-      p_.scorer.extend(s_.scorer[slot], token, worst - from, steps, is_new, [&](const ScorerArc& arc) {
-        const double score = from + arc.weight;
+      const int32_t k = w_.chosen[i];
+      extend(slot, k, worst, [&](double score, const ScorerArc& arc) {
         if (!(score > worst)) return;
         found.score[count] = score;
         found.slot[count] = slot;
@@ -118,26 +129,94 @@ int64_t Beam<Scalar, Knowledge>::find_weighed_candidates(int64_t tokens, double 
       });
     }
   }
-  for (int64_t k = 0; k < tokens; ++k) w_.place[w_.tokens.token[k]] = -1;
-  return count;
+  for (int64_t k = 0; k < tokens_; ++k) w_.place[w_.tokens.token[k]] = -1;
+  return count > p_.beam_size ? keep_best(count, worst) : count;  // fewer are ranked faster
+}
+
+// Calls f(score, arc) for the extensions of a prefix by the token in place k, but for prefixes of the beam. Those that
+// score no more than `worst` may be left out. The children of `slot` are noted.
+template <class Scalar, class Knowledge>
+template <class F>
+void Beam<Scalar, Knowledge>::extend(int32_t slot, int32_t k, double worst, const F& f) const {
+  const int32_t token = w_.tokens.token[k];
+  const double from = (token == s_.last[slot] ? now_.blank[slot] : now_.total[slot]) + w_.tokens.y[k];
+  if (!(from + w_.bound[slot] > worst)) return;
+  const auto steps = [&](int i, int32_t state, int32_t label) { return w_.steps.find(p_.scorer, i, state, label); };
+  const auto is_new = [&](int32_t word) { return !has_child(slot, token, word); };
+  p_.scorer.extend(s_.scorer[slot], token, worst - from, steps, is_new,
+                   [&](const ScorerArc& arc) { f(from + arc.weight, arc); });
+}
+
+// A candidate that is not above this score is not in the next beam, because the best beam_size of the `count`
+// candidates and of some extensions are. It is at least `worst`. for_each_pair(f) calls f(slot, k) for the extensions.
+template <class Scalar, class Knowledge>
+template <class ForEachPair>
+double Beam<Scalar, Knowledge>::reached_by(int64_t count, double worst, const ForEachPair& for_each_pair) const {
+  const int64_t W = p_.beam_size, room = 2 * candidates_kept(W);
+  std::copy_n(w_.candidates.score, count, w_.copied);
+  int32_t noted = -1;
+  for_each_pair([&](int32_t slot, int32_t k) {
+    if (noted != slot) note_children(slot);
+    noted = slot;
+    extend(slot, k, worst, [&](double score, const ScorerArc&) {
+      if (score > worst && count < room) w_.copied[count++] = score;
+    });
+  });
+  if (count < W) return worst;
+  std::nth_element(w_.copied, w_.copied + W - 1, w_.copied + count, [](double a, double b) { return a > b; });
+  return std::max(worst, std::nextafter(w_.copied[W - 1], -double(INFINITY)));
+}
+
+// An extension of the prefix in `slot` by a token whose weight has this bound scores at most this and the
+// log-probability of the token.
+template <class Scalar, class Knowledge>
+double Beam<Scalar, Knowledge>::reach_of(int32_t slot, double bound) const {
+  const double total = now_.total[slot];
+  return total + bound + 4e-16 * std::abs(total);
 }
 
 template <class Scalar, class Knowledge>
-void Beam<Scalar, Knowledge>::place_tokens(int64_t tokens) const {
-  for (int64_t k = 0; k < tokens; ++k) w_.place[w_.tokens.token[k]] = int32_t(k);
+double Beam<Scalar, Knowledge>::best_reach() const {
+  double best = kNever;
+  for (int64_t j = 0; j < head().size; ++j) best = std::max(best, reach_of(s_.order[j], w_.bound[s_.order[j]]));
+  return best;
 }
 
-// The places of the tokens that may bring an extension of a prefix above the worst score, in order. Their number.
+// Gives places to the tokens that may bring an extension above `worst`, which is raised. False if there are too many:
+// then none has a place.
 template <class Scalar, class Knowledge>
-int64_t Beam<Scalar, Knowledge>::choose_tokens(int32_t slot, int64_t tokens, double worst) const {
+bool Beam<Scalar, Knowledge>::list_tokens(int64_t count, double& worst) {
+  const int64_t most = p_.classes - 1, W = p_.beam_size;
+  const int64_t few = p_.scorer.has_lexicon ? most : std::min(most, std::max(kFewTokens, 2 * W));
+  const double best = best_reach();
+  FoundTokens found = find_tokens(frame_.x, frame_.denominator, worst, best, few, std::min(few, W));
+  if (found.count > 2 && !p_.scorer.has_lexicon) {
+    worst = reached_by(count, worst, [&](const auto& f) {
+      for (int64_t rank = 0; rank < head().size; ++rank) {
+        const int64_t end = std::min(found.count, extensions_of_rank(rank, W) - 1);
+        for (int32_t k = 0; k < end; ++k) f(s_.order[rank], k);
+      }
+    });
+  }
+  if (!found.all) found = find_tokens(frame_.x, frame_.denominator, worst, best, few, 0);
+  tokens_ = found.all ? found.count : 0;
+  for (int64_t k = 0; k < tokens_; ++k) w_.place[w_.tokens.token[k]] = int32_t(k);
+  if (!found.all) sum_with_roots();
+  return found.all;
+}
+
+// The places of the listed tokens that may bring an extension of a prefix above the worst score, in order. Their
+// number.
+template <class Scalar, class Knowledge>
+int64_t Beam<Scalar, Knowledge>::choose_listed(int32_t slot, double worst) const {
   const double* const y = w_.tokens.y;
-  const double total = now_.total[slot] + 4e-16 * std::abs(now_.total[slot]);
+  const double total = reach_of(slot, 0);
   const ScorerState& state = s_.scorer[slot];
   const auto passes = [&](double bound, int64_t k) { return total + bound + y[k] > worst; };
   // How many of the tokens, best first, pass with a bound.
   const auto count_passing = [&](double bound) {
     int64_t low = 0;
-    for (int64_t end = passes(bound, 0) ? tokens : 0; low < end;) {
+    for (int64_t end = passes(bound, 0) ? tokens_ : 0; low < end;) {
       const int64_t middle = (low + end) / 2;
       const bool more = passes(bound, middle);
       low = more ? middle + 1 : low;
@@ -147,7 +226,7 @@ int64_t Beam<Scalar, Knowledge>::choose_tokens(int32_t slot, int64_t tokens, dou
   };
   if (!passes(w_.bound[slot], 0)) return 0;
   const int32_t own = p_.scorer.count_own(state);
-  int64_t count = own >= 0 && own <= kFewArcs ? tokens : count_passing(w_.bound[slot]);
+  int64_t count = own >= 0 && own <= kFewArcs ? tokens_ : count_passing(w_.bound[slot]);
   const bool walk = own >= 0 && own < 2 * count;
   if (walk) count = count_passing(p_.scorer.rest_bound(state));
   for (int64_t k = 0; k < count; ++k) w_.chosen[k] = int32_t(k);
@@ -162,11 +241,105 @@ int64_t Beam<Scalar, Knowledge>::choose_tokens(int32_t slot, int64_t tokens, dou
   return count;
 }
 
-// An extension of the prefix in `slot` by a token scores at most this and the log-probability of the token.
+// ---- Many tokens: with the weight in the roots added to each, few of them are left for a prefix. The others that it
+// ---- may take have an arc on the way to a root.
+
+// Prepares the frame for choose_unlisted().
 template <class Scalar, class Knowledge>
-double Beam<Scalar, Knowledge>::reach_of(int32_t slot) const {
-  const double total = now_.total[slot];
-  return total + w_.bound[slot] + 4e-16 * std::abs(total);
+void Beam<Scalar, Knowledge>::sum_with_roots() {
+  if (!has_roots_) {
+    has_roots_ = true;
+    for (int32_t c = 0; c < p_.classes; ++c) {
+      const double weight = p_.scorer.in_roots(c);
+      w_.in_roots[c] = Scalar(weight);
+      if (weight > kNever) largest_root_ = std::max(largest_root_, std::abs(weight));
+    }
+  }
+  frame_.best = log_prob(double(row_max(frame_.x, p_.classes)), frame_.denominator);
+  frame_.least = frame_.best - p_.token_threshold;
+  const Scalar best = for_each_sum_from(frame_.x, w_.in_roots, p_.classes, Scalar(INFINITY), [](int32_t, Scalar) {});
+  best_in_roots_ = double(best) - frame_.denominator + 1e-6 * (std::abs(double(best)) + 2 * largest_root_);
+}
+
+// The same as choose_listed(), where the tokens are not listed. Those that are chosen get a place. Raises `worst`.
+template <class Scalar, class Knowledge>
+int64_t Beam<Scalar, Knowledge>::choose_unlisted(int32_t slot, int64_t count, double& worst) {
+  const int64_t W = p_.beam_size;
+  int64_t choices = gather_choices(slot, worst);
+  if (choices > 2 * W) {
+    Choice* const all = w_.choices;
+    std::nth_element(all, all + W, all + choices, [](const Choice& a, const Choice& b) { return a.reach > b.reach; });
+    const double raised = reached_by(count, worst, [&](const auto& f) {
+      for (int64_t i = 0; i < W; ++i) {
+        const int32_t place = place_of(all[i].token);
+        if (place >= 0) f(slot, place);
+      }
+    });
+    if (raised > worst) {
+      worst = raised;
+      choices = gather_choices(slot, worst);
+    }
+  }
+  int64_t chosen = 0;
+  for (int64_t i = 0; i < choices; ++i) {
+    w_.chosen[chosen] = place_of(w_.choices[i].token);
+    chosen += w_.chosen[chosen] >= 0;
+  }
+  const FrameTokens<Scalar>& t = w_.tokens;
+  std::sort(w_.chosen, w_.chosen + chosen,
+            [&t](int32_t a, int32_t b) { return t.y[a] > t.y[b] || (t.y[a] == t.y[b] && t.token[a] < t.token[b]); });
+  return chosen;
+}
+
+// The tokens that may extend a prefix to a score above `worst`. Their number.
+template <class Scalar, class Knowledge>
+int64_t Beam<Scalar, Knowledge>::gather_choices(int32_t slot, double worst) const {
+  const double total = reach_of(slot, 0);
+  if (!(total + w_.bound[slot] + frame_.best > worst)) return 0;
+  int64_t choices = 0;
+  // The first bound of a token is the one that counts.
+  const auto add = [&](int32_t token, double reach) {
+    if (token == p_.blank || w_.seen[token]) return;
+    w_.seen[token] = 1;
+    w_.choices[choices++] = {reach, token};
+  };
+  const RestBound rest = p_.scorer.for_each_arcs(s_.scorer[slot], [&](const ArcGroup& arcs) {
+    if (!(total + arcs.more + arcs.largest + frame_.best > worst)) return;
+    for_each_arc_from(frame_.x, p_.classes, arcs.label, arcs.weight, arcs.count,
+                      least_sum(total + arcs.more, worst, std::abs(arcs.largest)),
+                      [&](int32_t token, Scalar sum) { add(token, total + arcs.more + double(sum)); });
+  });
+  const double base = total + rest.weight;
+  if (!rest.adds_roots) {
+    const int64_t found = tokens_from(frame_.x, p_.classes, least_sum(base, worst, 0), p_.classes, w_.tokens.found);
+    for (int64_t i = 0; i < found; ++i) add(w_.tokens.found[i].id, base + double(w_.tokens.found[i].x));
+  } else if (base + best_in_roots_ > worst) {
+    for_each_sum_from(frame_.x, w_.in_roots, p_.classes, least_sum(base, worst, largest_root_),
+                      [&](int32_t token, Scalar sum) { add(token, base + double(sum)); });
+  }
+  for (int64_t i = 0; i < choices; ++i) w_.seen[w_.choices[i].token] = 0;
+  return choices;
+}
+
+// A token whose score and weight sum to less brings no prefix from `base` above `worst`. `largest` is the absolute
+// value of the largest weight.
+template <class Scalar, class Knowledge>
+Scalar Beam<Scalar, Knowledge>::least_sum(double base, double worst, double largest) const {
+  const double sum = worst - base + frame_.denominator, best = frame_.best + frame_.denominator;
+  return Scalar(std::isfinite(sum) ? sum - 1e-6 * (std::abs(sum) + std::abs(best) + 2 * largest) : sum);
+}
+
+// The place of a token, which it gets where it has none. -1 if no prefix may take it.
+template <class Scalar, class Knowledge>
+int32_t Beam<Scalar, Knowledge>::place_of(int32_t token) {
+  int32_t& place = w_.place[token];
+  if (place >= 0) return place;
+  const double y = log_prob(double(frame_.x[token]), frame_.denominator);
+  if (!(y >= frame_.least)) return -1;
+  place = int32_t(tokens_++);
+  w_.tokens.token[place] = token;
+  w_.tokens.y[place] = y;
+  return place;
 }
 
 // Keeps the best beam_size of the candidates, in their order. No further candidate matters that is not above the worst.

@@ -25,6 +25,12 @@ struct Candidates {
 };
 constexpr int32_t kStays = -1;
 
+// A token that may extend a prefix, to a score of at most `reach`.
+struct Choice {
+  double reach;
+  int32_t token;
+};
+
 // A prefix that was not in the beam.
 struct Birth {
   double score, best, y;
@@ -55,7 +61,10 @@ struct BeamScratch {
   uint8_t* dropped;   // of each slot
   double* bound;      // of each slot: the scorer gives no token more weight
   int32_t* place;     // of each class: its place in the frame's tokens, or -1
-  int32_t* chosen;    // places of tokens
+  Scalar* in_roots;   // of each class: its weight in the roots of the scorer
+  uint8_t* seen;      // of each class: true if it is among the choices
+  Choice* choices;
+  int32_t* chosen;  // places of tokens
   Candidates candidates;
   double* copied;   // scores of the candidates
   int32_t* ranked;  // candidates or tokens, best first
@@ -80,12 +89,15 @@ struct BeamScratch {
     dropped = memory.take<uint8_t>(slots);
     bound = memory.take<double>(Knowledge::kWeighs ? slots : 0);
     place = memory.take<int32_t>(Knowledge::kWeighs ? p.classes : 0);
+    in_roots = memory.take<Scalar>(Knowledge::kWeighs ? p.classes : 0);
+    seen = memory.take<uint8_t>(Knowledge::kWeighs ? p.classes : 0);
+    choices = memory.take<Choice>(Knowledge::kWeighs ? p.classes : 0);
     chosen = memory.take<int32_t>(Knowledge::kWeighs ? p.classes : 0);
     const int64_t most = Knowledge::kWeighs ? candidates_kept(p.beam_size) : p.beam_size + max_extensions(p.beam_size);
     const int64_t count = std::max(most, p.classes) + kRankedTogether;
     candidates = {memory.take<double>(count), memory.take<int32_t>(count), memory.take<int32_t>(count),
                   memory.take<ScorerArc>(Knowledge::kWeighs ? count : 0)};
-    copied = memory.take<double>(Knowledge::kWeighs ? count : 0);
+    copied = memory.take<double>(Knowledge::kWeighs ? 2 * candidates_kept(p.beam_size) : 0);
     ranked = tokens.ranked = memory.take<int32_t>(count);
     births = memory.take<Birth>(p.beam_size);
   }

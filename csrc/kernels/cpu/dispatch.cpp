@@ -1,4 +1,10 @@
-// Chooses, once, the best instruction set that both this binary and this processor have.
+// Chooses, once, the best instruction set that both this binary and this processor have. The environment variable
+// FASTCTC_CPU names another one.
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
 #include "../beam_search.h"
 #include "../ctc_loss.h"
 #include "../ctc_tangent.h"
@@ -59,15 +65,26 @@ FASTCTC_INSTRUCTION_SET(avx512)
 #endif
 
 static const Kernels& choose() {
+  const Kernels* usable[3];  // the best first
+  int count = 0;
 #ifdef FASTCTC_X86_64
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")) {
-    return avx512::table;
+  const bool fma = __builtin_cpu_supports("fma");
+  if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+    usable[count++] = &avx512::table;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::table;
+  if (fma && __builtin_cpu_supports("avx2")) usable[count++] = &avx2::table;
 #endif
-  return baseline::table;
+  usable[count++] = &baseline::table;
+  const char* const wanted = std::getenv("FASTCTC_CPU");
+  if (wanted == nullptr || *wanted == 0) return *usable[0];
+  std::string names;
+  for (int i = 0; i < count; ++i) {
+    if (std::strcmp(usable[i]->name, wanted) == 0) return *usable[i];
+    names += std::string(i == 0 ? "" : ", ") + usable[i]->name;
+  }
+  throw std::invalid_argument(std::string("FASTCTC_CPU is '") + wanted + "', expected one of: " + names);
 }
 
 static const Kernels& kernels() {

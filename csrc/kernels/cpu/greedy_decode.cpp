@@ -64,7 +64,7 @@ void decode(const GreedyDecodeParams& p, int64_t n, Scalar* copy) {
   int64_t length = 0, previous = p.blank, start = 0, peak_frame = 0;
   double score = 0, peak = 0, sum = 0;
   const auto end_run = [&](int64_t t) {
-    if (previous != p.blank) out.put(length++, previous, start, t, peak_frame, peak, sum);
+    if (previous != p.blank) out.template put<Lanes<double>>(length++, previous, start, t, peak_frame, peak, sum);
   };
   for (int64_t t = 0; valid && t < frames; ++t) {
     const Element* const x = static_cast<const Element*>(p.input) + n * p.stride_n + t * p.stride_t;

@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kWarp) merge_frames(GreedyDecodeParams p, Gree
           peak_frame = end;
         }
       }
-      out.put(place, best[t], t, end, peak_frame, peak, sum);
+      out.template put<Lanes<double>>(place, best[t], t, end, peak_frame, peak, sum);
     }
     length += __popc(mask);
     const int64_t count = frames - t0 < kWarp ? frames - t0 : int64_t(kWarp);
