@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     Image = npt.NDArray[Any]
 
-__all__ = ["plot_alignment", "plot_posteriors"]
+__all__ = ["plot_alignment", "plot_lattice", "plot_posteriors"]
 
 _WIDTH = 6.5  # of a figure, in inches
+_BLANK_NAME = "\N{EN DASH}"
 
 
 @styled
@@ -71,6 +72,102 @@ def plot_posteriors(
         handles=[blank], loc="lower right", bbox_to_anchor=(1, 0.98), frameon=False, fontsize=7, borderpad=0
     )
     return axes
+
+
+@styled
+def plot_lattice(
+    log_probs: Tensor,
+    target: Sequence[int],
+    labels: Sequence[str],
+    *,
+    blank: int = 0,
+    axes: Axes | None = None,
+) -> Axes:
+    """Draw all paths of a target: a row for each label and each blank around them, a column for each frame.
+
+    The fill of a state and the width of an arc show their probabilities, given the target. Up to 16 frames, a state
+    has its probability in percent. States and arcs of no path are left out. The most probable path is in color. The
+    title has the probability of the target and of that path.
+
+    The algorithm is equations 6 to 11 of Graves et al. (2006), "Connectionist temporal classification".
+
+    Args:
+        log_probs: (T, C) natural-log probabilities of one sample, on any device.
+        target: S labels, without the blank.
+        labels: C names of the classes; the blank's is not used.
+        blank: the class of the blank.
+        axes: axes to draw into; None: the axes of a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: log_probs are not (T, C) for C names, a label is no class or the blank, or no path spells the
+            target.
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    if log_probs.dim() != 2 or log_probs.shape[1] != len(labels):
+        raise ValueError(
+            f"log_probs must have shape (T, C) with C = {len(labels)} names, got {tuple(log_probs.shape)}"
+        )
+    for label in target:
+        if not 0 <= label < len(labels) or label == blank:
+            raise ValueError(f"target has the label {label}, expected 0 to {len(labels) - 1} without {blank}")
+    states = [blank] + [each for label in target for each in (label, blank)]
+    lattice = _Lattice(log_probs.detach().cpu().double().numpy()[:, states], states)
+    if not lattice.log_total > -np.inf:
+        raise ValueError(f"no path of {len(log_probs)} frames spells the target {list(target)}")
+    if axes is None:
+        axes = new_figure(min(12, 1.2 + 0.75 * len(log_probs)), 0.8 + 0.42 * len(states)).subplots()
+    _draw_lattice(axes, lattice, [_BLANK_NAME if state == blank else labels[state] for state in states])
+    return axes
+
+
+class _Lattice:
+    """The states (T, L) of a target's paths, with natural-log probabilities.
+
+    Attributes:
+        log_total: of the target.
+        states: (T, L) posteriors of the states.
+        arcs: the posterior of each arc (t, state, next state) from frame t to t + 1.
+        best: the states of the most probable path.
+        log_best: of that path.
+    """
+
+    def __init__(self, emissions: npt.NDArray[np.float64], labels: Sequence[int]) -> None:
+        frames, count = emissions.shape
+        arcs = [
+            (a, b)
+            for b in range(count)
+            for a in (b, b - 1, b - 2)
+            if a >= 0 and (a > b - 2 or (b % 2 == 1 and labels[a] != labels[b]))
+        ]
+        alpha, beta, best = (np.full((frames, count), -np.inf) for _ in range(3))
+        alpha[:1, :2] = best[:1, :2] = emissions[:1, :2]
+        beta[-1:, -2:] = 0.0
+        previous = np.zeros((frames, count), np.int64)
+        for t in range(1, frames):
+            for a, b in arcs:
+                alpha[t, b] = np.logaddexp(alpha[t, b], alpha[t - 1, a] + emissions[t, b])
+                if best[t - 1, a] + emissions[t, b] > best[t, b]:
+                    best[t, b], previous[t, b] = best[t - 1, a] + emissions[t, b], a
+                back = frames - 1 - t
+                beta[back, a] = np.logaddexp(beta[back, a], beta[back + 1, b] + emissions[back + 1, b])
+        self.log_total = float(np.logaddexp.reduce(alpha[-1, -2:])) if frames else -np.inf
+        if not self.log_total > -np.inf:
+            return
+        self.states = np.exp(alpha + beta - self.log_total)
+        self.arcs = {
+            (t, a, b): float(np.exp(alpha[t, a] + emissions[t + 1, b] + beta[t + 1, b] - self.log_total))
+            for t in range(frames - 1)
+            for a, b in arcs
+        }
+        state = count - 1 - int(count > 1 and best[-1, -2] > best[-1, -1])
+        self.log_best = float(best[-1, state])
+        self.best = [state]
+        for t in range(frames - 1, 0, -1):
+            self.best.append(int(previous[t, self.best[-1]]))
+        self.best.reverse()
 
 
 @styled
@@ -178,3 +275,35 @@ def _draw_spans(axes: Axes, spans: Sequence[TextSpan], end: float) -> None:
             )  # fmt: skip
     axes.set_ylim(-0.1, 1.35)
     axes.set_axis_off()
+
+
+def _draw_lattice(axes: Axes, lattice: _Lattice, names: Sequence[str]) -> None:
+    frames, count = lattice.states.shape
+    chosen = set(zip(range(frames), lattice.best, lattice.best[1:]))
+    for (t, a, b), posterior in lattice.arcs.items():
+        if posterior > 0:
+            best = (t, a, b) in chosen
+            axes.plot(
+                [t, t + 1], [a, b], color=COLORS[0] if best else BLANK, lw=0.4 + 3 * posterior,
+                zorder=2 if best else 1, solid_capstyle="round",
+            )  # fmt: skip
+    for t, state in itertools.product(range(frames), range(count)):
+        posterior = float(lattice.states[t, state])
+        if posterior > 0:
+            edge = COLORS[0] if lattice.best[t] == state else BLANK
+            axes.plot(t, state, "o", ms=19, mfc="white", mec=edge, mew=1.0, zorder=3)
+            axes.plot(t, state, "o", ms=19, mfc=COLORS[0], mec="none", alpha=0.6 * posterior, zorder=4)
+            if frames <= 16:
+                axes.text(
+                    t, state, f"{100 * posterior:.0f}", ha="center", va="center", fontsize=7.5, zorder=5
+                )
+    axes.set_yticks(range(count), names, family=text_fonts())
+    axes.set_xticks(range(frames) if frames <= 16 else range(0, frames, 5))
+    axes.set_xlabel("frame")
+    axes.set_xlim(-0.5, frames - 0.5)
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title(
+        f"P(target) = {np.exp(lattice.log_total):.3g}, of which the best path {np.exp(lattice.log_best):.3g}"
+    )

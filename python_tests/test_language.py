@@ -143,7 +143,9 @@ def paragraphs(markdown: str) -> Iterator[tuple[int, str]]:
 
 def sentences(text: str) -> Iterator[str]:
     """Yield the sentences of a paragraph of Markdown; a span of code or a link's address counts as one word."""
-    text = re.sub(r"\]\([^)]*\)", "]", re.sub(r"(\{\w+\})?`[^`]*`|\$[^$]*\$", "code", text))
+    text = re.sub(
+        r"\]\([^)]*\)", "]", re.sub(r"(\{\w+\})?`[^`]*`|\$[^$]*\$", "code", re.sub(r"\$\$.*?\$\$", "", text))
+    )
     yield from re.split(r"(?<=[.!?:;])\s+(?=[\"'(*\[]*[A-Z]|code|fastctc)", text)
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+import fastctc
 from fastctc.figures import can_draw, new_figure, styled, text_fonts, write_png
-from fastctc.plot import plot_alignment, plot_posteriors
+from fastctc.plot import _Lattice, plot_alignment, plot_lattice, plot_posteriors
 from fastctc.text import TextSpan
 
 SPANS = [TextSpan("a", 8, 24, 0.999), TextSpan("b", 24, 32, 0.5), TextSpan("c", 64, 72, 1.0)]
@@ -158,3 +159,55 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match="pictures need matplotlib"):
         plot_alignment(SPANS)
+
+
+CLASSES = "\N{EN DASH}ab"
+LATTICE = torch.tensor(
+    [[0.2, 0.6, 0.2], [0.3, 0.3, 0.4], [0.4, 0.2, 0.4], [0.3, 0.2, 0.5], [0.5, 0.1, 0.4]], dtype=torch.float64
+).log()
+
+
+@pytest.mark.parametrize("target", [[], [1], [1, 2], [2, 2], [1, 2, 1]])
+@pytest.mark.parametrize("blank", [0, 2])
+def test_a_lattice_has_the_posteriors_of_its_target(target: list[int], blank: int) -> None:
+    """The sums of states and arcs, P(target) and the best path, against the ops."""
+    order = [2, 1, 0] if blank else [0, 1, 2]  # the classes 0 and 2 change places
+    log_probs, labels = LATTICE[:, order], [order[label] for label in target]
+    axes = plot_lattice(log_probs, labels, [CLASSES[c] for c in order], blank=blank)
+    lattice = _Lattice(
+        LATTICE.numpy()[:, states := [0] + [c for label in target for c in (label, 0)]], states
+    )
+    compact = fastctc.ctc_posteriors(
+        LATTICE, torch.tensor(target, dtype=torch.int64), 5, len(target), compact=True
+    )
+    assert lattice.states[:, 1::2] == pytest.approx(compact.numpy(), abs=1e-6)
+    assert lattice.states.sum(1) == pytest.approx(np.ones(5))
+    for t in range(4):
+        from_t = sum(p for (frame, _, _), p in lattice.arcs.items() if frame == t)
+        assert from_t == pytest.approx(1)
+    padded = torch.tensor([target], dtype=torch.int64)
+    loss = fastctc.ctc_loss(LATTICE[:, None], padded, [5], [len(target)], reduction="sum")
+    assert lattice.log_total == pytest.approx(-loss.item(), abs=1e-6)
+    path, scores = fastctc.forced_align(LATTICE[None], padded, blank=0)
+    assert [states[s] for s in lattice.best] == path[0].tolist()
+    assert lattice.log_best == pytest.approx(scores.sum().item(), abs=1e-6)
+    assert f"{np.exp(lattice.log_total):.3g}" in axes.get_title()
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [CLASSES[0]] + [
+        name for label in target for name in (CLASSES[label], CLASSES[0])
+    ]
+    assert texts(axes) == [f"{100 * p:.0f}" for p in lattice.states.flatten() if p > 0]
+
+
+def test_a_lattice_names_what_is_wrong() -> None:
+    with pytest.raises(
+        ValueError, match=r"log_probs must have shape \(T, C\) with C = 2 names, got \(5, 3\)"
+    ):
+        plot_lattice(LATTICE, [1], ["", "a"])
+    with pytest.raises(ValueError, match="target has the label 3, expected 0 to 2 without 0"):
+        plot_lattice(LATTICE, [3], ["", "a", "b"])
+    with pytest.raises(ValueError, match="target has the label 0"):
+        plot_lattice(LATTICE, [0], ["", "a", "b"])
+    with pytest.raises(ValueError, match=r"no path of 5 frames spells the target \[1, 1, 1, 1\]"):
+        plot_lattice(LATTICE, [1, 1, 1, 1], ["", "a", "b"])
+    with pytest.raises(ValueError, match="no path of 0 frames"):
+        plot_lattice(LATTICE[:0], [1], ["", "a", "b"])
