@@ -305,5 +305,5 @@ def _draw_lattice(axes: Axes, lattice: _Lattice, names: Sequence[str]) -> None:
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
     axes.set_title(
-        f"P(target) = {np.exp(lattice.log_total):.3g}, of which the best path {np.exp(lattice.log_best):.3g}"
+        f"P(target) = {np.exp(lattice.log_total):.3g}, the best path {np.exp(lattice.log_best):.3g}"
     )

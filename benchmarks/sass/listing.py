@@ -1,6 +1,6 @@
 """Kernels as machine code: what nvdisasm prints of a cubin, with the scheduling that the assembler has put into it.
 
-Each instruction of sm_70 and later has 128 bits, of which bits 105 to 125 are for the scheduler:
+Each instruction of sm_70 and later has 128 bits. Bits 105 to 125 are for the scheduler:
 
     4 bits   stall: cycles until the warp may issue the next instruction
     1 bit    yield

@@ -1,4 +1,4 @@
-"""How many blocks an SM has at the same time, from the tables of NVIDIA's programming guide."""
+"""The number of blocks that an SM has at the same time, from the tables of NVIDIA's programming guide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tests run on ptx: those marked, or all where FASTCTC_DEVICES is given."""
+"""The tests that run on ptx: those marked, or all where FASTCTC_DEVICES is given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from conftest import pytest_collection_modifyitems
 
 
 class Item:
-    """What the hook uses of a collected test."""
+    """The parts of a collected test that the hook uses."""
 
     def __init__(self, name: str, *markers: str, **params: object) -> None:
         self.name, self.markers = name, set(markers)

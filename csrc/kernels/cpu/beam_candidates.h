@@ -7,8 +7,8 @@ namespace fastctc {
 namespace cpu {
 namespace FASTCTC_ISA {
 
-constexpr int32_t kFewArcs = 8;     // so few are looked at one by one in any case
-constexpr int64_t kFewTokens = 64;  // so many are listed for all prefixes together
+constexpr int32_t kFewArcs = 8;     // up to this many are looked at one by one in any case
+constexpr int64_t kFewTokens = 64;  // up to this many are listed for all prefixes together
 
 // The tokens that may bring an extension above `worst`: all, or the `first` ones if there are more than `most`. An
 // extension scores at most `best` and the log-probability of its token.

@@ -98,7 +98,7 @@ cvt.rn.bf16.f32:                     bf16 = cvt_bf16_f32(f32)
 
 @dataclass(frozen=True)
 class Operation:
-    """What an opcode computes."""
+    """The meaning of an opcode."""
 
     result: str
     expression: str  # the C++ call, with {0}, {1}... for its operands

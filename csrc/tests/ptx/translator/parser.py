@@ -66,7 +66,7 @@ class Function:
 
 @dataclass
 class Module:
-    """What a PTX file defines."""
+    """The contents of a PTX file."""
 
     functions: dict[str, Function] = field(default_factory=dict)
     variables: dict[str, Variable] = field(default_factory=dict)
