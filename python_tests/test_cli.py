@@ -93,6 +93,18 @@ def test_a_folder_is_read_whatever_the_format_of_its_images(model, tmp_path, cap
     assert [line.split("\t")[0] for line in lines] == [str(tmp_path / name) for name in names]
 
 
+def test_folders_below_a_folder_are_read(model, tmp_path, capsys):
+    for name in ("b/c/2.png", "a.png", "b/1.png", ".hidden/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (90, 30), 255).save(tmp_path / name)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert cli.main(["read", "--checkpoint", model, str(tmp_path), "--threads", "1", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [
+        str(tmp_path / name) for name in ("a.png", "b/1.png", "b/c/2.png")
+    ]
+
+
 def test_read_json(run_folder, model, capsys):
     image = str(run_folder / "data" / "000000.png")
     assert cli.main(["read", "--json", "--checkpoint", model, image, image]) == 0
@@ -189,6 +201,15 @@ def test_what_cannot_be_done_says_why(run_folder, model, tmp_path, capsys):
         (
             ["read", "--checkpoint", str(run_folder / "data" / "labels.tsv"), "a.png"],
             "not a readable safetensors",
+        ),
+        (
+            ["read", "--device", "cuda:99", "--checkpoint", model, "a.png"],
+            "device is 'cuda:99', which this PyTorch",
+        ),
+        (["evaluate", model, "--device", "nowhere"], "device is 'nowhere', which this PyTorch cannot use"),
+        (
+            ["train", "--out", str(tmp_path / "x"), "--device", "cuda:99"],
+            "device is 'cuda:99', which this PyTorch",
         ),
         (["evaluate", model, str(tmp_path)], "has none of labels.tsv, labels.txt"),
         (["train", "--out", run], "holds a training run already"),

@@ -8,13 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from fastctc.cli.options import (
     add_checkpoint,
     add_decoding,
     add_drawing,
     add_folder,
+    add_running,
     add_settings,
     add_workers,
     count_from_zero,
@@ -24,10 +23,11 @@ from fastctc.cli.options import (
     knowledge_of,
     one_line,
     positive_int,
+    recognizer_of,
     refuse_drawing,
 )
-from fastctc.crnn import Evaluation, Recognizer, evaluate, open_source, write_evaluation_report
-from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed, to_json
+from fastctc.crnn import Evaluation, evaluate, open_source, write_evaluation_report
+from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed, progress, to_json
 from fastctc.crnn.read import Share
 from fastctc.crnn.training import FIRST_UNSEEN
 from fastctc.figures import load_matplotlib
@@ -63,6 +63,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
         " the worst samples",
     )  # fmt: skip
     add_decoding(parser)
+    add_running(parser)
     add_workers(parser)
     add_drawing(parser, argv)
 
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    recognizer = Recognizer.load(arguments.checkpoint)
+    recognizer = recognizer_of(arguments)
     data: NamedSource
     if arguments.folder is not None:
         refuse_drawing(arguments, f"{arguments.folder} names images to read")
@@ -89,7 +90,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             Drawn(source, arguments.count, FIRST_UNSEEN),
             f"{arguments.count} drawn {domain_in(arguments)}",
         )
-    with tqdm(total=len(data), desc="reading", unit="img", disable=None) as bar:
+    with progress("reading", "img", len(data)) as bar:
         result = evaluate(
             recognizer, data, beam_size=arguments.beam_size, **knowledge_of(arguments, recognizer.alphabet),
             workers=arguments.workers, on_progress=bar.update,

@@ -6,8 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from fastctc.cli.options import (
     add_drawing,
     add_folder,
@@ -30,7 +28,7 @@ from fastctc.crnn import (
     settled,
     write_exploration_report,
 )
-from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed
+from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed, progress
 from fastctc.crnn.report import PICTURES
 from fastctc.figures import load_matplotlib
 from fastctc.text import Alphabet
@@ -88,12 +86,12 @@ def _look(
     arguments: argparse.Namespace, config: TrainConfig, data: NamedSource, out: Path, title: str
 ) -> int:
     """Measure the samples, write the report and print the figures."""
-    with tqdm(total=len(data), desc="looking", unit="img", disable=None) as bar:
+    with progress("looking", "img", len(data)) as bar:
         found = explore(
             data, config.preprocess, model_config(config, Alphabet("a")).frames, limit=arguments.limit,
             seed=arguments.seed, on_progress=bar.update,
         )  # fmt: skip
-    with tqdm(total=PICTURES, desc="pictures", unit="picture", disable=None) as bar:
+    with progress("pictures", "picture", PICTURES) as bar:
         report = write_exploration_report(
             found, data, out, title, config.preprocess, AugmentConfig(**given(arguments, "augment")),
             seed=arguments.seed, on_picture=bar.update,

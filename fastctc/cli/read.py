@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastctc.cli.options import add_decoding, knowledge_of, one_line, positive_int
+from fastctc.cli.options import add_decoding, add_running, knowledge_of, one_line, positive_int, recognizer_of
 from fastctc.crnn import Hypothesis, Reading, Recognizer, explain
 from fastctc.crnn.data import images_in, shipped_checkpoints, to_json, write_atomically
 
 EXAMPLES = [
     "read formula.png",
     "read --json scans/ *.png",
+    "read --device cuda scans/ > texts.tsv",
     "read formula.png --explain why.png",
     "read formula.png --beam-size 20 --nbest 5",
     "read --constraint formula equations/",
@@ -30,8 +31,9 @@ EXAMPLES = [
 def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Declare the options."""
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", type=Path, help="an image file, or a folder of them"
-    )
+        "images", metavar="IMAGE", nargs="+", type=Path,
+        help="an image file, or a folder: all images in it and below it",
+    )  # fmt: skip
     names = " or ".join(repr(name) for name in shipped_checkpoints())
     parser.add_argument(
         "--checkpoint", default="shipped",
@@ -55,15 +57,16 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
         "--batch-size", type=positive_int, default=64, metavar="N",
         help="images at once (default: %(default)s)",
     )  # fmt: skip
+    add_running(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the images and print their texts."""
-    recognizer = Recognizer.load(arguments.checkpoint)
+    recognizer = recognizer_of(arguments)
     failed = 0
     paths: list[Path] = []
     for path in arguments.images:
-        found = images_in(path) if path.is_dir() else [path]
+        found = images_in(path, recursive=True) if path.is_dir() else [path]
         if not found:
             _print_error(path, "no image in this folder", arguments)
             failed += 1

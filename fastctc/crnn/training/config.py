@@ -14,6 +14,7 @@ from fastctc.crnn.data import (
     LabelConfig,
     PreprocessConfig,
     at_least,
+    between,
     check_settings,
     draw_from_dict,
     draw_to_dict,
@@ -91,7 +92,9 @@ class ScheduleConfig:
             :class:`fastctc.crnn.data.BatchMaker`.
         eval_images: unseen images that accuracy is measured on, at most.
         eval_every: steps between evaluations.
-        save_every: steps between saves.
+        patience: evaluations without an improvement after which the run stops; its result then is the best
+            checkpoint, not the last. None: the run never stops early.
+        save_every: steps between saves of the state and of the checkpoint.
         log_every: steps between lines of log.jsonl.
     """
 
@@ -102,6 +105,7 @@ class ScheduleConfig:
     buckets: int = setting(32, metavar="N", **at_least(1))
     eval_images: int = setting(1_000, metavar="N", **at_least(1))
     eval_every: int = setting(500, metavar="STEPS", **at_least(1))
+    patience: int | None = setting(None, metavar="N", **at_least(1))
     save_every: int = setting(250, metavar="STEPS", **at_least(1))
     log_every: int = setting(25, metavar="STEPS", **at_least(1))
 
@@ -133,6 +137,7 @@ class TrainConfig:
         threads: threads of torch in each process; sums depend on it. None: torch's choice.
         precision: bf16 (autocast), fp32, or auto: bf16 where the processor multiplies it.
         device: cpu or cuda.
+        min_usable: smallest share of the samples that can be read and learned; with fewer the run does not start.
         start_from: checkpoint whose weights the run starts from, for fine-tuning: a file, or a name such as
             ``"shipped"``. Its network is used, and its preprocessing if ``preprocess`` is left at the default.
             The alphabet is the checkpoint's, followed by the characters it lacks. None: random weights.
@@ -151,6 +156,7 @@ class TrainConfig:
     threads: int | None = setting(None, metavar="N", **at_least(1))
     precision: Literal["auto", "bf16", "fp32"] = setting("auto")
     device: str = setting("cpu")
+    min_usable: float = setting(0.5, metavar="SHARE", **between(0, 1))
     start_from: str | None = setting(None, metavar="CHECKPOINT", option="from")
 
     def __post_init__(self) -> None:

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from fastctc.crnn.data import (
     Collected,
     FolderInUseError,
@@ -26,6 +24,7 @@ from fastctc.crnn.data import (
     direction_of,
     make_alphabet,
     open_source,
+    progress,
     split_holdout,
     with_mirrored,
 )
@@ -77,6 +76,16 @@ def usable_samples(
     return alphabet, *check_samples(samples, alphabet, model_config(config, alphabet).frames)
 
 
+def _check_share(least: float, usable: Samples, problems: list[Problem]) -> None:
+    """Raise LabelError if less than a share of the samples is usable: then the settings are likely wrong."""
+    count = len(usable) + len(problems)
+    if len(usable) < least * count:
+        raise LabelError(
+            f"only {len(usable)} of {count} samples can be used, less than min_usable, {least:g}; the first of the"
+            f" others: {problems[0]}"
+        )
+
+
 @dataclass(frozen=True)
 class Loader:
     """How images are drawn and read; the settings do not change the images.
@@ -116,8 +125,10 @@ class Loader:
             assert config.draw is not None, "a recipe has data or draw"
             samples, problems = self._draw_round(config, number)
             unseen = self._draw_unseen(config)
-            alphabet, training, unusable = usable_samples(config, samples, start)
+            alphabet, usable, unusable = usable_samples(config, samples, start)
+            training = usable
             config = replace(config, draw=replace(config.draw, images=len(samples) + len(problems)))
+        _check_share(config.min_usable, usable, problems + unusable)
         labels = replace(config.labels, direction=direction_of(alphabet) or "stored")
         config = replace(config, characters=alphabet.characters, labels=labels)
         return TrainingData(training, unseen, alphabet, preprocess, problems + unusable), config
@@ -184,4 +195,4 @@ class Loader:
         return samples, problems
 
     def _bar(self, total: int | None, what: str) -> Any:
-        return tqdm(total=total, desc=what, unit="img", disable=None if self.show_progress else True)
+        return progress(what, "img", total, show=self.show_progress)

@@ -9,6 +9,8 @@ start_from                            another path to the same checkpoint, compa
 steps, minutes                        more of them: the rest of the run follows the longer plan
 threads                               any number; the bits of an uninterrupted run need the same number
 device                                any device
+min_usable                            any share
+patience                              any number of evaluations
 eval_every, save_every, log_every     any number of steps
 ====================================  =======================================================================
 """
@@ -45,9 +47,11 @@ MAY_CHANGE: dict[tuple[str, str], tuple[Check, str]] = {
     (RECIPE, "data"): (_any, ""),
     (RECIPE, "threads"): (_any, ""),
     (RECIPE, "device"): (_any, ""),
+    (RECIPE, "min_usable"): (_any, ""),
     ("schedule", "steps"): (_more, "at least "),
     ("schedule", "minutes"): (_more, "at least "),
     ("schedule", "eval_every"): (_any, ""),
+    ("schedule", "patience"): (_any, ""),
     ("schedule", "save_every"): (_any, ""),
     ("schedule", "log_every"): (_any, ""),
 }

@@ -26,8 +26,8 @@ SETTINGS = [
     if "check" in each.metadata
 ]
 ALLOWED = {
-    ("recipe", "data"), ("recipe", "threads"), ("recipe", "device"),
-    ("schedule", "steps"), ("schedule", "minutes"),
+    ("recipe", "data"), ("recipe", "threads"), ("recipe", "device"), ("recipe", "min_usable"),
+    ("schedule", "steps"), ("schedule", "minutes"), ("schedule", "patience"),
     ("schedule", "eval_every"), ("schedule", "save_every"), ("schedule", "log_every"),
 }  # fmt: skip
 OTHERS: dict[str, Any] = {  # other values than in the run, where adding 1 is not allowed
