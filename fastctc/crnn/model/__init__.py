@@ -11,7 +11,7 @@ from fastctc.crnn.model.checkpoint import (
     save_state,
 )
 from fastctc.crnn.model.exported import Export, ExportError
-from fastctc.crnn.model.network import CRNN, CRNNConfig, MaskedBatchNorm
+from fastctc.crnn.model.network import CRNN, CRNNConfig, MaskedBatchNorm, folded
 from fastctc.crnn.model.onnx import export_onnx
 from fastctc.crnn.model.program import export_program
 from fastctc.crnn.model.summary import Summary, summarize
@@ -29,6 +29,7 @@ __all__ = [
     "Summary",
     "export_onnx",
     "export_program",
+    "folded",
     "load_checkpoint",
     "load_state",
     "save_checkpoint",

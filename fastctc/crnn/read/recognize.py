@@ -25,7 +25,7 @@ from fastctc.crnn.data import (
     prepare,
     usable_device,
 )
-from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint
+from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint
 from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
 from fastctc.crnn.read.inference import infer, reading_config
 from fastctc.crnn.read.nothing import why_nothing
@@ -111,7 +111,7 @@ class Recognizer:
         self.alphabet = checkpoint.alphabet
         self.device = usable_device(device)
         self._preprocess = reading_config(checkpoint.preprocess)
-        self.model: CRNN = checkpoint.model.to(self.device).eval()
+        self.model: CRNN = folded(checkpoint.model).to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
