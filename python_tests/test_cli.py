@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -146,6 +147,24 @@ def test_evaluate(run_folder, model, capsys):
     )
     figures = json.loads(capsys.readouterr().out)
     assert figures["count"] == 3 and figures["exact_match"] == 0 and len(figures["mistakes"]) == 1
+
+
+def test_evaluate_compares_two_models(run_folder, model, tmp_path, capsys):
+    data = shutil.copytree(run_folder / "data", tmp_path / "data")
+    (data / "labels.tsv").write_text("".join(f"{n:06d}.png\t1+1 = one\n" for n in range(12)))
+    command = ["evaluate", model, str(data), "--compare", "shipped"]
+    assert cli.main(command) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].startswith("letters and digits exact 0.00% without case, word error rate 1")
+    assert out[2].startswith("second model: exact match 0.00% (0 of 12)")
+    assert (
+        out[3] == "first alone right: 0, second alone: 0, both: 0, neither: 12; McNemar's exact test: p = 1"
+    )
+    assert cli.main([*command[:2], str(run_folder / "data"), "--compare", "shipped", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    second = figures["compare"]["second_model"]
+    assert figures["compare"]["second"] == second["correct"] > 8 and figures["compare"]["p"] < 0.01
+    assert figures["word_error_rate"] == 1 and second["word_error_rate"] < 0.3
 
 
 def test_evaluate_writes_a_report(run_folder, model, tmp_path, capsys):
