@@ -115,6 +115,24 @@ def test_read_json(run_folder, model, capsys):
     assert readings[0]["nbest"][0] == {"text": readings[0]["text"], "log_prob": readings[0]["score"]}
 
 
+def test_an_uncertain_text_is_not_read(run_folder, tmp_path, capsys):
+    """The shipped model is sure of a drawn formula, and not of a tiny copy."""
+    good, bad = str(run_folder / "data" / "000000.png"), str(tmp_path / "tiny.png")
+    Image.open(good).resize((30, 10)).save(bad)
+    command = ["read", "--min-confidence", "0.9", good, bad]
+    assert cli.main(command) == 1
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[0] for line in out.splitlines()] == [good]
+    assert (
+        re.search(r"tiny.png: confidence 0\.\d+ is below 0\.9: '", err) and "1 of 2 could not be read" in err
+    )
+    assert cli.main([*command, "--json"]) == 1
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first["confidence"] > 0.9 and second["text"] is None and "is below 0.9" in second["error"]
+    with pytest.raises(SystemExit):
+        cli.main(["read", "--min-confidence", "1.5", good])
+
+
 def test_read_explains_one_image(run_folder, model, tmp_path, capsys):
     image, picture = str(run_folder / "data" / "000000.png"), tmp_path / "why.png"
     assert cli.main(["read", "--checkpoint", model, image, "--explain", str(picture)]) == 0

@@ -23,7 +23,7 @@ EXAMPLES = [
     "read --constraint '\\d{3}-\\d{4}' --nbest 3 numbers/",
     "read --lexicon words.txt --lm words.arpa.gz --lm-weight 0.8 --word-bonus 0.5 lines/",
     "read --hotwords names.txt lines/",
-    "read --checkpoint wide photos/",
+    "read --checkpoint wide --min-confidence 0.9 photos/",
     "read --checkpoint runs/a/model.safetensors a.png",
 ]
 
@@ -48,6 +48,10 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     parser.add_argument(
         "--nbest", type=positive_int, default=1, metavar="N",
         help="hypotheses for each image, the best first; more than one needs --beam-size or an option of knowledge",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-confidence", type=_share, default=0.0, metavar="P",
+        help="count a text as not read if its probability is below P, from 0 to 1 (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--explain", metavar="PICTURE", type=Path,
@@ -79,8 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
         beam_size=arguments.beam_size, nbest=arguments.nbest, **knowledge_of(arguments, recognizer.alphabet),
     )  # fmt: skip
     for path, reading in zip(paths, readings, strict=True):
-        if reading.error is not None or not math.isfinite(reading.score):
-            _print_error(path, reading.error or f"its score is {reading.score}", arguments)
+        error = _why_unread(reading, arguments)
+        if error is not None:
+            _print_error(path, error, arguments)
             failed += 1
             continue
         _print_reading(path, reading, arguments)
@@ -91,11 +96,34 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _share(text: str) -> float:
+    """Return a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+def _why_unread(reading: Reading, arguments: argparse.Namespace) -> str | None:
+    """Return why a reading does not count; None if it does."""
+    if reading.error is not None:
+        return reading.error
+    if not math.isfinite(reading.score):
+        return f"its score is {reading.score}"
+    least = arguments.min_confidence
+    if reading.confidence < least:
+        return f"confidence {reading.confidence:.3g} is below {least:g}: {one_line(reading.text)!r}"
+    return None
+
+
 def _print_reading(path: Path, reading: Reading, arguments: argparse.Namespace) -> None:
     warning = reading.warning
     if arguments.json:
         nbest = [_to_dict(each, arguments) for each in reading.nbest]
-        line = {"path": str(path), "text": reading.text, "score": reading.score, "nbest": nbest}
+        line = {
+            "path": str(path), "text": reading.text, "score": reading.score,
+            "confidence": reading.confidence, "nbest": nbest,
+        }  # fmt: skip
         print(to_json(line | ({"warning": warning} if warning else {})))
     elif arguments.nbest > 1:
         for hypothesis in reading.nbest:

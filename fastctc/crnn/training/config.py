@@ -125,6 +125,7 @@ class TrainConfig:
 
     Attributes:
         data: folder of labeled images to train on, see :func:`fastctc.crnn.open_source`. None: images are drawn.
+        val: folder of labeled images that accuracy is measured on. None: a part of ``data``, or drawn images.
         draw: how images are drawn, without ``data``.
         characters: the alphabet (default: all characters that are drawn, or of all labels).
         labels: how the texts of ``data`` are read.
@@ -144,6 +145,7 @@ class TrainConfig:
     """
 
     data: str | None = setting(None, metavar="DIR")
+    val: str | None = setting(None, metavar="DIR")
     draw: DrawConfig | None = None
     characters: str | None = setting(None)
     labels: LabelConfig = field(default_factory=LabelConfig)

@@ -118,16 +118,20 @@ class Loader:
         """
         preprocess = config.preprocess
         if config.data is not None:
-            samples, problems = self._read(config, preprocess)
-            alphabet, usable, unusable = usable_samples(config, samples, start)
-            training, unseen = split_holdout(usable, config.seed, config.schedule.eval_images)
+            samples, problems = self._read(config.data, config)
         else:
             assert config.draw is not None, "a recipe has data or draw"
             samples, problems = self._draw_round(config, number)
-            unseen = self._draw_unseen(config)
-            alphabet, usable, unusable = usable_samples(config, samples, start)
-            training = usable
             config = replace(config, draw=replace(config.draw, images=len(samples) + len(problems)))
+        alphabet, usable, unusable = usable_samples(config, samples, start)
+        most, training = config.schedule.eval_images, usable
+        if config.val is not None:
+            unseen, unread = self._read(config.val, config)
+            unseen, problems = unseen.sampled(most, config.seed), problems + unread
+        elif config.data is not None:
+            training, unseen = split_holdout(usable, config.seed, most)
+        else:
+            unseen = self._draw_unseen(config)
         _check_share(config.min_usable, usable, problems + unusable)
         labels = replace(config.labels, direction=direction_of(alphabet) or "stored")
         config = replace(config, characters=alphabet.characters, labels=labels)
@@ -173,8 +177,8 @@ class Loader:
         key = source.key() | {"first": indices[0], "count": len(indices), "seconds": seconds}
         return self._kept(key, preprocess, make)
 
-    def _read(self, config: TrainConfig, preprocess: PreprocessConfig) -> Collected:
-        source = open_source(config.data or "", config.labels)
+    def _read(self, data: str, config: TrainConfig) -> Collected:
+        source, preprocess = open_source(data, config.labels), config.preprocess
 
         def make() -> Collected:
             with self._bar(len(source), "reading") as bar:

@@ -7,6 +7,7 @@ from recipes import recipe
 
 from fastctc.crnn.data import LabelError, write_folder
 from fastctc.crnn.formulas import FormulaSource
+from fastctc.crnn.model import load_checkpoint
 from fastctc.crnn.training import train
 
 SMALL = {
@@ -30,3 +31,20 @@ def test_data_of_which_little_can_be_used_is_refused(tmp_path):
     assert not (tmp_path / "run" / "state.pt").exists()
     few = train(replace(config, min_usable=0.0), tmp_path / "run", show_progress=False)
     assert len(few.problems) == 26 and few.steps == 2
+
+
+def test_accuracy_is_measured_on_given_images(tmp_path):
+    """All images of data are trained on; a label with characters that the model lacks counts as a mistake."""
+    for name, seed, count in (("data", 3, 10), ("val", 4, 6)):
+        write_folder(FormulaSource(renderer="captcha", seed=seed), tmp_path / name, count)
+    labels = tmp_path / "val" / "labels.tsv"
+    labels.write_text(labels.read_text() + "000000.png\tß\nnone.png\t1\n")
+    config = recipe(data=str(tmp_path / "data"), val=str(tmp_path / "val"), **SMALL)
+    result = train(config, tmp_path / "run", show_progress=False)
+    assert result.evaluation.count == 7 and len(result.problems) == 1
+    assert result.evaluation.outcomes[-1].right == "ß" and result.evaluation.outcomes[-1].edits
+    assert load_checkpoint(result.checkpoint).training["training_images"] == 10
+    few = replace(config, schedule=replace(config.schedule, eval_images=3))
+    assert train(few, tmp_path / "few", show_progress=False).evaluation.count == 3
+    with pytest.raises(LabelError, match="nowhere"):
+        train(replace(config, val=str(tmp_path / "nowhere")), tmp_path / "other", show_progress=False)
