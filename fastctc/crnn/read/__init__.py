@@ -15,7 +15,7 @@ from fastctc.crnn.read.explanation import Explanation, explain
 from fastctc.crnn.read.inference import infer
 from fastctc.crnn.read.knowledge import HOTWORD_BONUS, scorers_from_files
 from fastctc.crnn.read.measures import Comparison, Measures, compare, measures
-from fastctc.crnn.read.recognize import Reading, Recognizer
+from fastctc.crnn.read.recognize import Evidence, Reading, Recognizer
 
 __all__ = [
     "CONTRAST_BINS",
@@ -23,6 +23,7 @@ __all__ = [
     "Comparison",
     "Decoder",
     "Evaluation",
+    "Evidence",
     "Explanation",
     "Hypothesis",
     "Measures",
