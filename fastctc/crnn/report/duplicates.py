@@ -79,8 +79,11 @@ def _alike(looks: Sequence[Look], others: Sequence[Look]) -> Iterator[tuple[int,
 
 def _normalized(looks: Sequence[Look]) -> npt.NDArray[np.float32]:
     """Return thumbnails (N, pixels) whose product is their correlation; zero for an image without ink."""
-    pixels = np.stack([np.frombuffer(each.thumbnail, np.uint8) for each in looks]).astype(np.float32)
+    pixels: npt.NDArray[np.float32] = np.stack(
+        [np.frombuffer(each.thumbnail, np.uint8) for each in looks]
+    ).astype(np.float32)
     pixels -= pixels.mean(1, keepdims=True)
     norm = np.linalg.norm(pixels, axis=1, keepdims=True)
     norm[norm == 0] = np.inf
-    return pixels / norm
+    pixels /= norm
+    return pixels
