@@ -9,6 +9,7 @@
 
 #include "../loss_bound.h"
 #include "rows.h"
+#include "narrow_walk.h"
 #include "walk.h"
 
 namespace fastctc {
@@ -60,7 +61,7 @@ __global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const
 
 template <class Scalar>
 constexpr int max_threads(int K) {
-  return 2 * kWarp * (K == 1 ? 1 : kMaxWarps<Scalar>);
+  return K == 1 ? narrow_threads(1) : 2 * kWarp * kMaxWarps<Scalar>;
 }
 
 // Zeros in what the walks have left of the occupancies of sample n: labels from `filled` on, and frames from `frames`
@@ -121,6 +122,65 @@ FASTCTC_OUT_OF_LINE bool is_bounded(CtcLossParams p, int64_t n, const int64_t* l
   return __syncthreads_and(bounded);
 }
 
+// What all first walks together have found, by all threads of a block. Writes the status and, unless it is known from
+// narrow walks, the loss.
+template <bool kOptions, class Element, class Scalar>
+__device__ __forceinline__ Outcome settle(const CtcLossParams& p, int64_t n, const Task<Element, Scalar>& q,
+                                          Exchange<Scalar>& shared, uint8_t* counts, bool known) {
+  using Stored = typename ScalarOf<Element>::type;
+  if (warp_id() == 0) {
+    const Scaled<Lanes<Scalar>> total = meet(q);
+    if (lane_id() == 0) {
+      shared.p_m = total.m;
+      shared.p_e = total.e;
+    }
+  }
+  __syncthreads();
+  Outcome found = outcome<kOptions>(q, shared, {shared.p_m, shared.p_e});
+  if (found.loss < 0 && is_bounded<Stored>(p, n, q.labels, counts)) found.loss = 0;
+  if (threadIdx.x == 0 && !known) {
+    p.status[n] = found.status;
+    static_cast<Stored*>(p.loss)[n] = Stored(found.loss);
+  }
+  return found;
+}
+
+// The shared memory of a block; the rings of narrow walks follow.
+template <class Element, class Scalar>
+struct alignas(16) BlockMemory {
+  Exchange<Scalar> shared;
+  Task<Element, Scalar> task;
+};
+
+// How far a sample has got by narrow walks.
+enum class Narrow { kNotNarrow, kHasLoss, kDone };
+
+// Does a sample by narrow walks, with all threads of a block.
+template <class Element>
+__device__ __forceinline__ Narrow walk_narrow(const CtcLossParams& p, int64_t n, const Task<Element, float>& q,
+                                              const Streams<Element, float>& streams, Exchange<float>& shared,
+                                              NarrowRing* rings, uint8_t* counts) {
+  const int columns = narrow_columns(q.length);
+  if (columns > kNarrowColumns || double(-kLeastEmission) * q.frames > kLargestExponent) return Narrow::kNotNarrow;
+  NarrowBlock<Element> block(q, streams, rings, p.blank);
+  if (threadIdx.x < 2 * kMaxWarps<float>) (&shared.range[0][0])[threadIdx.x] = 0;
+  if (!block.template run<false>(shared.offset)) return Narrow::kNotNarrow;
+  const Outcome found = settle<false>(p, n, q, shared, counts, false);
+  if (found.status != kOk) {
+    clear<float>(p, n, 0, 0);
+    return Narrow::kDone;
+  }
+  if (!p.need_grad) return Narrow::kDone;
+  for (int i = threadIdx.x; i <= (q.frames + 1) / 2 / kSegment; i += blockDim.x) {
+    q.totals[0][i].correction = q.totals[1][i].correction = 1;
+  }
+  block.divide(shared.p_m, shared.p_e);
+  if (!block.template run<true>(nullptr)) return Narrow::kHasLoss;
+  clear<float>(p, n, q.frames, q.length);
+  keep_totals(q, streams.blank, columns);
+  return Narrow::kDone;
+}
+
 // K labels in each lane; with one, a single warp in each direction has all of them. The states are Scalars. Where these
 // are not of the type of the results (wide), the kernel does the samples marked kTooWide only.
 // Long function: the phases between its barriers share what the threads hold in registers.
@@ -131,19 +191,16 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   using X = Scaled<Lanes<Scalar>>;
   constexpr bool kWide = sizeof(Scalar) != sizeof(Stored);
   const int64_t n = blockIdx.x;
-  Stored* const loss = static_cast<Stored*>(p.loss) + n;
   const int32_t status = p.status[n];
   if (kWide && status != kTooWide) return;
   if (!kWide && status != kOk) {
-    if (threadIdx.x == 0) *loss = status == kInfeasible ? Stored(INFINITY) : Stored(NAN);
+    if (threadIdx.x == 0) static_cast<Stored*>(p.loss)[n] = status == kInfeasible ? Stored(INFINITY) : Stored(NAN);
     return clear<Stored>(p, n, 0, 0);
   }
-  FASTCTC_SHARED_ARRAY(Exchange<Scalar>, shared_array, [1]);
-  Exchange<Scalar>& shared = shared_array[0];
-  using SampleTask = Task<Element, Scalar>;
-  FASTCTC_SHARED_ARRAY(SampleTask, task, [1]);
-  if (threadIdx.x == 0) task[0] = make_task<Element, Scalar>(p, w, n, K * kWarp);
-  const SampleTask& q = task[0];
+  auto& memory = *dynamic_shared<BlockMemory<Element, Scalar>>();
+  Exchange<Scalar>& shared = memory.shared;
+  if (threadIdx.x == 0) memory.task = make_task<Element, Scalar>(p, w, n, K * kWarp);
+  const Task<Element, Scalar>& q = memory.task;
   const Streams<Element, Scalar> streams = make_streams<Element, Scalar>(p, w, n);
   const int warps = blockDim.x / kWarp / 2, side = warp_id() / warps, rank = warp_id() % warps;
   if (rank == 0 && lane_id() < 2 * kTileFrames<Scalar>) {
@@ -151,6 +208,13 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     (&shared.carry_e[side][kMaxWarps<Scalar>][0][0])[lane_id()] = Scalar(kZeroExponent);
   }
   __syncthreads();
+  bool known = false;
+  if constexpr (sizeof(Scalar) == 4 && !kOptions) {
+    const auto rings = reinterpret_cast<NarrowRing*>(&memory + 1);
+    const Narrow got = walk_narrow(p, n, q, streams, shared, rings, w.counts + n * p.max_length);
+    if (got == Narrow::kDone) return;
+    known = got == Narrow::kHasLoss;
+  }
   if (rank < q.warps) {
     const Scalar range =
         side == 0 ? Walk<Direction::kForward, false, K, kOptions, Element, Scalar>(q, streams, shared, rank).run({})
@@ -162,27 +226,12 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     if (lane_id() == 0) shared.offset[side] = offset;
   }
   __syncthreads();
-  if (rank == 0) {
-    const X total = meet(q);
-    if (lane_id() == 0) {
-      shared.p_m[side] = total.m;
-      shared.p_e[side] = total.e;
-    }
-  }
-  __syncthreads();
-
-  const X total = {shared.p_m[side], shared.p_e[side]};
-  Outcome found = outcome<kOptions>(q, shared, total);
-  if (found.loss < 0 && is_bounded<Stored>(p, n, q.labels, w.counts + n * p.max_length)) found.loss = 0;
-  if (threadIdx.x == 0) {
-    p.status[n] = found.status;
-    *loss = Stored(found.loss);
-  }
+  const Outcome found = settle<kOptions>(p, n, q, shared, w.counts + n * p.max_length, known);
   if (found.status == kTooWide) return;
   if (found.status != kOk) return clear<Stored>(p, n, 0, 0);
   if (!p.need_grad) return;
 
-  const X factor = {1 / total.m, -total.e};
+  const X factor = {1 / shared.p_m, -shared.p_e};
   if (rank < q.warps) {
     if (side == 0) {
       Walk<Direction::kForward, true, K, kOptions, Element, Scalar>(q, streams, shared, rank).run(factor);
@@ -192,7 +241,7 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   }
   clear<Stored>(p, n, q.frames, q.filled);
   __syncthreads();
-  keep_totals(q, streams.blank);
+  keep_totals(q, streams.blank, q.warps);
 }
 
 template <class Element, class Scalar, int K, bool kOptions>
@@ -201,8 +250,15 @@ cudaError_t run_recursions(const CtcLossParams& p, const ForwardWorkspace<typena
   constexpr bool kWide = sizeof(Scalar) != sizeof(typename ScalarOf<Element>::type);
   const int64_t columns = p.max_length / (K * kWarp) + 1;
   const int64_t warps = columns < kMaxWarps<Scalar> ? columns : kMaxWarps<Scalar>;
+  int threads = int(2 * kWarp * warps);
+  size_t shared_bytes = sizeof(BlockMemory<Element, Scalar>);
+  if constexpr (sizeof(Scalar) == 4 && !kOptions) {
+    const int narrow = narrow_columns(p.max_length < kMostNarrow ? p.max_length : kMostNarrow);
+    threads = larger(threads, narrow_threads(narrow));
+    shared_bytes += narrow_shared(narrow);
+  }
   return launch(kWide ? "recursions, wide" : "recursions", recursions<Element, Scalar, K, kOptions>,
-                dim3(unsigned(p.batch)), dim3(unsigned(2 * kWarp * warps)), 0, stream, p, w);
+                dim3(unsigned(p.batch)), dim3(unsigned(threads)), shared_bytes, stream, p, w);
 }
 
 template <class Element, bool kOptions>
