@@ -59,11 +59,6 @@ __global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const
   }
 }
 
-template <class Scalar>
-constexpr int max_threads(int K) {
-  return K == 1 ? narrow_threads(1) : 2 * kWarp * kMaxWarps<Scalar>;
-}
-
 // Zeros in what the walks have left of the occupancies of sample n: labels from `filled` on, and frames from `frames`
 // on.
 template <class Stored>
@@ -122,11 +117,10 @@ FASTCTC_OUT_OF_LINE bool is_bounded(CtcLossParams p, int64_t n, const int64_t* l
   return __syncthreads_and(bounded);
 }
 
-// What all first walks together have found, by all threads of a block. Writes the status and, unless it is known from
-// narrow walks, the loss.
+// What all first walks together have found, by all threads of a block. Writes the status and the loss.
 template <bool kOptions, class Element, class Scalar>
 __device__ __forceinline__ Outcome settle(const CtcLossParams& p, int64_t n, const Task<Element, Scalar>& q,
-                                          Exchange<Scalar>& shared, uint8_t* counts, bool known) {
+                                          Exchange<Scalar>& shared, uint8_t* counts) {
   using Stored = typename ScalarOf<Element>::type;
   if (warp_id() == 0) {
     const Scaled<Lanes<Scalar>> total = meet(q);
@@ -138,7 +132,7 @@ __device__ __forceinline__ Outcome settle(const CtcLossParams& p, int64_t n, con
   __syncthreads();
   Outcome found = outcome<kOptions>(q, shared, {shared.p_m, shared.p_e});
   if (found.loss < 0 && is_bounded<Stored>(p, n, q.labels, counts)) found.loss = 0;
-  if (threadIdx.x == 0 && !known) {
+  if (threadIdx.x == 0) {
     p.status[n] = found.status;
     static_cast<Stored*>(p.loss)[n] = Stored(found.loss);
   }
@@ -152,40 +146,35 @@ struct alignas(16) BlockMemory {
   Task<Element, Scalar> task;
 };
 
-// How far a sample has got by narrow walks.
-enum class Narrow { kNotNarrow, kHasLoss, kDone };
-
-// Does a sample by narrow walks, with all threads of a block.
+// Does a sample by narrow walks, with all threads of a block, and returns true; returns false if it is not narrow.
 template <class Element>
-__device__ __forceinline__ Narrow walk_narrow(const CtcLossParams& p, int64_t n, const Task<Element, float>& q,
-                                              const Streams<Element, float>& streams, Exchange<float>& shared,
-                                              NarrowRing* rings, uint8_t* counts) {
+__device__ __forceinline__ bool walk_narrow(const CtcLossParams& p, int64_t n, const Task<Element, float>& q,
+                                            const Streams<Element, float>& streams, Exchange<float>& shared,
+                                            NarrowRing* rings, uint8_t* counts) {
   const int columns = narrow_columns(q.length);
-  if (columns > kNarrowColumns || double(-kLeastEmission) * q.frames > kLargestExponent) return Narrow::kNotNarrow;
+  if (columns > kNarrowColumns || double(kMostEmission) * q.frames > kLargestExponent) return false;
   NarrowBlock<Element> block(q, streams, rings, p.blank);
   if (threadIdx.x < 2 * kMaxWarps<float>) (&shared.range[0][0])[threadIdx.x] = 0;
-  if (!block.template run<false>(shared.offset)) return Narrow::kNotNarrow;
-  const Outcome found = settle<false>(p, n, q, shared, counts, false);
+  if (!block.first_walks(shared.offset)) return false;
+  const Outcome found = settle<false>(p, n, q, shared, counts);
   if (found.status != kOk) {
     clear<float>(p, n, 0, 0);
-    return Narrow::kDone;
+  } else if (p.need_grad) {
+    for (int i = threadIdx.x; i <= (q.frames + 1) / 2 / kSegment; i += blockDim.x) {
+      q.totals[0][i].correction = q.totals[1][i].correction = 1;
+    }
+    block.second_walks(shared.p_m, shared.p_e);
+    clear<float>(p, n, q.frames, q.length);
+    keep_totals(q, streams.blank, columns);
   }
-  if (!p.need_grad) return Narrow::kDone;
-  for (int i = threadIdx.x; i <= (q.frames + 1) / 2 / kSegment; i += blockDim.x) {
-    q.totals[0][i].correction = q.totals[1][i].correction = 1;
-  }
-  block.divide(shared.p_m, shared.p_e);
-  if (!block.template run<true>(nullptr)) return Narrow::kHasLoss;
-  clear<float>(p, n, q.frames, q.length);
-  keep_totals(q, streams.blank, columns);
-  return Narrow::kDone;
+  return true;
 }
 
-// K labels in each lane; with one, a single warp in each direction has all of them. The states are Scalars. Where these
-// are not of the type of the results (wide), the kernel does the samples marked kTooWide only.
-// Long function: the phases between its barriers share what the threads hold in registers.
-template <class Element, class Scalar, int K, bool kOptions>
-__global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
+// K labels in each lane, at most kWarps warps in each direction. The states are Scalars. Where these are not of the
+// type of the results (wide), the kernel does the samples marked kTooWide only. Long function: the phases between its
+// barriers share what the threads hold in registers.
+template <class Element, class Scalar, int K, int kWarps, bool kOptions>
+__global__ void __launch_bounds__(2 * kWarp * kWarps, 1)
     recursions(CtcLossParams p, ForwardWorkspace<typename ScalarOf<Element>::type> w) {
   using Stored = typename ScalarOf<Element>::type;
   using X = Scaled<Lanes<Scalar>>;
@@ -208,12 +197,9 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     (&shared.carry_e[side][kMaxWarps<Scalar>][0][0])[lane_id()] = Scalar(kZeroExponent);
   }
   __syncthreads();
-  bool known = false;
   if constexpr (sizeof(Scalar) == 4 && !kOptions) {
     const auto rings = reinterpret_cast<NarrowRing*>(&memory + 1);
-    const Narrow got = walk_narrow(p, n, q, streams, shared, rings, w.counts + n * p.max_length);
-    if (got == Narrow::kDone) return;
-    known = got == Narrow::kHasLoss;
+    if (walk_narrow(p, n, q, streams, shared, rings, w.counts + n * p.max_length)) return;
   }
   if (rank < q.warps) {
     const Scalar range =
@@ -226,7 +212,7 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     if (lane_id() == 0) shared.offset[side] = offset;
   }
   __syncthreads();
-  const Outcome found = settle<kOptions>(p, n, q, shared, w.counts + n * p.max_length, known);
+  const Outcome found = settle<kOptions>(p, n, q, shared, w.counts + n * p.max_length);
   if (found.status == kTooWide) return;
   if (found.status != kOk) return clear<Stored>(p, n, 0, 0);
   if (!p.need_grad) return;
@@ -244,29 +230,33 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   keep_totals(q, streams.blank, q.warps);
 }
 
-template <class Element, class Scalar, int K, bool kOptions>
+template <class Element, class Scalar, int K, int kWarps, bool kOptions>
 cudaError_t run_recursions(const CtcLossParams& p, const ForwardWorkspace<typename ScalarOf<Element>::type>& w,
                            cudaStream_t stream) {
   constexpr bool kWide = sizeof(Scalar) != sizeof(typename ScalarOf<Element>::type);
   const int64_t columns = p.max_length / (K * kWarp) + 1;
-  const int64_t warps = columns < kMaxWarps<Scalar> ? columns : kMaxWarps<Scalar>;
-  int threads = int(2 * kWarp * warps);
+  int threads = 2 * kWarp * int(columns < kWarps ? columns : kWarps);
   size_t shared_bytes = sizeof(BlockMemory<Element, Scalar>);
   if constexpr (sizeof(Scalar) == 4 && !kOptions) {
     const int narrow = narrow_columns(p.max_length < kMostNarrow ? p.max_length : kMostNarrow);
     threads = larger(threads, narrow_threads(narrow));
     shared_bytes += narrow_shared(narrow);
   }
-  return launch(kWide ? "recursions, wide" : "recursions", recursions<Element, Scalar, K, kOptions>,
+  return launch(kWide ? "recursions, wide" : "recursions", recursions<Element, Scalar, K, kWarps, kOptions>,
                 dim3(unsigned(p.batch)), dim3(unsigned(threads)), shared_bytes, stream, p, w);
 }
 
-template <class Element, bool kOptions>
+template <class Element>
 cudaError_t run_recursions(const CtcLossParams& p, const ForwardWorkspace<typename ScalarOf<Element>::type>& w,
                            cudaStream_t stream) {
   using Scalar = typename ScalarOf<Element>::type;
-  if (p.max_length < kWarp) return run_recursions<Element, Scalar, 1, kOptions>(p, w, stream);
-  return run_recursions<Element, Scalar, 2, kOptions>(p, w, stream);
+  constexpr int kWarps = kMaxWarps<Scalar>;
+  // Fewer threads have more registers, which narrow walks need.
+  constexpr int kShortWarps = sizeof(Scalar) == 4 ? narrow_threads(kNarrowColumns) / kWarp / 2 : kWarps;
+  if (p.has_options() && p.max_length < kWarp) return run_recursions<Element, Scalar, 1, 1, true>(p, w, stream);
+  if (p.has_options()) return run_recursions<Element, Scalar, 2, kWarps, true>(p, w, stream);
+  if (p.max_length <= kMostNarrow) return run_recursions<Element, Scalar, 2, kShortWarps, false>(p, w, stream);
+  return run_recursions<Element, Scalar, 2, kWarps, false>(p, w, stream);
 }
 
 template <class Element>
@@ -279,11 +269,9 @@ cudaError_t forward(CtcLossParams p, void* workspace, cudaStream_t stream) {
     error = launch_rows("statistics", p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
                         p.batch * p.frames, 0, stream, p, static_cast<const int32_t*>(w.frames));
   }
-  if (!error)
-    error =
-        p.has_options() ? run_recursions<Element, true>(p, w, stream) : run_recursions<Element, false>(p, w, stream);
+  if (!error) error = run_recursions<Element>(p, w, stream);
   if constexpr (sizeof(Stored) < sizeof(double)) {
-    if (!error) error = run_recursions<Element, double, 2, true>(p, w, stream);
+    if (!error) error = run_recursions<Element, double, 2, kMaxWarps<double>, true>(p, w, stream);
   }
   return error;
 }

@@ -1,16 +1,13 @@
-// The walks of walk.h for samples whose numbers have a narrow range: about six times faster. A sample that turns out
+// The walks of walk.h for samples whose emissions have a narrow range: about six times faster. A sample that turns out
 // not to be narrow is done again by walk.h.
 //
-// A lane has two neighboring slots, four states, with one integer exponent:
+// A lane has two neighboring slots. Its states are mantissas in [1, 2), or a little more, with integer exponents:
 //
-//              b[0]   e[0]   b[1]   e[1]           state = mantissa * 2^x
-//   lane l     ----------- x -----------    --->   lane l + 1: the largest mantissa near 2^kTop
+//              b[0]   e[0]   b[1]   e[1]   of lane l   --->   s of lane l + 1, one shuffle for each part of e[1]
 //
-// The states of a lane are not much further apart than two emissions, so floats hold them. If one of them gets below
-// kLeastState, the sample is not narrow. States that no path has reached are -0, and those that have underflowed are
-// +0: one unsigned minimum over the bits of all states finds the smallest, and leaves out the -0.
+// No state is zero. States that no path has reached are about 2^kNothing, and vanish in sums with others.
 //
-// Emissions are floats, too, relative to the blank's. Other warps, the producers, make them, one tile ahead, in shared
+// Emissions are floats, relative to the blank's. Other warps, the producers, make them, one tile ahead, in shared
 // memory. A block has one warp of each kind for each column of 64 slots in each direction:
 //
 //   step        0        1        2        3               A barrier of all warps of a direction ends each step.
@@ -29,23 +26,20 @@
 namespace fastctc {
 namespace cuda {
 
-constexpr int kNarrowColumns = 2;       // longer targets are not narrow
-constexpr int kNarrowSlots = 2 * kWarp;  // of a column
+constexpr int kNarrowColumns = 2;                               // longer targets are not narrow
+constexpr int kNarrowSlots = 2 * kWarp;                         // of a column
 constexpr int kMostNarrow = kNarrowColumns * kNarrowSlots - 2;  // labels
-constexpr int kNarrowFrames = 8;        // of a tile
-constexpr int kTop = 40;                // the exponent of the largest mantissa of a lane, at the beginning of a frame
-constexpr int kLeastEmission = -58, kMostEmission = 40;           // exponents, of 2
-constexpr uint32_t kLeastState = uint32_t(127 - 68) << 23;        // the bits of 2^-68
-constexpr int kNothing = -(1 << 28);                              // the exponent of a lane that no path has reached
-static_assert(kTop + 2 * kMostEmission + 5 < 127, "a state, a sum of three, and two emissions are floats");
-static_assert(kLeastEmission - 68 >= -126, "a state and an emission are a normal float");
+constexpr int kNarrowFrames = 8;                                // of a tile
+
+constexpr int kMostEmission = 120;  // the largest exponent of an emission, and of its reciprocal
+constexpr int kNothing = -(1 << 28);
 
 struct alignas(8) TwoFloats {
   float first, second;
 };
 struct alignas(8) Carry {
   float m;
-  int32_t x;
+  int x;
 };
 
 // What a column receives; [2] are odd and even tiles.
@@ -180,7 +174,7 @@ class Producer {
     const BinarySplit x(score);
     const float fraction = x.r - r, rounded = fraction + round;
     const float exponent = (x.n - n) + rounded;  // an integer in the low bits of the mantissa
-    narrow_ &= exponent >= round + kLeastEmission && exponent <= round + kMostEmission;
+    narrow_ &= exponent >= round - kMostEmission && exponent <= round + kMostEmission;
     const float m = exp2_fraction(fraction - (rounded - round), 0.0f);
     return float_of(bits_of(m) + (bits_of(exponent) << 23));
   }
@@ -246,23 +240,35 @@ class Producer {
   double origins_ = 0, log2_sums_ = 0;
 };
 
-// The states of a lane.
-struct NarrowStates {
-  float b[2], e[2];
+// m * 2^x. No number but those of paths has an exponent above kNothing / 2.
+struct LaneNumber {
+  float m;
   int x;
 
-  __device__ __forceinline__ explicit NarrowStates(const NarrowPlace& place, int length) : x(kNothing) {
+  __device__ __forceinline__ Scaled<Lanes<float>> scaled() const {
+    using X = Scaled<Lanes<float>>;
+    return x < kNothing / 2 ? X::zero() : normalize(X{m, float(x)});
+  }
+};
+// m * 2^(x - top)
+__device__ __forceinline__ float aligned(LaneNumber a, int top) {
+  return a.m * float_of((uint32_t(larger(a.x - top, -127)) << 23) + (127u << 23));
+}
+__device__ __forceinline__ float aligned_sum(LaneNumber a, LaneNumber b, int top) {
+  const float f = float_of((uint32_t(larger(a.x - top, -127)) << 23) + (127u << 23));
+  return fmaf(a.m, f, aligned(b, top));
+}
+
+// The states of a lane.
+struct NarrowStates {
+  LaneNumber b[2], e[2];
+
+  __device__ __forceinline__ explicit NarrowStates(const NarrowPlace& place, int length) {
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
-      const bool starts = place.slot[c] == (place.forward ? 0 : length);
-      b[c] = starts ? 1.0f : -0.0f;
-      e[c] = -0.0f;
-      if (starts) x = 0;
+      b[c] = {1, place.slot[c] == (place.forward ? 0 : length) ? 0 : kNothing};
+      e[c] = {1, kNothing};
     }
-  }
-  // A number for walk.h.
-  __device__ __forceinline__ Scaled<Lanes<float>> number(float m) const {
-    return normalize(Scaled<Lanes<float>>{m, float(x)});
   }
 };
 
@@ -282,8 +288,8 @@ class Walker {
         frames_(q, place.forward),
         hands_on_(lane_id() == kWarp - 1 && place.column + 1 < place.columns),
         keeps_(q.keep && place.has_even),
-        skip_(may_skip(q.labels, place.slot[1], q.length)),
-        through_(may_skip(q.labels, place.slot[0], q.length) ? ~0u : 0u),
+        barred_{may_skip(q.labels, place.slot[0], q.length) ? 0 : 2 * kNothing,
+                may_skip(q.labels, place.slot[1], q.length) ? 0 : 2 * kNothing},
         last_tile_(frames_.tiles - 1),
         measured_(kSecond  ? kSegmentTiles - 1
                   : q.keep ? ((frames_.count + frames_.offset) / kNarrowFrames) % kSegmentTiles
@@ -302,91 +308,90 @@ class Walker {
     const Carry* const carries = ring_.carries[parity];
     const KeptPair* const kept = ring_.kept[parity][0] + lane_id();
     if (i > 0 && i < last_tile_) {
-      // Loads before stores that the compiler takes for the same memory.
-      TwoFloats p[kNarrowFrames];
-      Carry carry[kNarrowFrames];
-      KeptPair other[kNarrowFrames];
+      TwoFloats p = emissions[0];
+      Carry carry = carries[0];
 #pragma unroll
       for (int d = 0; d < kNarrowFrames; ++d) {
-        p[d] = emissions[d * kWarp];
-        carry[d] = carries[d];
-        if (kSecond) other[d] = kept[d * kWarp];
+        // Loads come before stores that the compiler takes for the same memory.
+        const int ahead = d + 1 < kNarrowFrames ? d + 1 : d;
+        const TwoFloats next_p = emissions[ahead * kWarp];
+        const Carry next_carry = carries[ahead];
+        frame(parity, d, p, carry, kept[d * kWarp]);
+        p = next_p;
+        carry = next_carry;
       }
-#pragma unroll
-      for (int d = 0; d < kNarrowFrames; ++d) frame(parity, d, p[d], carry[d], other[d]);
     } else {
 #pragma unroll 1
       for (int d = frames_.begin(i); d < frames_.end(i); ++d) {
         frame(parity, d, emissions[d * kWarp], carries[d], kept[d * kWarp]);
       }
     }
+    normalize_blanks();
     kept_ = behind(kept_, step_, kNarrowFrames);
     for (int c = 0; c < 2; ++c) occupancies_[c] = behind(occupancies_[c], step_, kNarrowFrames);
     if (i % kSegmentTiles == measured_) {
       const int last = frames_.number(i) + kNarrowFrames - 1;
       if (kSecond) {
-        total(last);
+        measure(last);
       } else {
         snapshot(frames_.count - 1 - last);
       }
     }
   }
-  __device__ __forceinline__ bool is_narrow() const { return least_ >= kLeastState; }
 
  private:
+  static constexpr int kSegmentTiles = kSegment / kNarrowFrames;
+
   // Takes over the edge of the lane below.
   __device__ __forceinline__ void receive() {
-    from_ = from_lane_below(states_.x, 1);
-    s_ = from_lane_below(states_.e[1], 1);
-  }
-  static constexpr int kSegmentTiles = kSegment / kNarrowFrames;
-  // A factor of 2^(x - above + kBias) brings mantissas from exponent x to exponent above - kBias.
-  static constexpr int kBias = 127 + kTop;
-  static __device__ __forceinline__ float factor(int x, int above) {
-    return float_of((uint32_t(larger(x - above, -kBias - 127)) << 23) + (uint32_t(kBias + 127) << 23));
+    received_.x = from_lane_below(states_.e[1].x, 1);
+    received_.m = from_lane_below(states_.e[1].m, 1);
   }
 
-  // The longest chain of dependent instructions is from one shuffle of e[1] to the next.
-  __device__ __forceinline__ void frame(int parity, int d, TwoFloats p, Carry carry, const KeptPair& kept) {
+  __device__ __forceinline__ void frame(int parity, int d, TwoFloats p, Carry carry, KeptPair kept) {
     NarrowStates& a = states_;
-    if (hands_on_) next_ring_.carries[parity][d] = {a.e[1], a.x};
-    const int most = larger(larger(larger(int(bits_of(a.b[0])), int(bits_of(a.b[1]))), int(127u << 23)),
-                            larger(int(bits_of(a.e[0])), int(bits_of(a.e[1]))));
-    const int own = a.x + (most >> 23);
-    const float into_b = a.e[0] + a.b[1], stays = a.e[0] + a.b[0];
-    const float open_e1 = a.e[1] + (skip_ ? into_b : a.b[1]), closed_e1 = open_e1 * p.second;
-
-    const float s = lane_id() == 0 ? carry.m : s_;
-    const int from = lane_id() == 0 ? carry.x : from_;
-    const int above = larger(own, from + (int(bits_of(s)) >> 23));
-    const float f = factor(a.x, above);
-    a.e[1] = closed_e1 * f;
-    a.x = above - kBias;
+    if (hands_on_) next_ring_.carries[parity][d] = {a.e[1].m, a.e[1].x};
+    const LaneNumber e0 = a.e[0];
+    const LaneNumber s = {lane_id() == 0 ? carry.m : received_.m, lane_id() == 0 ? carry.x : received_.x};
+    const LaneNumber open1 = open(a.b[1], a.e[1], e0, barred_[1]);
+    a.e[1] = close(open1, p.second);
     receive();
-    const float g = factor(from, above), through = float_of((bits_of(s) & through_) | ~through_ << 31);
-    const float open_e0 = fmaf(stays, f, through * g);
-    a.b[0] = fmaf(a.b[0], f, s * g);
-    a.b[1] = into_b * f;
-    a.e[0] = open_e0 * p.first;
+    const LaneNumber open0 = open(a.b[0], e0, s, barred_[0]);
+    a.e[0] = close(open0, p.first);
+    a.b[1] = sum(a.b[1], e0);
+    a.b[0] = sum(a.b[0], s);
     if constexpr (kSecond) {
-      occupancies(kept, d, open_e0, open_e1 * f);
+      occupancy_[0] = product(open0, {kept.second, kept.second_x});
+      occupancy_[1] = product(open1, {kept.first, kept.first_x});
+      if (place_.has_label[0]) *behind(occupancies_[0], step_, d) = occupancy_[0];
+      if (place_.has_label[1]) *behind(occupancies_[1], step_, d) = occupancy_[1];
     } else {
-      if (keeps_) *behind(kept_, step_, d) = {a.e[1], a.x, a.e[0], above};
+      if (keeps_) *behind(kept_, step_, d) = {a.e[1].m, a.e[1].x, a.e[0].m, a.e[0].x};
     }
-    least_ = smaller(smaller(least_, smaller(bits_of(a.b[0]), bits_of(a.b[1]))),
-                     smaller(bits_of(a.e[0]), bits_of(a.e[1])));
   }
 
-  // The other direction has kept the two labels in its order. The product has the exponent x, and each factor gets half
-  // of it: neither overflows.
-  __device__ __forceinline__ void occupancies(const KeptPair& kept, int d, float open0, float open1) {
-    const int x = larger(states_.x + kept.x, -252), half = x >> 1;
-    const float f = float_of((uint32_t(half) << 23) + (127u << 23));
-    const float g = float_of((uint32_t(x - half) << 23) + (127u << 23));
-    occupancy_[0] = fmaf(open0 * f, kept.second * g, 0.0f);  // the sum is for the sign of zero
-    occupancy_[1] = fmaf(open1 * f, kept.first * g, 0.0f);
-    if (place_.has_label[0]) *behind(occupancies_[0], step_, d) = occupancy_[0];
-    if (place_.has_label[1]) *behind(occupancies_[1], step_, d) = occupancy_[1];
+  static __device__ __forceinline__ LaneNumber sum(LaneNumber a, LaneNumber b) {
+    const int top = larger(a.x, b.x);
+    return {aligned_sum(a, b, top), top};
+  }
+  // e + b + s, without s where it is barred.
+  static __device__ __forceinline__ LaneNumber open(LaneNumber b, LaneNumber e, LaneNumber s, int barred) {
+    s.x += barred;
+    const int top = larger(larger(b.x, e.x), s.x);
+    const float f = float_of((uint32_t(larger(e.x - top, -127)) << 23) + (127u << 23));
+    return {fmaf(e.m, f, aligned_sum(b, s, top)), top};
+  }
+  // Times an emission, with a mantissa in [1, 2).
+  static __device__ __forceinline__ LaneNumber close(LaneNumber a, float p) {
+    const uint32_t bits = bits_of(a.m * p);
+    return {float_of((bits & 0x7fffffu) | 127u << 23), a.x + int(bits >> 23) - 127};
+  }
+  static __device__ __forceinline__ float product(LaneNumber a, LaneNumber b) {
+    return aligned({a.m * b.m, a.x}, -b.x);
+  }
+  __device__ __forceinline__ void normalize_blanks() {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) states_.b[c] = close(states_.b[c], 1);
   }
 
   __device__ __forceinline__ bool has_slot(int c) const { return unsigned(place_.slot[c]) <= unsigned(q_.length); }
@@ -398,23 +403,23 @@ class Walker {
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
       if (!has_slot(c)) continue;
-      q_.snapshots[!place_.forward].store(snapshot_row(k) + place_.slot[c], states_.number(states_.b[c]));
+      q_.snapshots[!place_.forward].store(snapshot_row(k) + place_.slot[c], states_.b[c].scaled());
     }
   }
   // The sum over all paths at frame number k, the part of this column.
-  __device__ __forceinline__ void total(int k) const {
+  __device__ __forceinline__ void measure(int k) const {
     auto* const totals = q_.totals[!place_.forward];
     if (k >= frames_.count) return;
-    float sum = 0;
+    float total = 0;
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
-      if (place_.has_label[c]) sum += occupancy_[c];
+      if (place_.has_label[c]) total += occupancy_[c];
       if (!has_slot(c)) continue;
       const X other = q_.snapshots[place_.forward].load(snapshot_row(k) + place_.slot[c]);
-      sum += (states_.number(states_.b[c]) * other).value();
+      total += (states_.b[c].scaled() * other).value();
     }
-    sum = warp_sum(sum);
-    if (lane_id() == 0) totals[k / kSegment].of_warp[place_.column] = sum;
+    total = warp_sum(total);
+    if (lane_id() == 0) totals[k / kSegment].of_warp[place_.column] = total;
   }
 
   const Task<Element, float>& q_;
@@ -422,16 +427,14 @@ class Walker {
   NarrowRing &ring_, &next_ring_;
   NarrowStates& states_;
   const NarrowFrames<kSecond> frames_;
-  const bool hands_on_, keeps_, skip_;
-  const uint32_t through_;          // a mask: -0 takes the place of the neighbor that may not be skipped
+  const bool hands_on_, keeps_;
+  const int barred_[2];             // is added to the exponent of a neighbor that may not be skipped
   const int last_tile_, measured_;  // tiles modulo kSegmentTiles at whose ends totals are taken
-  int step_;                // bytes from frame to frame
-  KeptPair* kept_;          // of frame 0 of the next tile, as
+  int step_;                        // bytes from frame to frame
+  KeptPair* kept_;                  // of frame 0 of the next tile, as
   float* occupancies_[2];
   float occupancy_[2];
-  float s_;
-  int from_;
-  uint32_t least_ = ~0u;
+  LaneNumber received_;
 };
 
 // The warps of a block in a narrow sample.
@@ -447,69 +450,67 @@ class NarrowBlock {
         states_(place_, q.length),
         blank_(blank) {
     if (role() != kWalker || place_.column > 0 || lane_id() >= 2 * kNarrowFrames) return;
-    (&rings_[0].carries[0][0])[lane_id()] = {-0.0f, kNothing};
+    (&rings_[0].carries[0][0])[lane_id()] = {1, kNothing};
   }
 
-  // Returns whether the sample is narrow. The first walks leave the sum of the origins of each direction in `offsets`.
-  template <bool kSecond>
-  __device__ __forceinline__ bool run(double* offsets) {
+  // Returns whether the sample is narrow. Leaves the sum of the origins of each direction in `offsets`, and the states
+  // in the memory of the task.
+  __device__ __forceinline__ bool first_walks(double* offsets) {
     bool narrow = true;
     if (role() == kProducer) {
-      Producer<kSecond, Element> producer(q_, streams_, place_, rings_[place_.column], blank_);
-      end_steps(place_.column);
-#pragma unroll 1
-      for (int i = 0; i < producer.tiles(); ++i) {
-        producer.tile(i);
-        end_step();
-      }
-      end_steps(place_.columns - place_.column);
+      Producer<false, Element> producer(q_, streams_, place_, rings_[place_.column], blank_);
+      walk(producer, place_.column);
       narrow = producer.is_narrow();
-      if (!kSecond && place_.column == 0) {
-        const double origins = producer.origins();
-        if (lane_id() == 0) offsets[!place_.forward] = origins;
-      }
+      const double origins = producer.origins();
+      if (place_.column == 0 && lane_id() == 0) offsets[!place_.forward] = origins;
     } else if (role() == kWalker) {
-      Walker<kSecond, Element> walker(q_, streams_, place_, rings_, states_);
-      end_steps(place_.column + 1);
-#pragma unroll 1
-      for (int i = 0; i < walker.tiles(); ++i) {
-        walker.tile(i);
-        end_step();
-      }
-      end_steps(place_.columns - 1 - place_.column);
-      narrow = walker.is_narrow();
-      if (!kSecond) leave();
+      Walker<false, Element> walker(q_, streams_, place_, rings_, states_);
+      walk(walker, place_.column + 1);
+      leave();
     }
-    return !__syncthreads_or(!narrow);
+    return __syncthreads_and(narrow);
   }
-
-  // Divides the states by the probability of all paths.
-  __device__ __forceinline__ void divide(float m, float e) {
+  // From the states where the first walks have ended, divided by m * 2^e.
+  __device__ __forceinline__ void second_walks(float m, float e) {
+    if (role() == kProducer) {
+      Producer<true, Element> producer(q_, streams_, place_, rings_[place_.column], blank_);
+      walk(producer, place_.column);
+    } else if (role() == kWalker) {
 #pragma unroll
-    for (int c = 0; c < 2; ++c) {
-      states_.b[c] *= 1 / m;
-      states_.e[c] *= 1 / m;
+      for (int c = 0; c < 2; ++c) {
+        for (LaneNumber* number : {&states_.b[c], &states_.e[c]}) *number = {number->m * (1 / m), number->x - int(e)};
+      }
+      Walker<true, Element> walker(q_, streams_, place_, rings_, states_);
+      walk(walker, place_.column + 1);
     }
-    states_.x -= int(e);
+    __syncthreads();
   }
 
  private:
   enum Role { kWalker, kProducer, kIdle };
   __device__ __forceinline__ Role role() const { return Role(smaller(warp_id() / (2 * place_.columns), 2)); }
-  __device__ __forceinline__ void end_step() const {
-    named_barrier(1 + place_.forward, 2 * place_.columns * kWarp);
-  }
-  __device__ __forceinline__ void end_steps(int count) const {
+  // All tiles, from step `first` on; all warps of a direction take the same number of steps.
+  template <class Part>
+  __device__ __forceinline__ void walk(Part& part, int first) const {
+    const int steps = part.tiles() + place_.columns;
 #pragma unroll 1
-    for (int i = 0; i < count; ++i) end_step();
+    for (int step = 0; step < first; ++step) end_step();
+#pragma unroll 1
+    for (int i = 0; i < part.tiles(); ++i) {
+      part.tile(i);
+      end_step();
+    }
+#pragma unroll 1
+    for (int step = first + part.tiles(); step < steps; ++step) end_step();
   }
+  __device__ __forceinline__ void end_step() const { named_barrier(1 + place_.forward, 2 * place_.columns * kWarp); }
   // Leaves the states for meet().
   __device__ __forceinline__ void leave() const {
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
       if (unsigned(place_.slot[c]) > unsigned(q_.length)) continue;
-      q_.states[!place_.forward].store(place_.slot[c], states_.number(states_.b[c]));
-      q_.states[!place_.forward].store(q_.stride + 1 + place_.slot[c], states_.number(states_.e[c]));
+      q_.states[!place_.forward].store(place_.slot[c], states_.b[c].scaled());
+      q_.states[!place_.forward].store(q_.stride + 1 + place_.slot[c], states_.e[c].scaled());
     }
   }
 

@@ -33,9 +33,9 @@ struct SegmentTotals {
 // Two neighboring label states of a narrow walk, m * 2^x each.
 struct alignas(16) KeptPair {
   float second;
-  int32_t x;
+  int32_t second_x;
   float first;
-  int32_t unused;
+  int32_t first_x;
 };
 FASTCTC_HD int64_t pairs_of(int64_t length) { return (length + 1) / 2; }
 
