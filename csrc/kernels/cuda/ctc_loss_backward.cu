@@ -93,23 +93,28 @@ struct Gradient {
 
   // All classes as if they were no labels.
   __device__ __forceinline__ void write_classes() const {
-    constexpr int V = Pack<Element>::kSize, kPacks = 2;
+    constexpr int V = Pack<Element>::kSize, kStep = T::kThreads * V, kPacks = 2;
+    int64_t c = T::rank() * V;
+    for (; c + (kPacks - 1) * kStep < p.classes; c += kPacks * kStep) write_packs<kPacks>(c, kStep);
+    if (c < p.classes) write_packs<1>(c, kStep);
+  }
+  template <int kPacks>
+  __device__ __forceinline__ void write_packs(int64_t c, int step) const {
+    constexpr int V = Pack<Element>::kSize;
     const Row<const Element> in(x, p.stride_c, p.classes);
     const Row<Element> to(out, p.grad_stride_c, p.classes);
-    for (int64_t c = T::rank() * V; c < p.classes; c += T::kThreads * V * kPacks) {
-      Pack<Element> y[kPacks];
+    Pack<Element> y[kPacks];
 #pragma unroll
-      for (int k = 0; k < kPacks; ++k) {
-        if (p.from_logits) y[k] = load_pack(in, c + k * T::kThreads * V, Element{});
+    for (int k = 0; k < kPacks; ++k) {
+      if (p.from_logits) y[k] = load_pack(in, c + k * step, Element{});
+    }
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k) {
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        from_scalar(p.from_logits ? softmax_factor * softmax(to_scalar(y[k].x[i])) : Scalar(0), y[k].x[i]);
       }
-#pragma unroll
-      for (int k = 0; k < kPacks; ++k) {
-#pragma unroll
-        for (int i = 0; i < V; ++i) {
-          from_scalar(p.from_logits ? softmax_factor * softmax(to_scalar(y[k].x[i])) : Scalar(0), y[k].x[i]);
-        }
-        store_pack(to, c + k * T::kThreads * V, y[k]);
-      }
+      store_pack(to, c + k * step, y[k]);
     }
   }
 

@@ -35,27 +35,36 @@ struct ReadBlanks {
   }
 };
 
+// A team takes several rows at a time: what is to be done once for each of them, its lanes do for all.
+template <int kWarps>
+constexpr int kRowsTogether = kWarps == 1 ? 8 : 1;
+
 template <class Element, int kWarps>
-__global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const int32_t* frames) {
+__global__ void __launch_bounds__(kRowThreads, 3) statistics(CtcLossParams p, const int32_t* frames) {
   using Stored = typename ScalarOf<Element>::type;
   using T = RowTeam<kWarps>;
+  constexpr int kRows = kRowsTogether<kWarps>;
   FASTCTC_SHARED_ARRAY(Stored, shared, [kWarps]);
   const bool frame_first = p.stride_t >= p.stride_n;
-  for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
+  const int64_t rows = p.batch * p.frames;
+  for (int64_t r0 = T::first_row() * kRows; r0 < rows; r0 += T::row_step() * kRows) {
+    const int own = lane_id() % kRows;
+    const int64_t r = r0 + own < rows ? r0 + own : rows - 1;
     const Frame frame(r, p.frames, p.batch, frame_first);
-    // row_of() here would cost six registers.
-    const Element* const x = static_cast<const Element*>(p.input) + frame.t * p.stride_t + frame.n * p.stride_n;
-    RowStatistics<Stored> row = {0, 0};
-    Stored blank = 0;
-    if (frame.t < frames[frame.n]) {
-      row = row_statistics<kWarps>(Row<const Element>(x, p.stride_c, p.classes), shared);
-      blank = to_scalar(x[p.blank * p.stride_c]);
+    const bool used = frame.t < frames[frame.n];
+    const int64_t offset = used ? frame.t * p.stride_t + frame.n * p.stride_n : 0;
+    RowSum<Stored> row = {0, 1};
+#pragma unroll 1
+    for (int k = 0; k < kRows; ++k) {
+      const Element* const x = static_cast<const Element*>(p.input) + (kRows > 1 ? from_lane(offset, k) : offset);
+      const RowSum<Stored> found = sum_row<kWarps>(Row<const Element>(x, p.stride_c, p.classes), shared);
+      if (used && own == k) row = found;
     }
-    if (T::rank() > 0) continue;
+    if (T::rank() >= kRows || r0 + own >= rows) continue;
     const FrameScalars<Stored> out(p, frame.n);
-    out.blank[frame.t] = blank;
+    out.blank[frame.t] = used ? to_scalar(row_of<Element>(p, frame.t, frame.n)[p.blank * p.stride_c]) : Stored(0);
     out.max[frame.t] = row.max;
-    out.log2_sum[frame.t] = row.log2_sum;
+    out.log2_sum[frame.t] = std::log2(row.sum);
   }
 }
 
@@ -266,8 +275,10 @@ cudaError_t forward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   const ForwardWorkspace<Stored> w(workspace, p);
   cudaError_t error = inspect_targets(p, w.offsets, ReadBlanks<Element>{w.frames}, stream);
   if (!error && p.from_logits) {
-    error = launch_rows("statistics", p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
-                        p.batch * p.frames, 0, stream, p, static_cast<const int32_t*>(w.frames));
+    error = launch_rows(
+        "statistics", p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
+        p.classes < kLongRow ? (p.batch * p.frames + kRowsTogether<1> - 1) / kRowsTogether<1> : p.batch * p.frames, 0,
+        stream, p, static_cast<const int32_t*>(w.frames));
   }
   if (!error) error = run_recursions<Element>(p, w, stream);
   if constexpr (sizeof(Stored) < sizeof(double)) {
