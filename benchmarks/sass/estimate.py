@@ -26,6 +26,7 @@ SMS, CLOCK, ISSUE_RATE = 132, 1.98e9, 4  # SMs, cycles per second, instructions 
 MEMORY_RATE = 4.8e12  # bytes per second
 LAUNCH = 2e-6  # seconds
 FLOAT = 4  # bytes
+LONG_ROW = 2048  # classes; a block does a longer row
 
 
 @dataclass(frozen=True)
@@ -98,27 +99,42 @@ def ctc_loss(table: Figures, shape: Any, backward: bool) -> tuple[Work, ...]:
         if narrow:
             emissions = f"its emissions, {each.split()[0]}"
             instructions += T * N * columns * loop(table, walks, emissions, "instructions")
-    kept = rows * S * FLOAT if backward else 0
-    turns = -(-C // 128)
-    short = C < 2048
-    statistics = "statistics<float, 1>" if short else "statistics<float, 8>"
-    gradient = "gradient<float, 1>" if short else "gradient<float, 8>"
+    kept = 2 * rows * (S + 1) * 2 * FLOAT + rows * S * FLOAT if backward else 0
+    of_row, of_end = rows_of_statistics(table, C)
     found = [
         Work("inspect"),
-        Work(
-            "statistics",
-            rows * C * FLOAT,
-            instructions=rows * turns * loop(table, statistics, "128 classes", "instructions"),
-        ),
+        Work("statistics", rows * C * FLOAT, instructions=rows * (of_row + of_end)),
         Work("recursions", kept, chain * waves(N, per_sm), instructions),
         Work("recursions, wide"),
     ]
     if backward:
-        labels = -(-S // 32) * loop(table, gradient, "labels", "instructions")
-        classes = turns * loop(table, gradient, "128 classes", "instructions")
-        moved = 2 * rows * C * FLOAT + kept
-        found += [Work("sort_labels"), Work("gradient", moved, instructions=rows * (labels + classes))]
+        moved = (2 * C + S) * rows * FLOAT
+        found += [Work("sort_labels"), Work("gradient", moved, instructions=rows * row_of_gradient(table, C, S))]
     return tuple(found)
+
+
+def rows_of_statistics(table: Figures, C: int) -> tuple[float, float]:
+    """Return the instructions of a row of C classes, and its part of what is done for several rows."""
+    if C >= LONG_ROW:
+        return 8 * -(-C // 4096) * loop(table, "statistics<float, 8>", "classes", "instructions"), 0
+    name = "statistics<float, 1>"
+    row = loop(table, name, "128 classes", "instructions")
+    end = loop(table, name, "end of rows", "instructions") - row
+    more = -(-max(0, C - 128) // 512) * loop(table, name, "classes", "instructions")
+    return row + more, end / 8
+
+
+def row_of_gradient(table: Figures, C: int, S: int) -> float:
+    """Return the instructions of a row of C classes and S labels."""
+    labels = -(-max(0, S - 32) // 32)
+    if C >= LONG_ROW:
+        name, classes, warps = "gradient<float, 8>", -(-C // 2048), 8
+        first = 0.0
+    else:
+        name, classes, warps = "gradient<float, 1>", -(-max(0, C - 128) // 256), 1
+        first = loop(table, name, "128 classes, 32 labels", "instructions")
+    more = classes * warps * loop(table, name, "classes", "instructions")
+    return first + more + labels * loop(table, name, "labels", "instructions")
 
 
 def all_losses(table: Figures) -> list[Estimate]:

@@ -9,7 +9,7 @@ from listing import Kernel
 from simulate import shortest, skippable
 
 SCALAR_LOAD = r"LDG\.E$"
-LONGEST_TURN = 1500  # instructions of a loop whose turns are searched for
+LONGEST_TURN = 2000  # instructions of a loop whose turns are searched for
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,19 @@ def alignment(slots: int) -> tuple[Loop, ...]:
 
 PACKS = {"rare": SCALAR_LOAD, "needed": r"LDG\.E\.128|MUFU|SHFL"}
 STATISTICS = (Loop("classes", "4 packs a thread", {"MUFU": 16, "LDG": 4}, **PACKS),)
+ROW = {"LDG": 1, "SHFL": 12, "MUFU": 6}
+ROWS = (
+    *STATISTICS,
+    Loop("128 classes", "row", {"MUFU": 16}, turn=ROW),
+    Loop("end of rows", "8 rows", {"MUFU": 16}, turn=ROW | {"STG": 3}),
+)
 GRADIENT = (
     Loop("classes", "2 packs a thread", {"MUFU": 8}, **PACKS),
     Loop("labels", "32 labels", {"SHFL": 12}),
+)
+GRADIENTS = (
+    *GRADIENT,
+    Loop("128 classes, 32 labels", "row", {"MUFU": 8}, turn={"LDG": 4, "SHFL": 27, "MUFU": 4, "STG": 1}),
 )
 TOKENS = (
     Loop("maximum", "16 classes a thread", {"LDG": 16}),
@@ -117,12 +127,12 @@ TOKENS = (
 )
 
 HOT = [
-    Hot("ctc_loss_forward", "statistics<float, 1>", 256, STATISTICS),
+    Hot("ctc_loss_forward", "statistics<float, 1>", 256, ROWS),
     Hot("ctc_loss_forward", "statistics<float, 8>", 256, STATISTICS),
     Hot("ctc_loss_forward", "recursions<float, float, 2, 4, false>", 256, (*NARROW, *walks(2))),
     Hot("ctc_loss_forward", "recursions<float, float, 2, 8, false>", 512, (*NARROW, *walks(2))),
     Hot("ctc_loss_forward", "recursions<float, float, 2, 8, true>", 512, walks(2)),
-    Hot("ctc_loss_backward", "gradient<float, 1>", 256, GRADIENT),
+    Hot("ctc_loss_backward", "gradient<float, 1>", 256, GRADIENTS),
     Hot("ctc_loss_backward", "gradient<float, 8>", 256, GRADIENT),
     Hot("forced_align", "align<float, 1>", 256, alignment(1)),
     Hot("forced_align", "align<float, 2>", 256, alignment(2)),
