@@ -4,6 +4,7 @@ from fastctc.crnn.report.evaluation_figures import plot_accuracy, plot_confusion
 from fastctc.crnn.report.evaluation_report import write_evaluation_report
 from fastctc.crnn.report.exploration import Exploration, explore
 from fastctc.crnn.report.exploration_report import PICTURES, write_exploration_report
+from fastctc.crnn.report.network_figure import plot_network
 
 __all__ = [
     "PICTURES",
@@ -11,6 +12,7 @@ __all__ = [
     "explore",
     "plot_accuracy",
     "plot_confusion",
+    "plot_network",
     "plot_worst",
     "write_evaluation_report",
     "write_exploration_report",
