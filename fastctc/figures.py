@@ -14,6 +14,11 @@ from fastctc.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = [
+    "COLORS", "DPI", "PICTURE_SUFFIXES", "STYLE", "can_draw", "drawing_style", "load_matplotlib", "new_figure",
+    "styled", "text_fonts", "write_picture", "write_png",
+]  # fmt: skip
+
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b5569b", "#8a6d00", "#3a9bdc")
 """Colors of neighboring things, distinct also for color-blind people (after Okabe and Ito)."""
 

@@ -98,9 +98,9 @@ def record(model: nn.Module, *inputs: Tensor) -> list[Operation]:
 
     Args:
         model: runs once in evaluation mode, and is left as it was.
-        inputs: its arguments, with the batch first. Only floating-point tensors have operations.
+        inputs: its arguments, with the batch first. Integers, such as lengths, are left out.
     """
-    recorder = _Recorder(inputs)
+    recorder = _Recorder([each for each in inputs if each.is_floating_point()])
     hooks = []
     for name, module in model.named_modules():
         if name:
@@ -195,7 +195,7 @@ def _draw_module(axes: Axes, name: str, parameters: int, rows: Sequence[int], co
     """Draw the name of a module and a line along its operations."""
     top, bottom = _height(rows[0]) + 0.42 * ROW, _height(rows[-1]) - 0.42 * ROW
     axes.plot([-0.12, -0.12], [bottom, top], color=color, lw=2, solid_capstyle="butt")
-    lines = [name, f"{parameters:,} parameters"] if parameters and len(rows) > 1 else [name]
+    lines = [name, f"{parameters:,} parameters"] if parameters else [name]
     axes.text(-0.2, (top + bottom) / 2, "\n".join(lines), ha="right", va="center", fontsize=7, color=color)
 
 

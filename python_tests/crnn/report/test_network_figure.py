@@ -47,13 +47,13 @@ def test_operations_of_other_networks():
             self.rnn = nn.LSTM(3, 4, batch_first=True)
             self.relu = nn.ReLU(inplace=True)
 
-        def forward(self, x, y):
+        def forward(self, x, lengths, y):
             mask = torch.arange(x.shape[1])[None, :, None] < 4
             z = self.relu(torch.cat([x * mask, y], 1) - 0.5)
-            packed = pack_padded_sequence(z, [8, 8], batch_first=True)
+            packed = pack_padded_sequence(z, lengths, batch_first=True)
             return pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0].mean(1).exp()
 
-    found = record(Other(), torch.ones(2, 5, 3), torch.ones(2, 3, 3))
+    found = record(Other(), torch.ones(2, 5, 3), torch.tensor([8, 8]), torch.ones(2, 3, 3))
     assert names(found) == ["input", "input", "concatenate", "relu", "lstm", "mean", "exp"]
     assert [each.inputs for each in found] == [(), (), (0, 1), (2,), (3,), (4,), (5,)]
     assert [each.module for each in found] == ["", "", "", "relu", "rnn", "", ""]
