@@ -44,7 +44,7 @@ class Size:
     hidden: int = 96
 
 
-FULL = Size(images=4000, tests=500, steps=1000)
+FULL = Size(images=4000, tests=500, steps=600)
 
 parser = make_parser(__file__, __doc__, "--full --out runs/denoising", "--steps 60 --out runs/short")
 parser.add_argument("--steps", type=int, metavar="N", help=f"of training (default: {Size.steps})")

@@ -41,7 +41,7 @@ class Size:
 
     images: int = 1500
     tests: int = 200
-    steps: int = 250
+    steps: int = 400
     batch: int = 16
 
 

@@ -93,9 +93,11 @@ def test_parts_are_left_out(example: Any, parts: str) -> None:
     assert model(torch.rand(2, 12, 32)).shape == (2, 12 // example.SUBSAMPLE, example.ALPHABET.num_classes)
 
 
-def test_a_short_run_finds_digits(tmp_path: Path) -> None:
-    result = result_of("spoken_digits.py", tmp_path, "--steps", "200", "--parts", "CLD")
+def test_reads_digits_of_voices_that_were_not_trained_on(tmp_path: Path) -> None:
+    result = result_of("spoken_digits.py", tmp_path, "--parts", "CLD")
     errors = result["digit error rate"]["CLD"]
-    assert set(result["held out"]) < set(errors)
-    assert all(errors[voice] < 0.5 for voice in result["held out"])  # without digits it is 1
+    held_out = {voice: errors[voice] for voice in result["held out"]}
+    assert len(held_out) == 3
+    assert sorted(held_out.values())[1] < 0.2  # two voices are like those of the training data
+    assert max(held_out.values()) < 0.8  # a network that reads nothing has 1
     assert (tmp_path / "alignment.png").stat().st_size > 10_000
