@@ -17,6 +17,7 @@ import torch
 from fastctc.crnn import DrawConfig, Recognizer
 from fastctc.crnn.data import DOMAINS, constraints, help_of, kind_of, shipped_checkpoints
 from fastctc.crnn.read import HOTWORD_BONUS, scorers_from_files
+from fastctc.figures import PICTURE_SUFFIXES
 from fastctc.text import Alphabet
 
 
@@ -34,6 +35,14 @@ def one_line(text: object) -> str:
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c
         for c in str(text)
     )
+
+
+def picture_file(text: str) -> Path:
+    """Return the path of a picture to write; without a suffix it becomes a PNG file."""
+    path = Path(text) if Path(text).suffix else Path(f"{text}.png")
+    if path.suffix not in PICTURE_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text} does not end in {', '.join(PICTURE_SUFFIXES)}")
+    return path
 
 
 def count_from_zero(text: str) -> int:

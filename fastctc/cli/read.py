@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import sys
 from pathlib import Path
 from typing import Any
 
-from fastctc.cli.options import add_decoding, add_running, knowledge_of, one_line, positive_int, recognizer_of
+from fastctc.cli.options import (
+    add_decoding,
+    add_running,
+    knowledge_of,
+    one_line,
+    picture_file,
+    positive_int,
+    recognizer_of,
+)
 from fastctc.crnn import Hypothesis, Reading, Recognizer, explain
-from fastctc.crnn.data import images_in, shipped_checkpoints, to_json, write_atomically
+from fastctc.crnn.data import images_in, shipped_checkpoints, to_json
+from fastctc.figures import write_picture
 
 EXAMPLES = [
     "read formula.png",
@@ -54,7 +62,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
         help="count a text as not read if its probability is below P, from 0 to 1 (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--explain", metavar="PICTURE", type=Path,
+        "--explain", metavar="PICTURE", type=picture_file,
         help="draw where the image shows each character and how sure that is: a .png, .pdf or .svg file",
     )  # fmt: skip
     parser.add_argument(
@@ -149,8 +157,4 @@ def _print_error(path: Path, error: str, arguments: argparse.Namespace) -> None:
 
 
 def _explain(recognizer: Recognizer, image: Path, reading: Reading, picture: Path) -> None:
-    figure = explain(recognizer, image, reading).plot()
-    kind = picture.suffix or ".png"
-    content = io.BytesIO()
-    figure.savefig(content, dpi=200, format=kind[1:])
-    write_atomically(picture.with_suffix(kind), content.getvalue())
+    write_picture(explain(recognizer, image, reading).plot(), picture)

@@ -4,6 +4,7 @@ from fastctc.crnn.report.evaluation_figures import plot_accuracy, plot_confusion
 from fastctc.crnn.report.evaluation_report import write_evaluation_report
 from fastctc.crnn.report.exploration import Exploration, explore, leaks
 from fastctc.crnn.report.exploration_report import PICTURES, write_exploration_report
+from fastctc.crnn.report.network_figure import plot_network
 from fastctc.crnn.report.suspects import Suspect, suspects
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "leaks",
     "plot_accuracy",
     "plot_confusion",
+    "plot_network",
     "plot_worst",
     "suspects",
     "write_evaluation_report",

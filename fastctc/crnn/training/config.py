@@ -253,10 +253,17 @@ def settled(config: TrainConfig, processes: int = 1) -> TrainConfig:
 
 
 def _precision(config: TrainConfig) -> Literal["auto", "bf16", "fp32"]:
-    """Return the precision of ``"auto"``: bf16 pays only where the processor multiplies it."""
-    if config.precision != "auto":
-        return config.precision
-    if torch.device(config.device).type == "cuda":
+    """Return the precision that a recipe asks for, with ``"auto"`` decided."""
+    return fast_precision(config.device) if config.precision == "auto" else config.precision
+
+
+def fast_precision(device: str) -> Literal["bf16", "fp32"]:
+    """Return the fastest precision of training: bf16 pays only where the processor multiplies it.
+
+    Args:
+        device: a device of torch, such as ``"cpu"``.
+    """
+    if torch.device(device).type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     checks = [
         getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
