@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from listing import Kernel
@@ -44,11 +45,12 @@ class Loop:
         found = [loop for loop in inner if all(count(loop, name) >= n for name, n in self.needs.items())]
         return sorted(found, key=lambda loop: -count(loop, self.order))[self.places]
 
-    def units_of(self, kernel: Kernel, loop: range) -> int:
+    def units_of(self, kernel: Kernel, turn: Iterable[int]) -> int:
+        """Return what one turn does, from the numbers of its instructions."""
         if isinstance(self.units, int):
             return self.units
         name, each = self.units
-        return sum(kernel.instructions[i].name == name for i in loop) // each
+        return sum(kernel.instructions[i].name == name for i in turn) // each
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,10 @@ def walks(labels: int) -> tuple[Loop, ...]:
 
 
 def alignment(slots: int) -> tuple[Loop, ...]:
-    return (Loop("walk", "frame", {"SHFL": 8, "VOTE": 8, "DADD": 8}, ("VOTE", 2 * slots)),)
+    return (
+        Loop("walk", "frame", {"SHFL": 8, "VOTE": 8, "DADD": 8}, ("VOTE", 2 * slots)),
+        Loop("way back", "frame", {"SHFL": 64, "LOP3": 150}, 32),
+    )
 
 
 PACKS = {"rare": SCALAR_LOAD, "needed": r"LDG\.E\.128|MUFU|SHFL"}
