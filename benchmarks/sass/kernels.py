@@ -87,9 +87,8 @@ GRADIENT = (
     Loop("labels", "32 labels", {"SHFL": 12}),
 )
 TOKENS = (
-    Loop("maximum", "16 classes a thread", {"LDG": 16}),
+    Loop("maximum", "16 classes a thread", {"LDG": 16, "FMNMX": 16}),
     Loop("softmax", "4 classes a thread", {"LDG": 4, "FRND": 4}),
-    Loop("digits", "4 classes a thread", {"ATOMS": 4, "LDG": 4}, 1, "SHFL", slice(1, None)),
 )
 
 HOT = [
@@ -102,8 +101,8 @@ HOT = [
     Hot("ctc_loss_backward", "gradient<float, 8>", 256, GRADIENT),
     Hot("forced_align", "align<float, 1>", 256, alignment(1)),
     Hot("forced_align", "align<float, 2>", 256, alignment(2)),
-    Hot("top_tokens", "top_tokens<float, float, 1>", 256, TOKENS[:2]),
-    Hot("top_tokens", "top_tokens<float, float, 8>", 256, TOKENS),
+    Hot("top_tokens", "top_tokens<float, float, 1>", 256, TOKENS),
+    Hot("top_tokens", "top_tokens<float, float, 8>", 256),
     Hot("beam_search", "search<float, 32, NoScorer>", 32),
     Hot("beam_search", "search<float, 256, NoScorer>", 256),
     Hot("beam_search", "search<float, 1024, NoScorer>", 1024),

@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kRowThreads) denominators(CtcLossParams p, dou
 #pragma unroll 4
     for (int64_t c = lane_id(); c < p.classes; c += kWarp) max = W::max(max, to_scalar(x[c * p.stride_c]));
     max = T::reduce(max, static_cast<Scalar*>(nullptr), [](Scalar a, Scalar b) { return W::max(a, b); });
-    const Scalar sum = softmax_sum<1, 0>(row, max, static_cast<Scalar*>(nullptr));
+    const Scalar sum = softmax_sum(row, max);
     if (lane_id() == 0) {
       const double log_sum = sum == 0 ? double(NAN) : log_of<Lanes<double>>(double(sum));
       out[frame.n * p.frames + frame.t] = double(max) + log_sum;
