@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 
+from fastctc.files import write_atomically
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+__all__ = [
+    "COLORS", "DPI", "PICTURE_SUFFIXES", "STYLE", "can_draw", "drawing_style", "load_matplotlib", "new_figure",
+    "styled", "text_fonts", "write_picture", "write_png",
+]  # fmt: skip
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b5569b", "#8a6d00", "#3a9bdc")
 """Colors of neighboring things, distinct also for color-blind people (after Okabe and Ito)."""
@@ -91,6 +99,30 @@ def write_png(figure: Figure, path: Path | BinaryIO, dpi: int = DPI) -> None:
     with drawing_style(), load_matplotlib().rc_context(numbers), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing", category=UserWarning)
         figure.savefig(path, format="png", dpi=dpi)
+
+
+PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
+"""Kinds of files that :func:`write_picture` writes."""
+
+
+def write_picture(figure: Figure, path: Path, dpi: int = 200) -> None:
+    """Write a figure as the kind of file that its suffix names, whole or not at all, with the same bytes each time.
+
+    Args:
+        figure: the picture.
+        path: with a suffix of :data:`PICTURE_SUFFIXES`.
+        dpi: pixels per inch of a PNG file, and of images inside of the other kinds.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    if path.suffix not in PICTURE_SUFFIXES:
+        raise ValueError(f"path is {path}, expected a name that ends in {', '.join(PICTURE_SUFFIXES)}")
+    undated = {".png": None, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}[path.suffix]
+    content = io.BytesIO()
+    with load_matplotlib().rc_context({"svg.hashsalt": "fastctc"}):
+        figure.savefig(content, dpi=dpi, format=path.suffix[1:], metadata=undated)
+    write_atomically(path, content.getvalue())
 
 
 @cache

@@ -32,7 +32,7 @@ from fastctc.crnn.model import (
     summarize,
 )
 from fastctc.crnn.read import Evaluation, Hypothesis, Reading, Recognizer, evaluate, explain
-from fastctc.crnn.report import explore, write_evaluation_report, write_exploration_report
+from fastctc.crnn.report import explore, plot_network, write_evaluation_report, write_exploration_report
 from fastctc.crnn.training import (
     ModelConfig,
     OptimizerConfig,
@@ -86,6 +86,7 @@ __all__ = [
     "model_config",
     "open_source",
     "overfit_one_batch",
+    "plot_network",
     "register",
     "save_checkpoint",
     "settled",

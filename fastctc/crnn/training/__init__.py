@@ -8,6 +8,7 @@ from fastctc.crnn.training.config import (
     TrainConfig,
     config_from_dict,
     config_to_dict,
+    fast_precision,
     model_config,
     settled,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "TrainResult",
     "config_from_dict",
     "config_to_dict",
+    "fast_precision",
     "model_config",
     "overfit_one_batch",
     "plot_curve",
