@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from listing import Kernel
@@ -63,11 +64,12 @@ class Loop:
             return shortest(kernel, loop, self.turn) or []
         return skippable(kernel, loop, self.rare, self.needed)
 
-    def units_of(self, kernel: Kernel, loop: range) -> int:
+    def units_of(self, kernel: Kernel, turn: Iterable[int]) -> int:
+        """Return what one turn does, from the numbers of its instructions."""
         if isinstance(self.units, int):
             return self.units
         name, each = self.units
-        return sum(kernel.instructions[i].name == name for i in loop) // each
+        return sum(kernel.instructions[i].name == name for i in turn) // each
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,10 @@ NARROW = (
 
 
 def alignment(slots: int) -> tuple[Loop, ...]:
-    return (Loop("walk", "frame", {"SHFL": 8, "VOTE": 8, "DADD": 8}, ("VOTE", 2 * slots)),)
+    return (
+        Loop("walk", "frame", {"SHFL": 8, "VOTE": 8, "DADD": 8}, ("VOTE", 2 * slots)),
+        Loop("way back", "frame", {"SHFL": 64, "LOP3": 150}, 32),
+    )
 
 
 PACKS = {"rare": SCALAR_LOAD, "needed": r"LDG\.E\.128|MUFU|SHFL"}
@@ -121,9 +126,8 @@ GRADIENTS = (
     Loop("128 classes, 32 labels", "row", {"MUFU": 8}, turn={"LDG": 4, "SHFL": 27, "MUFU": 4, "STG": 1}),
 )
 TOKENS = (
-    Loop("maximum", "16 classes a thread", {"LDG": 16}),
+    Loop("maximum", "16 classes a thread", {"LDG": 16, "FMNMX": 16}),
     Loop("softmax", "4 classes a thread", {"LDG": 4, "FRND": 4}),
-    Loop("digits", "4 classes a thread", {"ATOMS": 4, "LDG": 4}, 1, "SHFL", slice(1, None)),
 )
 
 HOT = [
@@ -136,8 +140,8 @@ HOT = [
     Hot("ctc_loss_backward", "gradient<float, 8>", 256, GRADIENT),
     Hot("forced_align", "align<float, 1>", 256, alignment(1)),
     Hot("forced_align", "align<float, 2>", 256, alignment(2)),
-    Hot("top_tokens", "top_tokens<float, float, 1>", 256, TOKENS[:2]),
-    Hot("top_tokens", "top_tokens<float, float, 8>", 256, TOKENS),
+    Hot("top_tokens", "top_tokens<float, float, 1>", 256, TOKENS),
+    Hot("top_tokens", "top_tokens<float, float, 8>", 256),
     Hot("beam_search", "search<float, 32, NoScorer>", 32),
     Hot("beam_search", "search<float, 256, NoScorer>", 256),
     Hot("beam_search", "search<float, 1024, NoScorer>", 1024),

@@ -28,7 +28,7 @@ from compare import compare
 from kernels import HOT, Hot, short_name
 from listing import Kernel, parse
 from occupancy import blocks_per_sm
-from simulate import CACHE, MEMORY, simulate
+from simulate import CACHE, MEMORY, path, simulate
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent.parent / "csrc" / "kernels" / "cuda"
@@ -98,8 +98,8 @@ def loop_figures(hot: Hot, kernel: Kernel, arch: str) -> Figures:
         costs = []
         for found in loop.find(kernel):
             taken = loop.taken(kernel, found)
-            units = loop.units_of(kernel, found)
             try:
+                units = loop.units_of(kernel, path(kernel, found, taken))
                 near, far = (simulate(kernel, found, taken, load, arch) for load in (CACHE, MEMORY))
             except ValueError:  # no loop, but code behind the kernel's end that branches back
                 continue
