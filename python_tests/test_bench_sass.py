@@ -338,3 +338,20 @@ def test_every_op_has_estimates_from_the_table(sass: Load) -> None:
     both = {each.case: each for each in found if each.op == "ctc_loss, forward + backward"}
     for case, each in losses.items():
         assert each.seconds() < both[case].seconds()
+
+
+def test_searches_have_estimates_from_the_table(sass: Load) -> None:
+    estimates, table = sass("search_estimates"), json.loads((SASS / "table.json").read_text())
+    slower = copy.deepcopy(table)
+    for name in (
+        "align<float, 1>",
+        "align<float, 2>",
+        "search<float, 32, NoScorer>",
+        "search<float, 256, NoScorer>",
+    ):
+        for loop in slower["kernels"]["sm_90"][name]["loops"].values():
+            loop["cached"] *= 100
+    for op in (estimates.alignments, estimates.searches):
+        for each, worse in zip(op(table), op(slower), strict=True):
+            assert 0 < each.floor() < each.seconds() < worse.seconds() / 10
+    assert all(0 < each.floor() < each.seconds() for each in estimates.greedy())

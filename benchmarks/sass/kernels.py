@@ -24,7 +24,7 @@ class Loop:
         units: what one turn does; a number, or an opcode and how many of it make a unit.
         rare, needed: a branch over opcodes that match `rare`, but none that match `needed`, is taken.
         turn: instead, the turn that is simulated is the shortest one with these opcodes. The loop may have others
-            inside.
+            inside, and has fewer than `longest` instructions.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Loop:
     rare: str = "$^"
     needed: str = "$^"
     turn: dict[str, int] = field(default_factory=dict)
+    longest: int = LONGEST_TURN
 
     def find(self, kernel: Kernel) -> list[range]:
         loops = kernel.loops()
@@ -50,7 +51,7 @@ class Loop:
             loops = [
                 loop
                 for loop in loops
-                if len(loop) < LONGEST_TURN
+                if len(loop) < self.longest
                 and all(count(loop, name) >= n for name, n in self.turn.items())
                 and shortest(kernel, loop, self.turn) is not None
             ]
@@ -130,6 +131,10 @@ TOKENS = (
     Loop("softmax", "4 classes a thread", {"LDG": 4, "FRND": 4}),
 )
 
+# The frames of a prefix search that lead to no new prefix: two sums of probabilities, of 37 DFMA each.
+STAYS = {"DFMA": 65}
+SEARCH = (Loop("frame without new prefixes", "frame", STAYS, turn=STAYS, longest=4000),)
+
 HOT = [
     Hot("ctc_loss_forward", "statistics<float, 1>", 256, ROWS),
     Hot("ctc_loss_forward", "statistics<float, 8>", 256, STATISTICS),
@@ -142,9 +147,9 @@ HOT = [
     Hot("forced_align", "align<float, 2>", 256, alignment(2)),
     Hot("top_tokens", "top_tokens<float, float, 1>", 256, TOKENS),
     Hot("top_tokens", "top_tokens<float, float, 8>", 256),
-    Hot("beam_search", "search<float, 32, NoScorer>", 32),
-    Hot("beam_search", "search<float, 256, NoScorer>", 256),
-    Hot("beam_search", "search<float, 1024, NoScorer>", 1024),
+    Hot("beam_search", "search<float, 32, NoScorer>", 32, SEARCH),
+    Hot("beam_search", "search<float, 256, NoScorer>", 256, SEARCH),
+    Hot("beam_search", "search<float, 1024, NoScorer>", 1024, SEARCH),
     Hot("beam_search", "search<float, 32, Scorer>", 32),
 ]
 
