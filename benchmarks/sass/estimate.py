@@ -109,7 +109,10 @@ def ctc_loss(table: Figures, shape: Any, backward: bool) -> tuple[Work, ...]:
     ]
     if backward:
         moved = (2 * C + S) * rows * FLOAT
-        found += [Work("sort_labels"), Work("gradient", moved, instructions=rows * row_of_gradient(table, C, S))]
+        found += [
+            Work("sort_labels"),
+            Work("gradient", moved, instructions=rows * row_of_gradient(table, C, S)),
+        ]
     return tuple(found)
 
 
