@@ -230,7 +230,8 @@ def main(full: bool, out: Path, seed: int, task: str, side: int, steps: int | No
     size = FULL if full else Size()
     if task == "read":
         size = replace(size, batch=2 * size.batch)
-    size = replace(size, side=side, steps=steps or size.steps)
+    steps = steps or size.steps
+    size = replace(size, side=side, steps=steps, images=min(size.images, steps * size.batch))
     rows, figure = (label if task == "label" else read)(size, seed)
     print_table(rows)
     table = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
