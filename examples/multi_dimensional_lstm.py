@@ -41,7 +41,7 @@ class Size:
 
     images: int = 1500
     tests: int = 200
-    steps: int = 400
+    steps: int = 350
     batch: int = 16
     side: int = 48  # pixels of a floor plan
 
