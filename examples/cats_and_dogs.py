@@ -49,7 +49,7 @@ class Size:
     steps: int = 120
 
 
-FULL = Size(pretraining=20_000, test=4000, pretraining_steps=1500, steps=200)
+FULL = Size(pretraining=20_000, test=4000, pretraining_steps=1400, steps=250)
 
 parser = make_parser(__file__, __doc__, "--full --out runs/cats_and_dogs", "--photos data/dogs-vs-cats/train")
 parser.add_argument(
@@ -101,12 +101,15 @@ def photographed(folder: Path, name: str, size: Size, seed: int) -> Task:
 def fit(
     network: nn.Module, data: Any, targets: Tensor, rows: Tensor, steps: int, max_lr: float, name: str
 ) -> None:
-    """Train a network on some rows of the data."""
+    """Train a network on some rows of the data, whose images are shifted and brightened at random."""
     generator = torch.Generator().manual_seed(0)
 
     def batch_loss() -> Tensor:
         chosen = rows[torch.randint(len(rows), (48,), generator=generator)]
-        return cross_entropy(network(data.inputs(chosen)), targets[chosen])
+        images, far = data.inputs(chosen), data.images.shape[-1] // 10
+        shift = torch.randint(-far, far + 1, (2,), generator=generator).tolist()
+        images = images.roll(shift, (2, 3)) + 0.5 * torch.randn(48, 1, 1, 1, generator=generator)
+        return cross_entropy(network(images), targets[chosen])
 
     train(network, batch_loss, steps, max_lr=max_lr, name=name)
 
@@ -158,10 +161,14 @@ def compare(task: Task, rows: Tensor, steps: int, seed: int) -> dict[str, np.nda
     torch.manual_seed(seed)
     found["network from scratch"] = neural(task.fresh(), 3e-3, "from scratch")
     found["extracted features, SVM"] = classic(support, extract)
-    found["extracted features, softmax"] = classic(LogisticRegression(C=0.01), extract)
+    softmax = LogisticRegression(C=0.1, max_iter=1000).fit(extract(training)[rows], training.is_dog[rows])
+    found["extracted features, softmax"] = np.asarray(softmax.predict_proba(extract(test))[:, 1], np.float64)
     tuned = task.fresh()
     tuned.features.load_state_dict(task.pretrained.features.state_dict())
-    found["fine-tuned network"] = neural(tuned, 1e-3, "fine-tuned")
+    with torch.no_grad():  # starts from the softmax, so that its first steps do not spoil the features
+        tuned.classify.weight.copy_(torch.from_numpy(softmax.coef_) * torch.tensor([[-0.5], [0.5]]))
+        tuned.classify.bias.copy_(float(softmax.intercept_[0]) * torch.tensor([-0.5, 0.5]))
+    found["fine-tuned network"] = neural(tuned, 3e-4, "fine-tuned")
     return found
 
 

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 CLASSES = ("wall", "solid", "rows", "columns")
-SIDE = 48  # pixels
 _LEAST = 12  # pixels from wall to wall
 _NOISE = 0.15
 
@@ -20,28 +19,29 @@ _Room = tuple[int, int, int, int]
 """Left, top, right and bottom, the walls included."""
 
 
-def floor_plans(count: int, seed: int) -> tuple[Tensor, Tensor]:
+def floor_plans(count: int, seed: int, side: int = 48) -> tuple[Tensor, Tensor]:
     """Draw floor plans.
 
     Args:
         count: how many.
         seed: which series of them.
+        side: of a plan, in pixels.
 
     Returns:
-        images (count, SIDE, SIDE) float32, near 0 for paper and near 1 for ink; labels (count, SIDE, SIDE) int64,
+        images (count, side, side) float32, near 0 for paper and near 1 for ink; labels (count, side, side) int64,
         indices of CLASSES.
     """
-    drawn = [_floor_plan(random.Random(f"{seed}/{i}")) for i in range(count)]
+    drawn = [_floor_plan(random.Random(f"{seed}/{i}"), side) for i in range(count)]
     images = torch.from_numpy(np.stack([ink for ink, _ in drawn])).float() / 255
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
     return images + _NOISE * noise, torch.from_numpy(np.stack([labels for _, labels in drawn])).long()
 
 
-def _floor_plan(rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
-    """Return ink and labels, (SIDE, SIDE) uint8."""
-    ink, labels = Image.new("L", (SIDE, SIDE)), Image.new("L", (SIDE, SIDE))
+def _floor_plan(rng: random.Random, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return ink and labels, (side, side) uint8."""
+    ink, labels = Image.new("L", (side, side)), Image.new("L", (side, side))
     draw = ImageDraw.Draw(ink)
-    for left, top, right, bottom in _rooms((0, 0, SIDE - 1, SIDE - 1), rng, splits=3):
+    for left, top, right, bottom in _rooms((0, 0, side - 1, side - 1), rng, splits=3):
         name = rng.choice(CLASSES[1:])
         ImageDraw.Draw(labels).rectangle((left + 1, top + 1, right - 1, bottom - 1), CLASSES.index(name))
         draw.rectangle((left, top, right, bottom), outline=255)

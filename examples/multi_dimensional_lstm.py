@@ -41,8 +41,9 @@ class Size:
 
     images: int = 1500
     tests: int = 200
-    steps: int = 400
+    steps: int = 350
     batch: int = 16
+    side: int = 48  # pixels of a floor plan
 
 
 FULL = Size(images=4000, tests=500, steps=600)
@@ -55,6 +56,9 @@ parser = make_parser(
     "--steps 50 --out runs/short",
 )
 parser.add_argument("--task", choices=("label", "read"), default="label", help="default: %(default)s")
+parser.add_argument(
+    "--side", type=int, default=Size.side, metavar="N", help="pixels of a floor plan (default: %(default)s)"
+)
 parser.add_argument("--steps", type=int, metavar="N", help=f"of training (default: {Size.steps})")
 
 
@@ -146,8 +150,8 @@ def fit(model: nn.Module, loss: Callable[[Tensor], Tensor], size: Size, name: st
 
 def label(size: Size, seed: int) -> tuple[list[tuple[object, ...]], Figure]:
     """Return the table of the networks that label floor plans, and a picture of what they label."""
-    images, labels = floor_plans(size.images, seed + 1)
-    test_images, test_labels = floor_plans(size.tests, seed + 2)
+    images, labels = floor_plans(size.images, seed + 1, size.side)
+    test_images, test_labels = floor_plans(size.tests, seed + 2, size.side)
     networks = {
         "2-D LSTM": (recurrent_labeler, 0.01),
         f"convolutions, {pixels_seen(PLAIN)} pixels wide": (lambda: convolutional_labeler(PLAIN), 0.005),
@@ -221,12 +225,13 @@ def read(size: Size, seed: int) -> tuple[list[tuple[object, ...]], None]:
     return rows, None
 
 
-def main(full: bool, out: Path, seed: int, task: str, steps: int | None) -> None:
+def main(full: bool, out: Path, seed: int, task: str, side: int, steps: int | None) -> None:
     """Train the networks of a task, print a table, and write the result and a picture."""
     size = FULL if full else Size()
     if task == "read":
         size = replace(size, batch=2 * size.batch)
-    size = replace(size, steps=steps or size.steps)
+    steps = steps or size.steps
+    size = replace(size, side=side, steps=steps, images=min(size.images, steps * size.batch))
     rows, figure = (label if task == "label" else read)(size, seed)
     print_table(rows)
     table = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
