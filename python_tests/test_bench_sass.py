@@ -322,7 +322,9 @@ def test_estimates_are_of_the_slowest_bound(sass: Load) -> None:
     both = estimate.Estimate("op", "case", (work, estimate.Work("other")))
     assert both.seconds() == pytest.approx(3 + 2 * estimate.LAUNCH)
     assert both.floor() == 1
-    assert "not measurements" in estimate.markdown([both]) and "kernel 3000002 (issue)" in estimate.markdown([both])
+    assert "not measurements" in estimate.markdown([both]) and "kernel 3000002 (issue)" in estimate.markdown(
+        [both]
+    )
 
 
 def test_every_op_has_estimates_from_the_table(sass: Load) -> None:

@@ -114,11 +114,11 @@ ROWS = (
 )
 GRADIENT = (
     Loop("classes", "2 packs a thread", {"MUFU": 8}, **PACKS),
-    Loop("labels", "32 labels", {"SHFL": 12}),
+    Loop("labels", "32 labels", {"SHFL": 7, "LDG": 3}),
 )
 GRADIENTS = (
     *GRADIENT,
-    Loop("128 classes, 32 labels", "row", {"MUFU": 8}, turn={"LDG": 4, "SHFL": 27, "MUFU": 4, "STG": 1}),
+    Loop("128 classes, 32 labels", "row", {"MUFU": 8}, turn={"LDG": 4, "SHFL": 17, "MUFU": 4, "STG": 1}),
 )
 TOKENS = (
     Loop("maximum", "16 classes a thread", {"LDG": 16}),

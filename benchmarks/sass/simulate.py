@@ -122,7 +122,9 @@ def shortest(kernel: Kernel, loop: range, needs: dict[str, int]) -> list[int] | 
     Returns None if no path has them. Loops inside of the loop are not entered twice.
     """
     opcodes = list(needs)
-    paths: dict[int, dict[tuple[int, ...], tuple[int, list[int]]]] = {loop.start: {(0,) * len(needs): (0, [])}}
+    paths: dict[int, dict[tuple[int, ...], tuple[int, list[int]]]] = {
+        loop.start: {(0,) * len(needs): (0, [])}
+    }
     for i in loop:
         instruction, target = kernel.instructions[i], kernel.target(kernel.instructions[i])
         branches = instruction.name == "BRA" and target is not None and i != loop.stop - 1
