@@ -86,7 +86,7 @@ def waves(blocks: int, per_sm: int) -> int:
 
 
 def ctc_loss(table: Figures, shape: Any, backward: bool) -> tuple[Work, ...]:
-    """Return the kernels of the loss of float logits without options; `backward` adds those of the gradient."""
+    """Return the kernels of the loss of float logits without options; `backward` adds the gradient."""
     T, N, C, S = shape.T, shape.N, shape.C, shape.S
     rows, narrow = T * N, S <= 126
     walks = "recursions<float, float, 2, 4, false>" if S <= 126 else "recursions<float, float, 2, 8, false>"

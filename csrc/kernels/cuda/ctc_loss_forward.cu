@@ -40,7 +40,8 @@ template <int kWarps>
 constexpr int kRowsTogether = kWarps == 1 ? 8 : 1;
 
 template <class Element, int kWarps>
-__global__ void __launch_bounds__(kRowThreads, 3) statistics(CtcLossParams p, const int32_t* frames) {
+__global__ void __launch_bounds__(kRowThreads, sizeof(typename ScalarOf<Element>::type) == 4 ? 3 : 2)
+    statistics(CtcLossParams p, const int32_t* frames) {
   using Stored = typename ScalarOf<Element>::type;
   using T = RowTeam<kWarps>;
   constexpr int kRows = kRowsTogether<kWarps>;
