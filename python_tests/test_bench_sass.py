@@ -167,7 +167,7 @@ def test_rare_blocks_are_skipped(sass: Load) -> None:
 def test_the_shortest_turn_with_some_opcodes_is_found(sass: Load) -> None:
     lines = [
         "@P1 BRA `(.L_fast)",
-        *["SHFL R1, R1"] * 3,
+        *["SHFL R1, R1"] * 4,
         "BRA `(.L_join)",
         ".L_fast:",
         *["SHFL R1, R1"] * 2,
@@ -181,11 +181,11 @@ def test_the_shortest_turn_with_some_opcodes_is_found(sass: Load) -> None:
     ]
     found, loop = loop_of(sass, *lines, "NOP")
     shortest, path = sass("simulate").shortest, sass("simulate").path
-    assert shortest(found, loop, {"SHFL": 2}) == [0, 9]
-    assert shortest(found, loop, {"SHFL": 3}) == [9]
+    assert shortest(found, loop, {"SHFL": 2}) == [0, 10]
+    assert shortest(found, loop, {"SHFL": 4}) == [10]
     assert shortest(found, loop, {"SHFL": 2, "STG": 1}) == [0]
-    assert shortest(found, loop, {"SHFL": 4}) is None
-    assert path(found, loop, [0, 9]) == [0, 5, 6, 7, 8, 9, 11, 12]
+    assert shortest(found, loop, {"SHFL": 5}) is None
+    assert path(found, loop, [0, 10]) == [0, 6, 7, 8, 9, 10, 12, 13]
     turn = sass("kernels").Loop("turn", "frame", {"SHFL": 2}, turn={"SHFL": 2, "STG": 1})
     assert turn.find(found) == [loop]
     assert turn.taken(found, loop) == [0]
@@ -269,7 +269,7 @@ def test_what_is_worse_is_seen(
 ) -> None:
     module, before = tables
     after = copy.deepcopy(before)
-    name = "recursions<float, float, 1, false>"
+    name = "recursions<float, float, 2, 4, false>"
     ((key, more),) = change.items()
     of = after["kernels"]["sm_90"][name]
     of = of if key in of else of["loops"]["first walk"]

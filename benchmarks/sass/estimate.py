@@ -2,9 +2,13 @@
 
   python benchmarks/sass/estimate.py          print the table, in Markdown
 
-A kernel takes the longest of three times: the bytes that it moves at MEMORY_RATE, the cycles of its longest chain of
-dependent work at CLOCK, and its instructions at ISSUE_RATE per SM. A launch takes LAUNCH more. What is left out: caches,
-bank conflicts, the tails of waves, the start of a block.
+A kernel takes the longest of three times, and LAUNCH more:
+
+- the bytes that it moves, at MEMORY_RATE;
+- the cycles of its longest chain of dependent work, at CLOCK;
+- its instructions, at ISSUE_RATE per SM.
+
+The estimates leave out caches, bank conflicts, the tails of waves and the start of a block.
 """
 
 from __future__ import annotations
@@ -82,7 +86,7 @@ def waves(blocks: int, per_sm: int) -> int:
 
 
 def ctc_loss(table: Figures, shape: Any, backward: bool) -> tuple[Work, ...]:
-    """Return the kernels of the loss of float logits, without options; with `backward`, those of the gradient, too."""
+    """Return the kernels of the loss of float logits without options; `backward` adds the gradient."""
     T, N, C, S = shape.T, shape.N, shape.C, shape.S
     rows, narrow = T * N, S <= 126
     walks = "recursions<float, float, 2, 4, false>" if S <= 126 else "recursions<float, float, 2, 8, false>"
@@ -160,8 +164,8 @@ OPS: list[Callable[[Figures], list[Estimate]]] = [all_losses]  # each op has a f
 
 def markdown(estimates: list[Estimate]) -> str:
     lines = [
-        f"Estimates for an H200, not measurements: {SMS} SMs at {CLOCK / 1e9:.2f} GHz, {MEMORY_RATE / 1e12:.1f} TB/s, "
-        f"{LAUNCH * 1e6:.0f} µs for a launch. By `estimate.py`.",
+        f"Estimates for an H200, not measurements: {SMS} SMs at {CLOCK / 1e9:.2f} GHz, "
+        f"{MEMORY_RATE / 1e12:.1f} TB/s, {LAUNCH * 1e6:.0f} µs for a launch. By `estimate.py`.",
         "",
         "| op | case | estimate, µs | bytes alone, µs | launches | longest kernels, µs |",
         "| --- | --- | --- | --- | --- | --- |",

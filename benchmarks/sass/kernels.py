@@ -25,6 +25,7 @@ class Loop:
         rare, needed: a branch over opcodes that match `rare`, but none that match `needed`, is taken.
         turn: instead, the turn that is simulated is the shortest one with these opcodes. The loop may have others
             inside, and has fewer than `longest` instructions.
+        absent: the loop may be absent, as on an architecture for which the compiler arranges the code otherwise.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Loop:
     needed: str = "$^"
     turn: dict[str, int] = field(default_factory=dict)
     longest: int = LONGEST_TURN
+    absent: bool = False
 
     def find(self, kernel: Kernel) -> list[range]:
         loops = kernel.loops()
@@ -116,15 +118,15 @@ ROW = {"LDG": 1, "SHFL": 12, "MUFU": 6}
 ROWS = (
     *STATISTICS,
     Loop("128 classes", "row", {"MUFU": 16}, turn=ROW),
-    Loop("end of rows", "8 rows", {"MUFU": 16}, turn=ROW | {"STG": 3}),
+    Loop("end of rows", "8 rows", {"MUFU": 16}, turn=ROW | {"STG": 3}, absent=True),
 )
 GRADIENT = (
     Loop("classes", "2 packs a thread", {"MUFU": 8}, **PACKS),
-    Loop("labels", "32 labels", {"SHFL": 12}),
+    Loop("labels", "32 labels", {"SHFL": 7, "LDG": 3}),
 )
 GRADIENTS = (
     *GRADIENT,
-    Loop("128 classes, 32 labels", "row", {"MUFU": 8}, turn={"LDG": 4, "SHFL": 27, "MUFU": 4, "STG": 1}),
+    Loop("128 classes, 32 labels", "row", {"MUFU": 8}, turn={"LDG": 4, "SHFL": 17, "MUFU": 4, "STG": 1}),
 )
 TOKENS = (
     Loop("maximum", "16 classes a thread", {"LDG": 16, "FMNMX": 16}),

@@ -170,7 +170,7 @@ struct Gradient {
 };
 
 template <class Element, int kWarps>
-__global__ void __launch_bounds__(kRowThreads, 3) gradient(CtcLossParams p, BackwardWorkspace w) {
+__global__ void __launch_bounds__(kRowThreads, 4) gradient(CtcLossParams p, BackwardWorkspace w) {
   using Scalar = typename ScalarOf<Element>::type;
   using T = RowTeam<kWarps>;
   using W = Lanes<Scalar>;

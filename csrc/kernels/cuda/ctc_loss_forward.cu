@@ -40,7 +40,8 @@ template <int kWarps>
 constexpr int kRowsTogether = kWarps == 1 ? 8 : 1;
 
 template <class Element, int kWarps>
-__global__ void __launch_bounds__(kRowThreads, 3) statistics(CtcLossParams p, const int32_t* frames) {
+__global__ void __launch_bounds__(kRowThreads, sizeof(typename ScalarOf<Element>::type) == 4 ? 3 : 2)
+    statistics(CtcLossParams p, const int32_t* frames) {
   using Stored = typename ScalarOf<Element>::type;
   using T = RowTeam<kWarps>;
   constexpr int kRows = kRowsTogether<kWarps>;
@@ -161,7 +162,8 @@ __device__ __forceinline__ bool walk_narrow(const CtcLossParams& p, int64_t n, c
                                             const Streams<Element, float>& streams, Exchange<float>& shared,
                                             NarrowRing* rings, uint8_t* counts) {
   const int columns = narrow_columns(q.length);
-  if (columns > kNarrowColumns || double(kMostEmission) * q.frames > kLargestExponent) return false;
+  if (columns > kNarrowColumns || q.stride > kLongestRow) return false;
+  if (double(kMostEmission) * q.frames > kLargestExponent) return false;
   NarrowBlock<Element> block(q, streams, rings, p.blank);
   if (threadIdx.x < 2 * kMaxWarps<float>) (&shared.range[0][0])[threadIdx.x] = 0;
   if (!block.first_walks(shared.offset)) return false;
