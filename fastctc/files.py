@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["DiskFullError", "explain_full_disk", "no_such_file", "write_atomically"]
+__all__ = ["DiskFullError", "explain_full_disk", "no_such_file", "stamp", "write_atomically"]
 
 _FULL = {
     errno.ENOSPC: "the disk is full",
@@ -144,3 +144,12 @@ def _names(folder: str, changed: int) -> dict[str, str]:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Return the size of a file and the time of its last change; None for a missing file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # ValueError: a name no file can have
+        return None
+    return status.st_size, status.st_mtime_ns

@@ -164,6 +164,33 @@ def test_rare_blocks_are_skipped(sass: Load) -> None:
     assert skippable(found, loop, r"LD(\.|$)", "$^") == []
 
 
+def test_the_shortest_turn_with_some_opcodes_is_found(sass: Load) -> None:
+    lines = [
+        "@P1 BRA `(.L_fast)",
+        *["SHFL R1, R1"] * 3,
+        "BRA `(.L_join)",
+        ".L_fast:",
+        *["SHFL R1, R1"] * 2,
+        ".L_inner:",
+        "NOP",
+        "@P3 BRA `(.L_inner)",
+        ".L_join:",
+        "@P2 BRA `(.L_end)",
+        "STG.E [R2], R1",
+        ".L_end:",
+    ]
+    found, loop = loop_of(sass, *lines, "NOP")
+    shortest, path = sass("simulate").shortest, sass("simulate").path
+    assert shortest(found, loop, {"SHFL": 2}) == [0, 9]
+    assert shortest(found, loop, {"SHFL": 3}) == [9]
+    assert shortest(found, loop, {"SHFL": 2, "STG": 1}) == [0]
+    assert shortest(found, loop, {"SHFL": 4}) is None
+    assert path(found, loop, [0, 9]) == [0, 5, 6, 7, 8, 9, 11, 12]
+    turn = sass("kernels").Loop("turn", "frame", {"SHFL": 2}, turn={"SHFL": 2, "STG": 1})
+    assert turn.find(found) == [loop]
+    assert turn.taken(found, loop) == [0]
+
+
 def test_loops_are_found_by_what_they_contain(sass: Load) -> None:
     small, large = ["SHFL R1, R1"] * 2, ["SHFL R1, R1"] * 4
     found = kernel(
@@ -284,3 +311,30 @@ def test_the_table_has_every_hot_kernel_and_is_as_its_markdown(sass: Load) -> No
 def test_sources_of_hot_kernels_exist(sass: Load) -> None:
     for hot in sass("kernels").HOT:
         assert (Path(sass("table").SOURCES) / f"{hot.file}.cu").exists()
+
+
+def test_estimates_are_of_the_slowest_bound(sass: Load) -> None:
+    estimate = sass("estimate")
+    rate = estimate.SMS * estimate.ISSUE_RATE * estimate.CLOCK
+    work = estimate.Work("kernel", estimate.MEMORY_RATE, 2 * estimate.CLOCK, 3 * rate)
+    assert work.times() == {"memory": 1, "chain": 2, "issue": 3}
+    assert work.seconds() == 3 + estimate.LAUNCH
+    both = estimate.Estimate("op", "case", (work, estimate.Work("other")))
+    assert both.seconds() == pytest.approx(3 + 2 * estimate.LAUNCH)
+    assert both.floor() == 1
+    assert "not measurements" in estimate.markdown([both]) and "kernel 3000002 (issue)" in estimate.markdown(
+        [both]
+    )
+
+
+def test_every_op_has_estimates_from_the_table(sass: Load) -> None:
+    estimate = sass("estimate")
+    table = json.loads((SASS / "table.json").read_text())
+    found = [each for op in estimate.OPS for each in op(table)]
+    assert len({(each.op, each.case) for each in found}) == len(found)
+    for each in found:
+        assert each.floor() < each.seconds() < 0.1
+    losses = {each.case: each for each in found if each.op == "ctc_loss, forward"}
+    both = {each.case: each for each in found if each.op == "ctc_loss, forward + backward"}
+    for case, each in losses.items():
+        assert each.seconds() < both[case].seconds()

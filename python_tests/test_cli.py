@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -93,6 +94,18 @@ def test_a_folder_is_read_whatever_the_format_of_its_images(model, tmp_path, cap
     assert [line.split("\t")[0] for line in lines] == [str(tmp_path / name) for name in names]
 
 
+def test_folders_below_a_folder_are_read(model, tmp_path, capsys):
+    for name in ("b/c/2.png", "a.png", "b/1.png", ".hidden/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (90, 30), 255).save(tmp_path / name)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert cli.main(["read", "--checkpoint", model, str(tmp_path), "--threads", "1", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [
+        str(tmp_path / name) for name in ("a.png", "b/1.png", "b/c/2.png")
+    ]
+
+
 def test_read_json(run_folder, model, capsys):
     image = str(run_folder / "data" / "000000.png")
     assert cli.main(["read", "--json", "--checkpoint", model, image, image]) == 0
@@ -100,6 +113,24 @@ def test_read_json(run_folder, model, capsys):
     assert len(readings) == 2 and readings[0] == readings[1]
     assert readings[0]["path"] == image and readings[0]["score"] < 0
     assert readings[0]["nbest"][0] == {"text": readings[0]["text"], "log_prob": readings[0]["score"]}
+
+
+def test_an_uncertain_text_is_not_read(run_folder, tmp_path, capsys):
+    """The shipped model is sure of a drawn formula, and not of a tiny copy."""
+    good, bad = str(run_folder / "data" / "000000.png"), str(tmp_path / "tiny.png")
+    Image.open(good).resize((30, 10)).save(bad)
+    command = ["read", "--min-confidence", "0.9", good, bad]
+    assert cli.main(command) == 1
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[0] for line in out.splitlines()] == [good]
+    assert (
+        re.search(r"tiny.png: confidence 0\.\d+ is below 0\.9: '", err) and "1 of 2 could not be read" in err
+    )
+    assert cli.main([*command, "--json"]) == 1
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first["confidence"] > 0.9 and second["text"] is None and "is below 0.9" in second["error"]
+    with pytest.raises(SystemExit):
+        cli.main(["read", "--min-confidence", "1.5", good])
 
 
 def test_read_explains_one_image(run_folder, model, tmp_path, capsys):
@@ -134,6 +165,24 @@ def test_evaluate(run_folder, model, capsys):
     )
     figures = json.loads(capsys.readouterr().out)
     assert figures["count"] == 3 and figures["exact_match"] == 0 and len(figures["mistakes"]) == 1
+
+
+def test_evaluate_compares_two_models(run_folder, model, tmp_path, capsys):
+    data = shutil.copytree(run_folder / "data", tmp_path / "data")
+    (data / "labels.tsv").write_text("".join(f"{n:06d}.png\t1+1 = one\n" for n in range(12)))
+    command = ["evaluate", model, str(data), "--compare", "shipped"]
+    assert cli.main(command) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].startswith("letters and digits exact 0.00% without case, word error rate 1")
+    assert out[2].startswith("second model: exact match 0.00% (0 of 12)")
+    assert (
+        out[3] == "first alone right: 0, second alone: 0, both: 0, neither: 12; McNemar's exact test: p = 1"
+    )
+    assert cli.main([*command[:2], str(run_folder / "data"), "--compare", "shipped", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    second = figures["compare"]["second_model"]
+    assert figures["compare"]["second"] == second["correct"] > 8 and figures["compare"]["p"] < 0.01
+    assert figures["word_error_rate"] == 1 and second["word_error_rate"] < 0.3
 
 
 def test_evaluate_writes_a_report(run_folder, model, tmp_path, capsys):
@@ -189,6 +238,15 @@ def test_what_cannot_be_done_says_why(run_folder, model, tmp_path, capsys):
         (
             ["read", "--checkpoint", str(run_folder / "data" / "labels.tsv"), "a.png"],
             "not a readable safetensors",
+        ),
+        (
+            ["read", "--device", "cuda:99", "--checkpoint", model, "a.png"],
+            "device is 'cuda:99', which this PyTorch",
+        ),
+        (["evaluate", model, "--device", "nowhere"], "device is 'nowhere', which this PyTorch cannot use"),
+        (
+            ["train", "--out", str(tmp_path / "x"), "--device", "cuda:99"],
+            "device is 'cuda:99', which this PyTorch",
         ),
         (["evaluate", model, str(tmp_path)], "has none of labels.tsv, labels.txt"),
         (["train", "--out", run], "holds a training run already"),

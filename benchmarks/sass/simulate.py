@@ -114,3 +114,34 @@ def skippable(kernel: Kernel, loop: range, rare: str, needed: str) -> list[int]:
         if i < target < loop.stop and is_rare and not any(re.match(needed, opcode) for opcode in block):
             found.append(i)
     return found
+
+
+def shortest(kernel: Kernel, loop: range, needs: dict[str, int]) -> list[int] | None:
+    """Return the conditional branches to take for the shortest path through a loop that has at least these opcodes.
+
+    Returns None if no path has them. Loops inside of the loop are not entered twice.
+    """
+    opcodes = list(needs)
+    paths: dict[int, dict[tuple[int, ...], tuple[int, list[int]]]] = {
+        loop.start: {(0,) * len(needs): (0, [])}
+    }
+    for i in loop:
+        instruction, target = kernel.instructions[i], kernel.target(kernel.instructions[i])
+        branches = instruction.name == "BRA" and target is not None and i != loop.stop - 1
+        following = [i + 1] if not branches or instruction.conditional else []
+        if branches and target in loop and target > i:
+            following.append(target)
+        for counts, (length, taken) in paths.pop(i, {}).items() if instruction.name != "EXIT" else ():
+            found = tuple(
+                min(needs[name], count + (name == instruction.name)) for name, count in zip(opcodes, counts)
+            )
+            if i == loop.stop - 1:
+                paths.setdefault(loop.stop, {})[found] = (length, taken)
+                continue
+            for to in following:
+                goes = [*taken, i] if to != i + 1 and instruction.conditional else taken
+                old = paths.setdefault(to, {}).get(found)
+                if to in loop and (old is None or length + 1 < old[0]):
+                    paths[to][found] = (length + 1, goes)
+    ends = paths.get(loop.stop, {}).get(tuple(needs.values()))
+    return ends[1] if ends else None

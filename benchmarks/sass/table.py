@@ -28,7 +28,7 @@ from compare import compare
 from kernels import HOT, Hot, short_name
 from listing import Kernel, parse
 from occupancy import blocks_per_sm
-from simulate import CACHE, MEMORY, simulate, skippable
+from simulate import CACHE, MEMORY, path, simulate
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent.parent / "csrc" / "kernels" / "cuda"
@@ -97,9 +97,9 @@ def loop_figures(hot: Hot, kernel: Kernel, arch: str) -> Figures:
     for loop in hot.loops:
         costs = []
         for found in loop.find(kernel):
-            taken = skippable(kernel, found, loop.rare, loop.needed)
-            units = loop.units_of(kernel, found)
+            taken = loop.taken(kernel, found)
             try:
+                units = loop.units_of(kernel, path(kernel, found, taken))
                 near, far = (simulate(kernel, found, taken, load, arch) for load in (CACHE, MEMORY))
             except ValueError:  # no loop, but code behind the kernel's end that branches back
                 continue

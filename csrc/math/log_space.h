@@ -38,14 +38,21 @@ FASTCTC_HD double probability_of(double x) {
   return x < -700 ? 0 : W::single(exp_of_negative<W>(W::set(x)));
 }
 
-// log(1 + x) + addend for x in [0, 1], as 2 artanh(s) with s = x / (2 + x); relative error of the logarithm 2e-18.
+// log(1 + x) + addend for x in [0, 1]: minimax of degree 23 for log(1 + x) / x, relative error 4e-20 before rounding. A
+// division would take most of the time.
 template <class W>
 FASTCTC_HD typename W::F log_of_one_plus(typename W::F x, typename W::F addend) {
-  const auto s = x / (W::set(2) + x);
-  const auto factor = polynomial<W>(s * s, 2.0, 0.6666666666666615, 0.4000000000018575, 0.28571428545454114,
-                                    0.22222224080747674, 0.18181740832504806, 0.1538661404230401, 0.13300374032674625,
-                                    0.12110168728069218, 0.0832450651186082, 0.17044163562781398, 0.0);
-  return W::fma(s, factor, addend);
+  const auto x2 = x * x, x4 = x2 * x2;
+  const auto four = [&](double c0, double c1, double c2, double c3) {
+    return W::fma(x2, W::fma(x, W::set(c3), W::set(c2)), W::fma(x, W::set(c1), W::set(c0)));
+  };
+  auto sum = four(0.0022721939976900825, -0.0005742608336799385, 9.245629641279734e-05, -7.099108364532261e-06);
+  sum = W::fma(x4, sum, four(0.038032856095226227, -0.02527088002611108, 0.01419360341006061, -0.006465328266766134));
+  sum = W::fma(x4, sum, four(0.07605590367348822, -0.06890730233195227, 0.06059655300938698, -0.05027970180847819));
+  sum = W::fma(x4, sum, four(0.11110965448035807, -0.09998981867459061, 0.09085326454474651, -0.08308887088667428));
+  sum = W::fma(x4, sum, four(0.1999999999702584, -0.16666666590780915, 0.142857129823451, -0.12499984023074998));
+  sum = W::fma(x4, sum, four(1.0, -0.49999999999999994, 0.3333333333333241, -0.2499999999992816));
+  return W::fma(x, sum, addend);
 }
 
 // log(exp(a) + exp(b)), never below the larger; a and b may be -inf.

@@ -33,10 +33,10 @@ FASTCTC_HD Arrivals<W> best_transition(typename W::F& blank, typename W::F& labe
                                        typename W::M skip) {
   Arrivals<W> arrivals;
   arrivals.from_label = W::less(blank, s);
-  const auto into_blank = W::max(blank, s);
+  const auto into_blank = W::select(arrivals.from_label, s, blank);
   const auto into_label = W::select(skip, into_blank, blank);
   arrivals.moved = W::less(label, into_label);
-  label = W::max(label, into_label);
+  label = W::select(arrivals.moved, into_label, label);
   blank = into_blank;
   return arrivals;
 }
@@ -58,6 +58,17 @@ FASTCTC_HD Place previous_place(Place at, bool from_label, bool moved, bool skip
   if (!at.is_label) return from_label ? Place{at.slot - 1, true} : at;
   if (!moved) return at;
   return skip && from_label ? Place{at.slot - 1, true} : Place{at.slot, false};
+}
+
+// The same in a word of 32 slots, the first of which is bit 0. One bit is set of all; none where the place is one slot
+// before the first, which is a label then.
+struct PlaceBits {
+  uint32_t blank, label;
+};
+FASTCTC_HD PlaceBits previous_place(PlaceBits at, uint32_t from_label, uint32_t moved, uint32_t skip) {
+  const uint32_t skips = moved & skip & from_label;
+  return {(at.blank & ~from_label) | (at.label & moved & ~skips),
+          ((at.blank & from_label) | (at.label & skips)) >> 1 | (at.label & ~moved)};
 }
 
 // The score of a class in the recursion: masked classes have probability zero.

@@ -1,5 +1,6 @@
 // Prefix beam search: the CPU kernel and the emulated CUDA kernel against brute force, against a plain search over a
 // map of prefixes without any of the cuts, and against each other.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -96,6 +97,29 @@ TEST(long_rows) {
   auto q = problem<double>(1, 3, 700, 699, 10);
   fill(q, random, 10, 5);
   check(q);
+}
+
+// The most probable tokens of long rows, however their scores are spread: near the best one, on one value, far apart,
+// too large for steps of 1/32, most at -inf.
+template <class Scalar>
+void spread_rows(unsigned seed) {
+  Random random(seed);
+  const double scales[] = {0, 1e-3, 4, 300, 1e6};
+  for (int C : {257, 1023, 1025, 4097, 5000, 8200}) {
+    for (int round = 0; round < 5; ++round) {
+      const int beam = C == 5000 ? 130 : 1 + int(random() % 30);
+      auto q = problem<Scalar>(1, 1, C, int(random() % C), beam);
+      q.from_logits = round % 2 == 0;
+      fill(q, random, scales[(round + C) % 5], round == 1 ? 20 : 0, round == 4 ? 2 : 0);
+      if (round == 3) std::sort(q.x.begin(), q.x.end());  // neighbors have the best tokens
+      const auto gpu = decode(q, true), cpu = decode(q, false);
+      CHECK(gpu.scores == cpu.scores && gpu.tokens == cpu.tokens);
+    }
+  }
+}
+TEST(long_rows_of_any_spread) {
+  spread_rows<float>(14);
+  spread_rows<double>(15);
 }
 
 // Candidates in global memory, beams in global memory, and rows where most tokens matter.

@@ -8,13 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from fastctc.cli.options import (
     add_checkpoint,
     add_decoding,
     add_drawing,
     add_folder,
+    add_running,
     add_settings,
     add_workers,
     count_from_zero,
@@ -24,11 +23,12 @@ from fastctc.cli.options import (
     knowledge_of,
     one_line,
     positive_int,
+    recognizer_of,
     refuse_drawing,
 )
 from fastctc.crnn import Evaluation, Recognizer, evaluate, open_source, write_evaluation_report
-from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed, to_json
-from fastctc.crnn.read import Share
+from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed, progress, to_json
+from fastctc.crnn.read import Share, compare, measures
 from fastctc.crnn.training import FIRST_UNSEEN
 from fastctc.figures import load_matplotlib
 
@@ -36,6 +36,7 @@ EXAMPLES = [
     "evaluate shipped --look contest --count 2000",
     "evaluate runs/demo/model.safetensors data/mine --mistakes 10",
     "evaluate shipped data/mine --json",
+    "evaluate runs/a data/test --compare runs/b",
     "evaluate shipped data/mine --report reports/mine",
     "evaluate shipped --value right --constraint formula",
     "evaluate runs/words/model.safetensors data/mine --lexicon words.txt --lm words.arpa.gz --lm-weight 0.8",
@@ -56,6 +57,10 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     parser.add_argument(
         "--mistakes", type=count_from_zero, default=0, metavar="N", help="show N of the mistakes"
     )
+    parser.add_argument(
+        "--compare", metavar="CHECKPOINT",
+        help="a second model, read with in the same way: how many images each alone reads, and a paired test",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(
         "--report", metavar="FOLDER", type=Path,
@@ -63,6 +68,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
         " the worst samples",
     )  # fmt: skip
     add_decoding(parser)
+    add_running(parser)
     add_workers(parser)
     add_drawing(parser, argv)
 
@@ -77,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    recognizer = Recognizer.load(arguments.checkpoint)
+    recognizer = recognizer_of(arguments)
     data: NamedSource
     if arguments.folder is not None:
         refuse_drawing(arguments, f"{arguments.folder} names images to read")
@@ -89,14 +95,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             Drawn(source, arguments.count, FIRST_UNSEEN),
             f"{arguments.count} drawn {domain_in(arguments)}",
         )
-    with tqdm(total=len(data), desc="reading", unit="img", disable=None) as bar:
-        result = evaluate(
-            recognizer, data, beam_size=arguments.beam_size, **knowledge_of(arguments, recognizer.alphabet),
-            workers=arguments.workers, on_progress=bar.update,
-        )  # fmt: skip
+    result = _read(recognizer, data, arguments)
+    second = None
+    if arguments.compare is not None:
+        other = Recognizer.load(arguments.compare, arguments.device)
+        second = _read(other, data, arguments)
     for problem in result.problems:
         print(one_line(problem), file=sys.stderr)
-    _print_evaluation(result, arguments)
+    _print_evaluation(result, second, arguments)
     if arguments.report:
         page = write_evaluation_report(result, arguments.report, f"{arguments.checkpoint} on {what}")
         if not arguments.json:
@@ -107,7 +113,16 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 1 if result.problems else 0
 
 
-def _print_evaluation(result: Evaluation, arguments: argparse.Namespace) -> None:
+def _read(recognizer: Recognizer, data: NamedSource, arguments: argparse.Namespace) -> Evaluation:
+    with progress("reading", "img", len(data)) as bar:
+        return evaluate(
+            recognizer, data, beam_size=arguments.beam_size, **knowledge_of(arguments, recognizer.alphabet),
+            workers=arguments.workers, on_progress=bar.update,
+        )  # fmt: skip
+
+
+def _print_evaluation(result: Evaluation, second: Evaluation | None, arguments: argparse.Namespace) -> None:
+    comparison = None if second is None else compare(result, second)
     mistakes = result.mistakes[: arguments.mistakes]
     if arguments.json:
         listed = [
@@ -117,9 +132,24 @@ def _print_evaluation(result: Evaluation, arguments: argparse.Namespace) -> None
             }
             for one in mistakes
         ]  # fmt: skip
-        print(to_json(result.figures() | {"unreadable": len(result.problems), "mistakes": listed}))
+        figures = result.figures() | measures(result)._asdict()
+        figures |= {"unreadable": len(result.problems), "mistakes": listed}
+        if second is not None and comparison is not None:
+            other = second.figures() | measures(second)._asdict()
+            figures["compare"] = comparison._asdict() | {"second_model": other}
+        print(to_json(figures))
         return
     print(result.summary())
+    if result.domain is None:
+        others = measures(result)
+        print(
+            f"letters and digits exact {100 * others.alphanumeric_match:.2f}% without case, word error rate"
+            f" {100 * others.word_error_rate:.3f}%, normalized edit distance"
+            f" {others.normalized_edit_distance:.5f}"
+        )
+    if second is not None and comparison is not None:
+        print(f"second model: {second.summary()}")
+        print(comparison.summary())
     groups: dict[str, dict[Any, Share]] = {
         "kind": result.by_kind(),
         "length": {f"{length}:": share for length, share in result.by_length().items()},

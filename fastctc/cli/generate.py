@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tqdm import tqdm
-
 from fastctc.cli.options import add_drawing, add_workers, count_from_zero, drawing_of, positive_int
 from fastctc.crnn import write_folder
+from fastctc.crnn.data import progress
 
 EXAMPLES = [
     "generate data/formulas --count 1000",
@@ -32,7 +31,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Draw the images."""
     source = drawing_of(arguments).source(arguments.seed, color=True)
-    with tqdm(total=arguments.count, desc="drawing", unit="img", disable=None) as bar:
+    with progress("drawing", "img", arguments.count) as bar:
         write_folder(
             source, arguments.folder, arguments.count, workers=arguments.workers, on_progress=bar.update
         )

@@ -12,7 +12,9 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fastctc.crnn import DrawConfig
+import torch
+
+from fastctc.crnn import DrawConfig, Recognizer
 from fastctc.crnn.data import DOMAINS, constraints, help_of, kind_of, shipped_checkpoints
 from fastctc.crnn.read import HOTWORD_BONUS, scorers_from_files
 from fastctc.figures import PICTURE_SUFFIXES
@@ -222,6 +224,21 @@ def knowledge_of(arguments: argparse.Namespace, alphabet: Alphabet) -> dict[str,
             f"--constraint is none of {', '.join(known)}, and as a regular expression: {error}"
         ) from None
     return {"constraint": known[name]() if name in known else None, "scorer": scorers or None}
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Offer where a model runs, and on how many threads."""
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=positive_int, metavar="N", help="threads of torch (default: torch's choice)"
+    )
+
+
+def recognizer_of(arguments: argparse.Namespace) -> Recognizer:
+    """Return the model of a command's checkpoint, on its device, and set the number of threads."""
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    return Recognizer.load(arguments.checkpoint, arguments.device)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ EXAMPLES = [
     "train --out runs/formulas --resume",
     "train --out runs/mine --data data/mine --minutes 30",
     "train --out runs/mine --resume --minutes 60",
+    "train --out runs/mine --data data/mine --val data/other --patience 5",
     "train --out runs/tuned --data data/mine --from shipped --max-lr 0.0005",
     "train --out runs/again --data data/mine --minutes 30 --cache data/cache",
     "train --out runs/exact --steps 2000 --images 20000 --seed 3 --threads 2",

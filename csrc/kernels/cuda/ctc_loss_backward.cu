@@ -18,12 +18,18 @@ constexpr int kSortThreads = 256;
 constexpr int64_t kSortShared = 4096;  // this many labels are sorted in shared memory
 
 // A label and its position. Sorted, equal labels are neighbors, in the order of the target. Behind them are labels that
-// equal the blank, then stars.
+// equal the blank, then stars. The key of a sorted label also has its place in the group of equal ones:
+//
+//   63      32  31     30          25  24      0
+//   [ label ]  [last] [equal before ] [position]     the equal ones before it, at most kWarp
 using Key = uint64_t;
+constexpr int kPositionBits = 25;
 constexpr uint32_t kBlankLabel = 0xfffffffdu, kStarLabel = 0xfffffffeu;
 constexpr Key kNoKey = ~Key(0);
 __device__ __forceinline__ uint32_t label_of(Key key) { return uint32_t(key >> 32); }
-__device__ __forceinline__ int64_t position_of(Key key) { return int64_t(uint32_t(key)); }
+__device__ __forceinline__ int64_t position_of(Key key) { return int64_t(key & ((Key(1) << kPositionBits) - 1)); }
+__device__ __forceinline__ int equal_before(Key key) { return int(uint32_t(key) << 1 >> (1 + kPositionBits)); }
+__device__ __forceinline__ bool is_last(Key key) { return int32_t(uint32_t(key)) < 0; }
 
 struct BackwardWorkspace {
   int64_t columns;   // of keys: max_length, or the next power of two where they are sorted in place
@@ -61,7 +67,19 @@ __global__ void __launch_bounds__(kSortThreads) sort_labels(CtcLossParams p, Bac
   blank = __syncthreads_or(blank);
   if (threadIdx.x == 0) w.blanks[n] = blank;
   sort_keys<BlockTeam<false>>(keys, count);
-  for (int64_t i = threadIdx.x; !in_place && i < length; i += kSortThreads) out[i] = keys[i];
+  for (int64_t i0 = 0; i0 < length; i0 += kSortThreads) {
+    const int64_t i = i0 + threadIdx.x;
+    Key key = i < length ? keys[i] : kNoKey;
+    Key before = 0;
+    while (before < kWarp && i < length && i > int64_t(before) && label_of(keys[i - 1 - before]) == label_of(key)) {
+      ++before;
+    }
+    const bool last = i + 1 >= length || label_of(keys[i + 1]) != label_of(key);
+    key |= before << kPositionBits | Key(last) << 31;
+    if (in_place) __syncthreads();
+    if (i < length) out[i] = key;
+    if (in_place) __syncthreads();
+  }
 }
 
 // Row t of the gradient of sample n.
@@ -93,23 +111,28 @@ struct Gradient {
 
   // All classes as if they were no labels.
   __device__ __forceinline__ void write_classes() const {
-    constexpr int V = Pack<Element>::kSize, kPacks = 2;
+    constexpr int V = Pack<Element>::kSize, kStep = T::kThreads * V, kPacks = 2;
+    int64_t c = T::rank() * V;
+    for (; c + (kPacks - 1) * kStep < p.classes; c += kPacks * kStep) write_packs<kPacks>(c, kStep);
+    if (c < p.classes) write_packs<1>(c, kStep);
+  }
+  template <int kPacks>
+  __device__ __forceinline__ void write_packs(int64_t c, int step) const {
+    constexpr int V = Pack<Element>::kSize;
     const Row<const Element> in(x, p.stride_c, p.classes);
     const Row<Element> to(out, p.grad_stride_c, p.classes);
-    for (int64_t c = T::rank() * V; c < p.classes; c += T::kThreads * V * kPacks) {
-      Pack<Element> y[kPacks];
+    Pack<Element> y[kPacks];
 #pragma unroll
-      for (int k = 0; k < kPacks; ++k) {
-        if (p.from_logits) y[k] = load_pack(in, c + k * T::kThreads * V, Element{});
+    for (int k = 0; k < kPacks; ++k) {
+      if (p.from_logits) y[k] = load_pack(in, c + k * step, Element{});
+    }
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k) {
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        from_scalar(p.from_logits ? softmax_factor * softmax(to_scalar(y[k].x[i])) : Scalar(0), y[k].x[i]);
       }
-#pragma unroll
-      for (int k = 0; k < kPacks; ++k) {
-#pragma unroll
-        for (int i = 0; i < V; ++i) {
-          from_scalar(p.from_logits ? softmax_factor * softmax(to_scalar(y[k].x[i])) : Scalar(0), y[k].x[i]);
-        }
-        store_pack(to, c + k * T::kThreads * V, y[k]);
-      }
+      store_pack(to, c + k * step, y[k]);
     }
   }
 
@@ -119,31 +142,28 @@ struct Gradient {
     const int64_t share = (length + kWarps - 1) / kWarps;
     const int64_t begin = T::rank() / kWarp * share, end = begin + share < length ? begin + share : length;
     if (begin >= end) return;
-    uint32_t open = begin > 0 ? label_of(keys[begin - 1]) : kStarLabel;  // the group that runs into this chunk
     Scalar carry = 0;
-    bool own = false;  // has that one begun in this range?
+    bool own = false;  // has the group that runs into these 32 labels begun in this range?
     for (int64_t k0 = begin; k0 < length; k0 += kWarp) {
       const int64_t k = k0 + lane_id();
       const Key key = k < length ? keys[k] : kNoKey;
-      const uint32_t label = label_of(key), next = label_of(k + 1 < length ? keys[k + 1] : kNoKey);
-      const bool counts = label < kBlankLabel;
+      const bool counts = label_of(key) < kBlankLabel;
+      const int before = equal_before(key);
       // the sum over the lanes up to this one that have the same label
       Scalar sum = counts ? occupancy[position_of(key)] : Scalar(0);
+#pragma unroll
       for (int d = 1; d < kWarp; d *= 2) {
         const Scalar below = from_lane_below(sum, d);
-        const bool same = from_lane_below(label, d) == label;
-        if (lane_id() >= d && same) sum += below;
+        if (lane_id() >= d && before >= d) sum += below;
       }
-      const bool continues = label == open;
+      const bool continues = before > lane_id();
       if (continues) sum += carry;
       // A group is this warp's if it begins in the range; those that begin behind it are the next warp's.
-      const int64_t start = k - __popc(__match_any_sync(kFullWarp, label) & ((1u << lane_id()) - 1u));
-      const bool mine = continues ? own : start < end;
-      if (counts && label != next && mine) write(int64_t(label), sum * scale);
-      open = from_lane(label, kWarp - 1);
+      const bool mine = continues ? own : k - before < end;
+      if (counts && is_last(key) && mine) write(int64_t(label_of(key)), sum * scale);
       carry = from_lane(sum, kWarp - 1);
-      own = from_lane(mine, kWarp - 1);
-      const bool goes_on = own && from_lane(label == next, kWarp - 1);
+      const bool goes_on = from_lane(mine && !is_last(key), kWarp - 1);
+      own = goes_on;
       if (k0 + kWarp >= end && !goes_on) break;
     }
   }
@@ -200,7 +220,8 @@ __global__ void __launch_bounds__(kRowThreads, 3) gradient(CtcLossParams p, Back
 
 template <class Element>
 cudaError_t backward(CtcLossParams p, void* workspace, cudaStream_t stream) {
-  if (p.batch > INT32_MAX || p.max_length > INT32_MAX || p.classes > INT32_MAX) return cudaErrorInvalidValue;
+  if (p.batch > INT32_MAX || p.max_length > int64_t(1) << kPositionBits || p.classes > INT32_MAX)
+    return cudaErrorInvalidValue;
   const BackwardWorkspace w(workspace, p);
   const size_t shared = p.max_length > kSortShared ? 0 : size_t(power_of_two_from(p.max_length)) * sizeof(Key);
   cudaError_t error = target_offsets(p, w.offsets, stream);

@@ -9,6 +9,7 @@
 
 #include "../loss_bound.h"
 #include "rows.h"
+#include "narrow_walk.h"
 #include "walk.h"
 
 namespace fastctc {
@@ -34,33 +35,37 @@ struct ReadBlanks {
   }
 };
 
+// A team takes several rows at a time: what is to be done once for each of them, its lanes do for all.
+template <int kWarps>
+constexpr int kRowsTogether = kWarps == 1 ? 8 : 1;
+
 template <class Element, int kWarps>
-__global__ void __launch_bounds__(kRowThreads) statistics(CtcLossParams p, const int32_t* frames) {
+__global__ void __launch_bounds__(kRowThreads, 3) statistics(CtcLossParams p, const int32_t* frames) {
   using Stored = typename ScalarOf<Element>::type;
   using T = RowTeam<kWarps>;
+  constexpr int kRows = kRowsTogether<kWarps>;
   FASTCTC_SHARED_ARRAY(Stored, shared, [kWarps]);
   const bool frame_first = p.stride_t >= p.stride_n;
-  for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
+  const int64_t rows = p.batch * p.frames;
+  for (int64_t r0 = T::first_row() * kRows; r0 < rows; r0 += T::row_step() * kRows) {
+    const int own = lane_id() % kRows;
+    const int64_t r = r0 + own < rows ? r0 + own : rows - 1;
     const Frame frame(r, p.frames, p.batch, frame_first);
-    // row_of() here would cost six registers.
-    const Element* const x = static_cast<const Element*>(p.input) + frame.t * p.stride_t + frame.n * p.stride_n;
-    RowStatistics<Stored> row = {0, 0};
-    Stored blank = 0;
-    if (frame.t < frames[frame.n]) {
-      row = row_statistics<kWarps>(Row<const Element>(x, p.stride_c, p.classes), shared);
-      blank = to_scalar(x[p.blank * p.stride_c]);
+    const bool used = frame.t < frames[frame.n];
+    const int64_t offset = used ? frame.t * p.stride_t + frame.n * p.stride_n : 0;
+    RowSum<Stored> row = {0, 1};
+#pragma unroll 1
+    for (int k = 0; k < kRows; ++k) {
+      const Element* const x = static_cast<const Element*>(p.input) + (kRows > 1 ? from_lane(offset, k) : offset);
+      const RowSum<Stored> found = sum_row<kWarps>(Row<const Element>(x, p.stride_c, p.classes), shared);
+      if (used && own == k) row = found;
     }
-    if (T::rank() > 0) continue;
+    if (T::rank() >= kRows || r0 + own >= rows) continue;
     const FrameScalars<Stored> out(p, frame.n);
-    out.blank[frame.t] = blank;
+    out.blank[frame.t] = used ? to_scalar(row_of<Element>(p, frame.t, frame.n)[p.blank * p.stride_c]) : Stored(0);
     out.max[frame.t] = row.max;
-    out.log2_sum[frame.t] = row.log2_sum;
+    out.log2_sum[frame.t] = std::log2(row.sum);
   }
-}
-
-template <class Scalar>
-constexpr int max_threads(int K) {
-  return 2 * kWarp * (K == 1 ? 1 : kMaxWarps<Scalar>);
 }
 
 // Zeros in what the walks have left of the occupancies of sample n: labels from `filled` on, and frames from `frames`
@@ -121,29 +126,79 @@ FASTCTC_OUT_OF_LINE bool is_bounded(CtcLossParams p, int64_t n, const int64_t* l
   return __syncthreads_and(bounded);
 }
 
-// K labels in each lane; with one, a single warp in each direction has all of them. The states are Scalars. Where these
-// are not of the type of the results (wide), the kernel does the samples marked kTooWide only.
-// Long function: the phases between its barriers share what the threads hold in registers.
-template <class Element, class Scalar, int K, bool kOptions>
-__global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
+// What all first walks together have found, by all threads of a block. Writes the status and the loss.
+template <bool kOptions, class Element, class Scalar>
+__device__ __forceinline__ Outcome settle(const CtcLossParams& p, int64_t n, const Task<Element, Scalar>& q,
+                                          Exchange<Scalar>& shared, uint8_t* counts) {
+  using Stored = typename ScalarOf<Element>::type;
+  if (warp_id() == 0) {
+    const Scaled<Lanes<Scalar>> total = meet(q);
+    if (lane_id() == 0) {
+      shared.p_m = total.m;
+      shared.p_e = total.e;
+    }
+  }
+  __syncthreads();
+  Outcome found = outcome<kOptions>(q, shared, {shared.p_m, shared.p_e});
+  if (found.loss < 0 && is_bounded<Stored>(p, n, q.labels, counts)) found.loss = 0;
+  if (threadIdx.x == 0) {
+    p.status[n] = found.status;
+    static_cast<Stored*>(p.loss)[n] = Stored(found.loss);
+  }
+  return found;
+}
+
+// The shared memory of a block; the rings of narrow walks follow.
+template <class Element, class Scalar>
+struct alignas(16) BlockMemory {
+  Exchange<Scalar> shared;
+  Task<Element, Scalar> task;
+};
+
+// Does a sample by narrow walks, with all threads of a block, and returns true; returns false if it is not narrow.
+template <class Element>
+__device__ __forceinline__ bool walk_narrow(const CtcLossParams& p, int64_t n, const Task<Element, float>& q,
+                                            const Streams<Element, float>& streams, Exchange<float>& shared,
+                                            NarrowRing* rings, uint8_t* counts) {
+  const int columns = narrow_columns(q.length);
+  if (columns > kNarrowColumns || double(kMostEmission) * q.frames > kLargestExponent) return false;
+  NarrowBlock<Element> block(q, streams, rings, p.blank);
+  if (threadIdx.x < 2 * kMaxWarps<float>) (&shared.range[0][0])[threadIdx.x] = 0;
+  if (!block.first_walks(shared.offset)) return false;
+  const Outcome found = settle<false>(p, n, q, shared, counts);
+  if (found.status != kOk) {
+    clear<float>(p, n, 0, 0);
+  } else if (p.need_grad) {
+    for (int i = threadIdx.x; i <= (q.frames + 1) / 2 / kSegment; i += blockDim.x) {
+      q.totals[0][i].correction = q.totals[1][i].correction = 1;
+    }
+    block.second_walks(shared.p_m, shared.p_e);
+    clear<float>(p, n, q.frames, q.length);
+    keep_totals(q, streams.blank, columns);
+  }
+  return true;
+}
+
+// K labels in each lane, at most kWarps warps in each direction. The states are Scalars. Where these are not of the
+// type of the results (wide), the kernel does the samples marked kTooWide only. Long function: the phases between its
+// barriers share what the threads hold in registers.
+template <class Element, class Scalar, int K, int kWarps, bool kOptions>
+__global__ void __launch_bounds__(2 * kWarp * kWarps, 1)
     recursions(CtcLossParams p, ForwardWorkspace<typename ScalarOf<Element>::type> w) {
   using Stored = typename ScalarOf<Element>::type;
   using X = Scaled<Lanes<Scalar>>;
   constexpr bool kWide = sizeof(Scalar) != sizeof(Stored);
   const int64_t n = blockIdx.x;
-  Stored* const loss = static_cast<Stored*>(p.loss) + n;
   const int32_t status = p.status[n];
   if (kWide && status != kTooWide) return;
   if (!kWide && status != kOk) {
-    if (threadIdx.x == 0) *loss = status == kInfeasible ? Stored(INFINITY) : Stored(NAN);
+    if (threadIdx.x == 0) static_cast<Stored*>(p.loss)[n] = status == kInfeasible ? Stored(INFINITY) : Stored(NAN);
     return clear<Stored>(p, n, 0, 0);
   }
-  FASTCTC_SHARED_ARRAY(Exchange<Scalar>, shared_array, [1]);
-  Exchange<Scalar>& shared = shared_array[0];
-  using SampleTask = Task<Element, Scalar>;
-  FASTCTC_SHARED_ARRAY(SampleTask, task, [1]);
-  if (threadIdx.x == 0) task[0] = make_task<Element, Scalar>(p, w, n, K * kWarp);
-  const SampleTask& q = task[0];
+  auto& memory = *dynamic_shared<BlockMemory<Element, Scalar>>();
+  Exchange<Scalar>& shared = memory.shared;
+  if (threadIdx.x == 0) memory.task = make_task<Element, Scalar>(p, w, n, K * kWarp);
+  const Task<Element, Scalar>& q = memory.task;
   const Streams<Element, Scalar> streams = make_streams<Element, Scalar>(p, w, n);
   const int warps = blockDim.x / kWarp / 2, side = warp_id() / warps, rank = warp_id() % warps;
   if (rank == 0 && lane_id() < 2 * kTileFrames<Scalar>) {
@@ -151,6 +206,10 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     (&shared.carry_e[side][kMaxWarps<Scalar>][0][0])[lane_id()] = Scalar(kZeroExponent);
   }
   __syncthreads();
+  if constexpr (sizeof(Scalar) == 4 && !kOptions) {
+    const auto rings = reinterpret_cast<NarrowRing*>(&memory + 1);
+    if (walk_narrow(p, n, q, streams, shared, rings, w.counts + n * p.max_length)) return;
+  }
   if (rank < q.warps) {
     const Scalar range =
         side == 0 ? Walk<Direction::kForward, false, K, kOptions, Element, Scalar>(q, streams, shared, rank).run({})
@@ -162,27 +221,12 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
     if (lane_id() == 0) shared.offset[side] = offset;
   }
   __syncthreads();
-  if (rank == 0) {
-    const X total = meet(q);
-    if (lane_id() == 0) {
-      shared.p_m[side] = total.m;
-      shared.p_e[side] = total.e;
-    }
-  }
-  __syncthreads();
-
-  const X total = {shared.p_m[side], shared.p_e[side]};
-  Outcome found = outcome<kOptions>(q, shared, total);
-  if (found.loss < 0 && is_bounded<Stored>(p, n, q.labels, w.counts + n * p.max_length)) found.loss = 0;
-  if (threadIdx.x == 0) {
-    p.status[n] = found.status;
-    *loss = Stored(found.loss);
-  }
+  const Outcome found = settle<kOptions>(p, n, q, shared, w.counts + n * p.max_length);
   if (found.status == kTooWide) return;
   if (found.status != kOk) return clear<Stored>(p, n, 0, 0);
   if (!p.need_grad) return;
 
-  const X factor = {1 / total.m, -total.e};
+  const X factor = {1 / shared.p_m, -shared.p_e};
   if (rank < q.warps) {
     if (side == 0) {
       Walk<Direction::kForward, true, K, kOptions, Element, Scalar>(q, streams, shared, rank).run(factor);
@@ -192,25 +236,36 @@ __global__ void __launch_bounds__(max_threads<Scalar>(K), 1)
   }
   clear<Stored>(p, n, q.frames, q.filled);
   __syncthreads();
-  keep_totals(q, streams.blank);
+  keep_totals(q, streams.blank, q.warps);
 }
 
-template <class Element, class Scalar, int K, bool kOptions>
+template <class Element, class Scalar, int K, int kWarps, bool kOptions>
 cudaError_t run_recursions(const CtcLossParams& p, const ForwardWorkspace<typename ScalarOf<Element>::type>& w,
                            cudaStream_t stream) {
   constexpr bool kWide = sizeof(Scalar) != sizeof(typename ScalarOf<Element>::type);
   const int64_t columns = p.max_length / (K * kWarp) + 1;
-  const int64_t warps = columns < kMaxWarps<Scalar> ? columns : kMaxWarps<Scalar>;
-  return launch(kWide ? "recursions, wide" : "recursions", recursions<Element, Scalar, K, kOptions>,
-                dim3(unsigned(p.batch)), dim3(unsigned(2 * kWarp * warps)), 0, stream, p, w);
+  int threads = 2 * kWarp * int(columns < kWarps ? columns : kWarps);
+  size_t shared_bytes = sizeof(BlockMemory<Element, Scalar>);
+  if constexpr (sizeof(Scalar) == 4 && !kOptions) {
+    const int narrow = narrow_columns(p.max_length < kMostNarrow ? p.max_length : kMostNarrow);
+    threads = larger(threads, narrow_threads(narrow));
+    shared_bytes += narrow_shared(narrow);
+  }
+  return launch(kWide ? "recursions, wide" : "recursions", recursions<Element, Scalar, K, kWarps, kOptions>,
+                dim3(unsigned(p.batch)), dim3(unsigned(threads)), shared_bytes, stream, p, w);
 }
 
-template <class Element, bool kOptions>
+template <class Element>
 cudaError_t run_recursions(const CtcLossParams& p, const ForwardWorkspace<typename ScalarOf<Element>::type>& w,
                            cudaStream_t stream) {
   using Scalar = typename ScalarOf<Element>::type;
-  if (p.max_length < kWarp) return run_recursions<Element, Scalar, 1, kOptions>(p, w, stream);
-  return run_recursions<Element, Scalar, 2, kOptions>(p, w, stream);
+  constexpr int kWarps = kMaxWarps<Scalar>;
+  // Fewer threads have more registers, which narrow walks need.
+  constexpr int kShortWarps = sizeof(Scalar) == 4 ? narrow_threads(kNarrowColumns) / kWarp / 2 : kWarps;
+  if (p.has_options() && p.max_length < kWarp) return run_recursions<Element, Scalar, 1, 1, true>(p, w, stream);
+  if (p.has_options()) return run_recursions<Element, Scalar, 2, kWarps, true>(p, w, stream);
+  if (p.max_length <= kMostNarrow) return run_recursions<Element, Scalar, 2, kShortWarps, false>(p, w, stream);
+  return run_recursions<Element, Scalar, 2, kWarps, false>(p, w, stream);
 }
 
 template <class Element>
@@ -220,14 +275,14 @@ cudaError_t forward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   const ForwardWorkspace<Stored> w(workspace, p);
   cudaError_t error = inspect_targets(p, w.offsets, ReadBlanks<Element>{w.frames}, stream);
   if (!error && p.from_logits) {
-    error = launch_rows("statistics", p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
-                        p.batch * p.frames, 0, stream, p, static_cast<const int32_t*>(w.frames));
+    error = launch_rows(
+        "statistics", p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
+        p.classes < kLongRow ? (p.batch * p.frames + kRowsTogether<1> - 1) / kRowsTogether<1> : p.batch * p.frames, 0,
+        stream, p, static_cast<const int32_t*>(w.frames));
   }
-  if (!error)
-    error =
-        p.has_options() ? run_recursions<Element, true>(p, w, stream) : run_recursions<Element, false>(p, w, stream);
+  if (!error) error = run_recursions<Element>(p, w, stream);
   if constexpr (sizeof(Stored) < sizeof(double)) {
-    if (!error) error = run_recursions<Element, double, 2, true>(p, w, stream);
+    if (!error) error = run_recursions<Element, double, 2, kMaxWarps<double>, true>(p, w, stream);
   }
   return error;
 }

@@ -16,53 +16,12 @@
 // in then, and passes them on when it is their turn.
 #include "../forced_align.h"
 
-#include "../../math/viterbi.h"
-#include "../workspace.h"
 #include "denominator.h"
-#include "targets.h"
+#include "forced_align_walk.h"
 
 namespace fastctc {
 namespace cuda {
 namespace {
-
-constexpr int kMaxAlignWarps = 8;
-constexpr int kFrames = int(kAlignTile);  // of a tile
-constexpr int kAhead = 4;                 // frames whose scores are loaded ahead
-
-// The bits of 32 slots in one frame.
-struct alignas(8) Bits {
-  uint32_t from_label, moved;
-};
-
-// Of the batch; strides in elements of one sample.
-struct AlignWorkspace {
-  int64_t* offsets;      // (N) of concatenated targets
-  double* denominators;  // (N, T) of logits
-  double* states;        // (N, snapshots, 2, slots)
-  double* carries;       // (N, 2, segment): what a strip hands to the next
-  Bits* bits;            // (N, frames that are kept, groups of 32 slots)
-  bool whole;            // are the bits of all frames kept, or of one segment?
-  int64_t segment, slots, snapshots, rows, groups;
-  size_t size;
-
-  AlignWorkspace(void* base, const ForcedAlignParams& p, int column) {
-    const CtcLossParams& q = p.loss;
-    Workspace w(base);
-    segment = alignment_segment(p);
-    const int64_t columns = q.max_length / column + 1, across = segment / column + 2;
-    slots = columns * column;
-    whole = q.batch * q.frames * (slots / kWarp) * int64_t(sizeof(Bits)) <= p.kept_bytes;
-    snapshots = whole ? 2 : (q.frames + segment - 1) / segment + 1;
-    rows = whole ? q.frames : segment;
-    groups = (whole || columns < across ? columns : across) * (column / kWarp);
-    offsets = w.take<int64_t>(target_offsets_count(q));
-    denominators = w.take<double>(q.from_logits ? q.batch * q.frames : 0);
-    states = w.take<double>(q.batch * snapshots * 2 * slots);
-    carries = w.take<double>(q.batch * 2 * segment);
-    bits = w.take<Bits>(q.batch * rows * groups);
-    size = w.size();
-  }
-};
 
 // Slots of a column: one in each lane for short targets, else two.
 int column_of(const ForcedAlignParams& p) { return p.loss.max_length < kWarp ? kWarp : 2 * kWarp; }
@@ -82,7 +41,7 @@ __global__ void __launch_bounds__(kRowThreads) denominators(CtcLossParams p, dou
 #pragma unroll 4
     for (int64_t c = lane_id(); c < p.classes; c += kWarp) max = W::max(max, to_scalar(x[c * p.stride_c]));
     max = T::reduce(max, static_cast<Scalar*>(nullptr), [](Scalar a, Scalar b) { return W::max(a, b); });
-    const Scalar sum = softmax_sum<1, 0>(row, max, static_cast<Scalar*>(nullptr));
+    const Scalar sum = softmax_sum(row, max);
     if (lane_id() == 0) {
       const double log_sum = sum == 0 ? double(NAN) : log_of<Lanes<double>>(double(sum));
       out[frame.n * p.frames + frame.t] = double(max) + log_sum;
@@ -95,195 +54,18 @@ struct NothingMore {
   __device__ __forceinline__ void operator()(const CtcLossParams&, int64_t, Status) const {}
 };
 
-// What the threads of a block share of their sample.
-template <class Element>
-struct AlignTask {
-  using Scalar = typename ScalarOf<Element>::type;
-  const Element* input;  // (T, C)
-  DType dtype;
-  int64_t stride_t, stride_c, blank, star;
-  int64_t frames, length;
-  const int64_t* labels;
-  const double* denominators;  // (T); null for log-probabilities
-  double *states, *carries;    // of AlignWorkspace
-  Bits* bits;
-  int64_t state_size, groups, carry_size;
-
-  __device__ __forceinline__ AlignTask(const ForcedAlignParams& p, const AlignWorkspace& w, int64_t n)
-      : input(row_of<Element>(p.loss, 0, n)),
-        dtype(p.loss.dtype),
-        stride_t(p.loss.stride_t),
-        stride_c(p.loss.stride_c),
-        blank(p.loss.blank),
-        star(p.loss.star),
-        frames(p.loss.input_lengths[n]),
-        length(p.loss.target_lengths[n]),
-        labels(p.loss.targets + target_offset(p.loss, n)),
-        denominators(p.loss.from_logits ? w.denominators + n * p.loss.frames : nullptr),
-        states(w.states + n * w.snapshots * 2 * w.slots),
-        carries(w.carries + n * 2 * w.segment),
-        bits(w.bits + n * w.rows * w.groups),
-        state_size(2 * w.slots),
-        groups(w.groups),
-        carry_size(w.segment) {}
-
-  // The log-probability, from the score that was read.
-  __device__ __forceinline__ Scalar log_prob(Element x, double denominator) const {
-    return denominators ? Scalar(double(to_scalar(x)) - denominator) : to_scalar(x);
-  }
-  __device__ __forceinline__ Scalar score(int64_t t, int64_t label) const {
-    if (label == star) return 0;
-    return log_prob(input[t * stride_t + label * stride_c], denominators ? denominators[t] : 0);
-  }
-};
-
-struct AlignExchange {
-  double carries[kMaxAlignWarps][2][kFrames];
-  Place place;
-};
-
-// Frames [t0, t1) in columns [first, last], from the states at `from` to those at `to`.
-struct Stretch {
-  int64_t t0, t1, first, last;
-  const double* from;
-  double* to;  // null: they are not needed
-  Bits* bits;  // (t1 - t0, groups) from column `first` on; null: not needed
-};
-
-// One warp with the K slots of each of its lanes.
-template <class Element, int K>
-class AlignWalk {
-  using Scalar = typename ScalarOf<Element>::type;
-  using W = Lanes<double>;
-  static constexpr int kColumn = kWarp * K;
-
- public:
-  __device__ __forceinline__ AlignWalk(const AlignTask<Element>& q, AlignExchange& shared) : q_(q), shared_(shared) {}
-
-  // By all threads of a block.
-  __device__ __forceinline__ void run(const Stretch& s) {
-    const int warps = int(blockDim.x) / kWarp, warp = warp_id();
-    const int tiles = int((s.t1 - s.t0 + kFrames - 1) / kFrames);
-    int strip = 0;
-    for (int64_t column = s.first + warp; column - warp <= s.last; column += warps, ++strip) {
-      const bool works = column <= s.last;
-      if (works) enter(s, column);
-      for (int step = 0; step < tiles + warps - 1; ++step) {
-        const int i = step - warp;
-        if (works && i >= 0 && i < tiles) tile(s, column, strip, i);
-        __syncthreads();
-      }
-      if (works && s.to) leave(s, column);
-    }
-    __syncthreads();
-  }
-  // Was there a score that is NaN or +inf?
-  __device__ __forceinline__ bool not_finite() const { return not_finite_; }
-
- private:
-  __device__ __forceinline__ void enter(const Stretch& s, int64_t column) {
-    next_ = q_.input + s.t0 * q_.stride_t;
-    next_frame_ = s.t0;
-#pragma unroll
-    for (int c = 0; c < K; ++c) {
-      const int64_t j = column * kColumn + c * kWarp + lane_id();
-      b_[c] = s.from[j];
-      e_[c] = s.from[q_.state_size / 2 + j];
-      skip_[c] = may_skip(q_.labels, j, q_.length);
-      exists_[c] = j < q_.length;
-      star_[c] = exists_[c] && q_.labels[j] == q_.star;
-      place_[c] = exists_[c] && !star_[c] ? q_.labels[j] * q_.stride_c : 0;
-    }
-#pragma unroll
-    for (int d = 0; d < kAhead; ++d) fetch(d, s.t1);
-  }
-  __device__ __forceinline__ void leave(const Stretch& s, int64_t column) const {
-#pragma unroll
-    for (int c = 0; c < K; ++c) {
-      const int64_t j = column * kColumn + c * kWarp + lane_id();
-      s.to[j] = b_[c];
-      s.to[q_.state_size / 2 + j] = e_[c];
-    }
-  }
-
-  __device__ __forceinline__ void fetch(int d, int64_t end) {
-    if (next_frame_ < end) {
-      blanks_[d] = next_[q_.blank * q_.stride_c];
-      denominators_[d] = q_.denominators ? q_.denominators[next_frame_] : 0;
-#pragma unroll
-      for (int c = 0; c < K; ++c) scores_[d][c] = next_[place_[c]];
-    }
-    next_ += q_.stride_t;
-    ++next_frame_;
-  }
-
-  __device__ __forceinline__ void tile(const Stretch& s, int64_t column, int strip, int i) {
-    const int warps = int(blockDim.x) / kWarp, warp = warp_id();
-    const int64_t k0 = int64_t(i) * kFrames;
-    const double* in = warp > 0 ? shared_.carries[warp - 1][i & 1] : q_.carries + (strip & 1 ? 0 : q_.carry_size) + k0;
-    double* const out =
-        warp < warps - 1 ? shared_.carries[warp][i & 1] : q_.carries + (strip & 1 ? q_.carry_size : 0) + k0;
-    if (column == s.first) in = nullptr;
-    Bits* bits = s.bits ? s.bits + k0 * q_.groups + (column - s.first) * K : nullptr;
-#pragma unroll 1
-    for (int k = 0; k < kFrames; k += kAhead) {
-#pragma unroll
-      for (int d = 0; d < kAhead; ++d) {
-        if (s.t0 + k0 + k + d >= s.t1) break;
-        const double carry = in ? in[k + d] : -double(INFINITY);
-        W::template store_edge<Direction::kForward, K>(out + k + d, [&](int c) { return e_[c]; });
-        frame(d, carry, bits);
-        if (bits) bits += q_.groups;
-        fetch(d, s.t1);
-      }
-    }
-  }
-
-  // The frame whose scores are in place d of those loaded ahead.
-  __device__ __forceinline__ void frame(int d, double carry, Bits* bits) {
-    const Scalar blank = q_.log_prob(blanks_[d], denominators_[d]);
-    not_finite_ |= !(blank < Scalar(INFINITY));
-    double s[K];
-#pragma unroll
-    for (int c = 0; c < K; ++c) {
-      s[c] = W::template neighbor<Direction::kForward, K>(c, carry, [&](int k) { return e_[k]; });
-    }
-#pragma unroll
-    for (int c = 0; c < K; ++c) {
-      Scalar x = q_.log_prob(scores_[d][c], denominators_[d]);
-      x = star_[c] ? Scalar(0) : exists_[c] ? x : Scalar(-INFINITY);
-      not_finite_ |= !(x < Scalar(INFINITY));
-      const Arrivals<W> arrivals = best_transition<W>(b_[c], e_[c], s[c], skip_[c]);
-      b_[c] += path_score(blank);
-      e_[c] += path_score(x);
-      if (bits) {
-        const Bits word = {__ballot_sync(kFullWarp, arrivals.from_label), __ballot_sync(kFullWarp, arrivals.moved)};
-        if (lane_id() == c) bits[c] = word;
-      }
-    }
-  }
-
-  const AlignTask<Element>& q_;
-  AlignExchange& shared_;
-  double b_[K], e_[K];
-  bool skip_[K], exists_[K], star_[K];
-  int64_t place_[K];     // of the label's score in a frame
-  const Element* next_;  // the frame that is loaded next
-  int64_t next_frame_ = 0;
-  Element blanks_[kAhead], scores_[kAhead][K];
-  double denominators_[kAhead];
-  bool not_finite_ = false;
-};
-
 // The 32 bits of slots first..first + 31, from two words.
 __device__ __forceinline__ uint32_t window(uint32_t low, uint32_t high, int shift) {
   return uint32_t((uint64_t(high) << 32 | low) >> shift);
 }
 
+// The number of the only bit that is set; -1 if there is none.
+__device__ __forceinline__ int number_of(uint32_t bit) { return bit ? __popc(bit - 1) : -1; }
+
 // One warp: the path in frames [t0, t1), which is at `place` in the last of them. Returns where it is before the first.
-template <class Element, class Scalar>
+template <class Element>
 __device__ __forceinline__ Place trace(const AlignTask<Element>& q, const Bits* bits, int64_t first_group, int64_t t0,
-                                       int64_t t1, Place place, int64_t* path, Scalar* scores) {
+                                       int64_t t1, Place place, int64_t* path) {
   for (int64_t end = t1; end > t0; end -= kWarp) {
     const int64_t t = end - 1 - lane_id();
     // Slots first..first + 31, of which the last is the one where the path is now.
@@ -291,7 +73,7 @@ __device__ __forceinline__ Place trace(const AlignTask<Element>& q, const Bits* 
     const int shift = int(first - group * kWarp);
     const bool may = may_skip(q.labels, first + lane_id(), q.length);
     const uint32_t skip = __ballot_sync(kFullWarp, may);
-    uint32_t from_label = 0, moved = 0;
+    uint32_t from_label = 0, moved = 0;  // before t0 the path stays
     if (t >= t0) {
       const Bits* const row = bits + (t - t0) * q.groups - first_group;
       const Bits low = group >= first_group ? row[group] : Bits{0, 0};
@@ -299,19 +81,15 @@ __device__ __forceinline__ Place trace(const AlignTask<Element>& q, const Bits* 
       from_label = window(low.from_label, high.from_label, shift);
       moved = window(low.moved, high.moved, shift);
     }
-    Place mine = place;
-    const int count = end - t0 < kWarp ? int(end - t0) : kWarp;
-    for (int k = 0; k < count; ++k) {
-      if (lane_id() == k) mine = place;
-      const int bit = int(place.slot - first);
-      const uint32_t f = from_lane(from_label, k), m = from_lane(moved, k);
-      place = previous_place(place, f >> bit & 1, m >> bit & 1, skip >> bit & 1);
+    constexpr uint32_t kLast = 1u << (kWarp - 1);
+    PlaceBits at = {place.is_label ? 0 : kLast, place.is_label ? kLast : 0}, mine = at;
+#pragma unroll
+    for (int k = 0; k < kWarp; ++k) {
+      if (lane_id() == k) mine = at;
+      at = previous_place(at, from_lane(from_label, k), from_lane(moved, k), skip);
     }
-    if (t >= t0) {
-      const int64_t label = mine.is_label ? q.labels[mine.slot] : q.blank;
-      path[t] = label;
-      scores[t] = returned_score(q.score(t, label), q.dtype);
-    }
+    if (t >= t0) path[t] = mine.label ? q.labels[first + number_of(mine.label)] : q.blank;
+    place = {first + number_of(at.blank | at.label), at.blank == 0};
   }
   return place;
 }
@@ -327,7 +105,8 @@ __device__ __forceinline__ void fill(const ForcedAlignParams& p, int64_t n, int6
 }
 
 template <class Element, int K>
-__global__ void __launch_bounds__(kMaxAlignWarps* kWarp) align(ForcedAlignParams p, AlignWorkspace w) {
+__global__ void __launch_bounds__(K == 1 ? kWarp : kMaxAlignWarps * kWarp, 1)
+    align(ForcedAlignParams p, AlignWorkspace w) {
   using Scalar = typename ScalarOf<Element>::type;
   constexpr int kColumn = kWarp * K;
   const int64_t n = blockIdx.x;
@@ -358,21 +137,20 @@ __global__ void __launch_bounds__(kMaxAlignWarps* kWarp) align(ForcedAlignParams
   int64_t* const path = p.paths + n * p.loss.frames;
   Scalar* const scores = static_cast<Scalar*>(p.scores) + n * p.loss.frames;
   Place place = best_end(last_blank, last_label, q.length);
-  if (w.whole) {
-    if (warp_id() == 0) trace(q, q.bits, 0, 0, q.frames, place, path, scores);
-    return;
-  }
-  for (int64_t s = segments - 1; s >= 0; --s) {
+  if (w.whole && warp_id() == 0) trace(q, q.bits, 0, 0, q.frames, place, path);
+  for (int64_t s = w.whole ? -1 : segments - 1; s >= 0; --s) {
     const int64_t t0 = s * w.segment, t1 = end_of(s), reach = place.slot - (t1 - t0);
     const int64_t first = (reach > 0 ? reach : 0) / kColumn;
     walk.run({t0, t1, first, place.slot / kColumn, states(s), nullptr, q.bits});
     if (warp_id() == 0) {
-      place = trace(q, q.bits, first * K, t0, t1, place, path, scores);
+      place = trace(q, q.bits, first * K, t0, t1, place, path);
       if (lane_id() == 0) shared.place = place;
     }
     __syncthreads();
     place = shared.place;
   }
+  __syncthreads();
+  for (int64_t t = threadIdx.x; t < q.frames; t += blockDim.x) scores[t] = returned_score(q.score(t, path[t]), q.dtype);
 }
 
 template <class Element, int K>

@@ -55,7 +55,7 @@ __device__ __forceinline__ void best_class(const GreedyDecodeParams& p, const Gr
   double log_denominator = 0;
   if (p.from_logits && !nan) {
     const Row<const Element> row(x, p.stride_c, p.classes);
-    const double sum = double(softmax_sum<1, 0>(row, best.value, static_cast<Scalar*>(nullptr)));
+    const double sum = double(softmax_sum(row, best.value));
     if (sum != 0) log_denominator = double(best.value) + log_of<Lanes<double>>(sum);  // else all are at -inf
   }
   if (lane_id() == 0) {

@@ -121,24 +121,35 @@ struct Frame {
   }
 };
 
-__device__ __forceinline__ float power(float x) { return exp2f(x); }
+// 2^x; floats below 2^-126 are 0.
+__device__ __forceinline__ float power(float x) {
+#ifdef __CUDA_ARCH__
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(x) : "f"(x));
+  return x;
+#else
+  return exp2f(x);
+#endif
+}
 __device__ __forceinline__ double power(double x) { return exp2(x); }
 
-// The maximum and log2 of the sum of 2^((x - max) log2 e), in one pass: each thread keeps the sum of its own classes
-// relative to the maximum so far.
-template <int kWarps, class Element, class Scalar = typename ScalarOf<Element>::type>
-__device__ __forceinline__ RowStatistics<Scalar> row_statistics(const Row<const Element>& row, Scalar* shared) {
-  using T = RowTeam<kWarps>;
-  constexpr int V = Pack<Element>::kSize, kPacks = 4;  // loads under way
-  constexpr Scalar scale = Constants<Scalar>::log2_e;
-  const auto finite = [](Scalar max) { return max == Scalar(-INFINITY) ? Scalar(0) : max; };
-  Element lowest;
-  from_scalar(Scalar(-INFINITY), lowest);
+// The maximum, and the sum of 2^((x - max) log2 e), of the classes of one thread.
+template <class Element>
+struct OwnStatistics {
+  using Scalar = typename ScalarOf<Element>::type;
+  static constexpr Scalar kScale = Constants<Scalar>::log2_e;
   Scalar max = Scalar(-INFINITY), sum = 0;
-  for (int64_t c = T::rank() * V; c < row.classes; c += T::kThreads * V * kPacks) {
+
+  static __device__ __forceinline__ Scalar finite(Scalar max) { return max == Scalar(-INFINITY) ? Scalar(0) : max; }
+
+  // Takes in the packs at classes c, c + step, and so on.
+  template <int kPacks>
+  __device__ __forceinline__ void take(const Row<const Element>& row, int64_t c, int step) {
+    constexpr int V = Pack<Element>::kSize;
+    Element lowest;
+    from_scalar(Scalar(-INFINITY), lowest);
     Pack<Element> p[kPacks];
 #pragma unroll
-    for (int k = 0; k < kPacks; ++k) p[k] = load_pack(row, c + k * T::kThreads * V, lowest);
+    for (int k = 0; k < kPacks; ++k) p[k] = load_pack(row, c + k * step, lowest);
     Scalar top = max;
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
@@ -146,16 +157,33 @@ __device__ __forceinline__ RowStatistics<Scalar> row_statistics(const Row<const 
       for (int i = 0; i < V; ++i) top = Lanes<Scalar>::max(top, to_scalar(p[k].x[i]));
     }
     const Scalar shift = finite(top);
-    sum *= power((max - shift) * scale);
+    sum *= power((max - shift) * kScale);
     max = top;
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
 #pragma unroll
-      for (int i = 0; i < V; ++i) sum += power((to_scalar(p[k].x[i]) - shift) * scale);
+      for (int i = 0; i < V; ++i) sum += power((to_scalar(p[k].x[i]) - shift) * kScale);
     }
   }
-  const Scalar top = T::reduce(max, shared, [](Scalar a, Scalar b) { return Lanes<Scalar>::max(a, b); });
-  return {top, std::log2(T::sum(sum * power((max - finite(top)) * scale), shared))};
+};
+
+// The maximum and the sum of 2^((x - max) log2 e), in one pass: each thread keeps the sum of its own classes relative
+// to the maximum so far.
+template <class Scalar>
+struct RowSum {
+  Scalar max, sum;
+};
+template <int kWarps, class Element, class Scalar = typename ScalarOf<Element>::type>
+__device__ __forceinline__ RowSum<Scalar> sum_row(const Row<const Element>& row, Scalar* shared) {
+  using T = RowTeam<kWarps>;
+  constexpr int V = Pack<Element>::kSize, kStep = T::kThreads * V, kPacks = 4;  // loads under way
+  OwnStatistics<Element> own;
+  int64_t c = T::rank() * V;
+  for (; c + (kPacks - 1) * kStep < row.classes; c += kPacks * kStep) own.template take<kPacks>(row, c, kStep);
+#pragma unroll 1
+  for (; c < row.classes; c += kStep) own.template take<1>(row, c, kStep);
+  const Scalar top = T::reduce(own.max, shared, [](Scalar a, Scalar b) { return Lanes<Scalar>::max(a, b); });
+  return {top, T::sum(own.sum * power((own.max - own.finite(top)) * own.kScale), shared)};
 }
 
 }  // namespace cuda

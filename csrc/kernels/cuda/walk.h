@@ -365,16 +365,17 @@ __device__ __forceinline__ Scaled<Lanes<Scalar>> meet(const Task<Element, Scalar
 }
 
 // Writes the total of each frame, interpolated between the ends of its segment, in place of the blank's scores, which
-// have been read. By all threads of a block, after the second walks.
+// have been read. By all threads of a block, after the second walks, which `warps` warps in each direction have done.
 template <class Element, class Scalar>
-__device__ __forceinline__ void keep_totals(const Task<Element, Scalar>& q, typename ScalarOf<Element>::type* totals) {
+__device__ __forceinline__ void keep_totals(const Task<Element, Scalar>& q, typename ScalarOf<Element>::type* totals,
+                                            int warps) {
   using Stored = typename ScalarOf<Element>::type;
   for (int t = int(threadIdx.x); t < q.frames; t += int(blockDim.x)) {
     const int side = t < q.middle, k = side ? q.middle - 1 - t : t - q.middle;
     const int count = side ? q.middle : q.frames - q.middle, segment = k / kSegment;
     const SegmentTotals<Scalar, Stored>* const of = q.totals[side] + segment;
-    const Stored first = (segment > 0 ? of[-1].sum(q.warps) : Stored(1)) * of->correction;
-    const Stored last = (segment + 1) * kSegment <= count ? of->sum(q.warps) : first;
+    const Stored first = (segment > 0 ? of[-1].sum(warps) : Stored(1)) * of->correction;
+    const Stored last = (segment + 1) * kSegment <= count ? of->sum(warps) : first;
     totals[t] = first + (last - first) * (Stored(k % kSegment + 1) / kSegment);
   }
 }

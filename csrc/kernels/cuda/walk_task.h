@@ -30,6 +30,15 @@ struct SegmentTotals {
   }
 };
 
+// Two neighboring label states of a narrow walk, m * 2^x each.
+struct alignas(16) KeptPair {
+  float second;
+  int32_t second_x;
+  float first;
+  int32_t first_x;
+};
+FASTCTC_HD int64_t pairs_of(int64_t length) { return (length + 1) / 2; }
+
 // The memory of a batch. For each (n, t, i) it holds an exponent: the mantissas of label states are kept in place of
 // the occupancies.
 template <class Stored>
@@ -37,7 +46,8 @@ struct ForwardWorkspace {
   int64_t* offsets;  // (N) of concatenated targets
   int32_t* frames;   // (N) that are read
   Plane<Stored> states, snapshots;
-  Stored* exponents;  // (N, T, S) of the kept states
+  Stored* exponents;  // (N, T, S) of the kept states; or, in the same memory,
+  KeptPair* pairs;    // (N, T, pairs_of(S)) what narrow walks keep
   char* totals;       // (N, 2) SegmentTotals of each segment; with states of any type
   uint8_t* counts;    // (N, S) of loss_bound.h
   size_t size;
@@ -48,7 +58,11 @@ struct ForwardWorkspace {
     frames = w.take<int32_t>(p.batch);
     states = w.take_plane<Stored>(p.batch * 2 * states_size(p));
     snapshots = w.take_plane<Stored>(p.need_grad ? p.batch * 2 * snapshots_size(p) : 0);
-    exponents = w.take<Stored>(p.need_grad ? p.batch * p.frames * p.max_length : 0);
+    const int64_t rows = p.need_grad ? p.batch * p.frames : 0;
+    const int64_t narrow = sizeof(Stored) == 4 && !p.has_options() ? rows * pairs_of(p.max_length) : 0;
+    const int64_t bytes = rows * p.max_length * int64_t(sizeof(Stored));
+    pairs = w.take<KeptPair>(narrow * int64_t(sizeof(KeptPair)) > bytes ? narrow : (bytes + 15) / 16);
+    exponents = reinterpret_cast<Stored*>(pairs);
     totals = w.take<char>(p.need_grad ? p.batch * 2 * totals_bytes(p) : 0);
     counts = w.take<uint8_t>(p.batch * p.max_length);
     size = w.size();
@@ -102,6 +116,7 @@ struct Streams {
   const Element* input;          // (T, C)
   Stored* blank;                 // (T) the blank's scores; the second walk leaves the totals of all paths there
   Numbers<Scalar, Stored> kept;  // (T, stride): closed label states; the mantissas are where the occupancies will be
+  KeptPair* pairs;               // (T, pairs_of(stride)): those of narrow walks
 };
 
 template <class Element, class Scalar>
@@ -112,7 +127,8 @@ __device__ __forceinline__ Streams<Element, Scalar> make_streams(
   const int64_t rows = n * p.frames * p.max_length;
   return {row_of<Element>(p, 0, n),
           FrameScalars<Stored>(p, n).blank,
-          {static_cast<Stored*>(p.occupancy) + rows, reinterpret_cast<Exponent*>(w.exponents) + rows}};
+          {static_cast<Stored*>(p.occupancy) + rows, reinterpret_cast<Exponent*>(w.exponents) + rows},
+          w.pairs + n * p.frames * pairs_of(p.max_length)};
 }
 
 // The rest of what a walk needs of a sample. It is in shared memory, to save registers.
@@ -190,7 +206,7 @@ struct Exchange {
   Scalar carry_e[2][kWarps + 1][2][kTileFrames<Scalar>];
   Scalar totals[2][kTotals][kWarps];
   Scalar range[2][kWarps];  // largest exponents
-  Scalar p_m[2], p_e[2];    // the probability of all paths
+  Scalar p_m, p_e;          // the probability of all paths
   double offset[2];         // the logarithm of the origins
 };
 

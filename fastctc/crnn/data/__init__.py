@@ -20,6 +20,7 @@ from fastctc.crnn.data.domain import (
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
 from fastctc.crnn.data.json_text import finite, to_json
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare, steps
+from fastctc.crnn.data.progress_bar import progress
 from fastctc.crnn.data.readers import LabelConfig, open_source
 from fastctc.crnn.data.samples import (
     LabelError,
@@ -41,7 +42,7 @@ from fastctc.crnn.data.settings import (
 )
 from fastctc.crnn.data.sources import Drawn, KeyedSource, LabeledSource, NamedSource, Source, hash_of_code
 from fastctc.crnn.data.tensors import normalize, pad_batch
-from fastctc.crnn.data.torch_state import own_torch_state, seeded
+from fastctc.crnn.data.torch_state import own_torch_state, seeded, usable_device
 from fastctc.crnn.data.visual_order import (
     VisualAlphabet,
     direction_for,
@@ -112,6 +113,7 @@ __all__ = [
     "own_torch_state",
     "pad_batch",
     "prepare",
+    "progress",
     "register",
     "seeded",
     "setting",
@@ -120,6 +122,7 @@ __all__ = [
     "split_holdout",
     "steps",
     "to_json",
+    "usable_device",
     "with_mirrored",
     "write_atomically",
     "write_folder",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -110,10 +111,21 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Return the image files directly in a folder, by name."""
+def images_in(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """Return the image files in a folder, by name.
+
+    Args:
+        folder: where.
+        recursive: also those in folders below it. Hidden folders and links to folders are left out.
+    """
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()}
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+
+    def files() -> Iterator[Path]:
+        for place, below, names in os.walk(folder):
+            below[:] = [name for name in below if recursive and not name.startswith(".")]
+            yield from (Path(place, name) for name in names)
+
+    return sorted(path for path in files() if path.suffix.lower() in suffixes and path.is_file())
 
 
 def _file(path: Path) -> io.BufferedReader:

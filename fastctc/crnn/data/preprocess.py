@@ -39,17 +39,17 @@ def _gaussian(image: Image.Image, config: PreprocessConfig) -> Image.Image:
 def _tone(image: Image.Image, config: PreprocessConfig) -> Image.Image:
     """Make the background white and the strongest ink black.
 
-    The background is the median level. Ink is what differs from it, on the side that differs more: light text on
-    a dark ground becomes dark on white too.
+    The background is the median level. Ink is what differs from it, on the side of the larger sum of squared
+    differences: light text on a dark ground becomes dark on white too, and single dark pixels of a textured ground
+    are not taken for ink.
     """
-    histogram = image.histogram()
+    histogram = np.asarray(image.histogram())
     total = np.cumsum(histogram)
-    background = int(np.searchsorted(total, total[-1] / 2))
-    present = np.flatnonzero(histogram)
-    darker, lighter = background - int(present[0]), int(present[-1]) - background
-    difference = np.arange(256) - background
-    ink = -difference if darker >= lighter else difference
-    share = np.clip(ink / max(darker, lighter, config.tone_floor), 0, 1)
+    difference = np.arange(256) - int(np.searchsorted(total, total[-1] / 2))
+    sides = np.maximum(0, -difference), np.maximum(0, difference)
+    ink = max(sides, key=lambda side: int(histogram @ side**2))  # the darker one of two equal ones
+    strongest = int(ink[histogram > 0].max())
+    share = np.clip(ink / max(strongest, config.tone_floor), 0, 1)
     return image.point(np.rint(255 * (1 - share**config.tone)).astype(int).tolist())
 
 

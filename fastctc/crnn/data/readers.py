@@ -6,6 +6,8 @@ A data set is a folder with one of
     a labels file, see :mod:`fastctc.crnn.data.labels`.
 ``a.gt.txt`` beside ``a.png``
     a file of one line for each image.
+PAGE-XML or ALTO files, directly in the folder or in its subfolder ``page``
+    pages whose lines are cut out, see :mod:`fastctc.crnn.data.page_xml`.
 ``data.mdb``
     an LMDB of encoded images, keys ``num-samples``, ``image-%09d`` and ``label-%09d``, counted from 1.
 images whose file names hold their texts
@@ -29,10 +31,11 @@ from typing import Any, Literal
 
 from fastctc.crnn.data.images import images_in
 from fastctc.crnn.data.labels import PARSERS, decoded, read_labels
+from fastctc.crnn.data.page_xml import PageSource, page_files
 from fastctc.crnn.data.samples import LabelError
 from fastctc.crnn.data.settings import check_settings, setting
 from fastctc.crnn.data.sources import LabeledSource
-from fastctc.files import no_such_file
+from fastctc.files import no_such_file, stamp
 
 LABELS_FILE = "labels.tsv"
 DATA_FILES = (LABELS_FILE, *(f"labels{suffix}" for suffix in PARSERS if suffix != ".tsv"), "data.mdb")
@@ -78,7 +81,7 @@ def open_source(path: str | Path, labels: LabelConfig | None = None) -> LabeledS
     """Return the data set in a folder, by the labels file or LMDB that is there; or in such a file itself.
 
     Args:
-        path: a folder, see :mod:`fastctc.crnn.data.readers`, or one labels file or ``.mdb`` file.
+        path: a folder, see :mod:`fastctc.crnn.data.readers`, or one labels file, ``.mdb`` or ``.xml`` file.
         labels: how texts are read; None: the defaults of :class:`LabelConfig`.
 
     Raises:
@@ -93,8 +96,10 @@ def open_source(path: str | Path, labels: LabelConfig | None = None) -> LabeledS
         found = [name for name in DATA_FILES if (path / name).exists()]
         if not found and any(path.glob(f"*{TEXT_SUFFIX}")):
             return BesideSource(path, config)
+        if not found and (pages := page_files(path)):
+            return PageSource(pages, config.normalized)
         if len(found) != 1:
-            has = " and ".join(found) or f"none of {', '.join(DATA_FILES)}, and no *{TEXT_SUFFIX}"
+            has = " and ".join(found) or f"none of {', '.join(DATA_FILES)}, and no *{TEXT_SUFFIX} or *.xml"
             hint = "" if found else ", or a label_pattern for file names that hold the texts"
             raise LabelError(f"{path} has {has}, expected one of them{hint}")
         path /= found[0]
@@ -103,6 +108,8 @@ def open_source(path: str | Path, labels: LabelConfig | None = None) -> LabeledS
         raise LabelError(
             f"{path} does not exist{hint}, expected a folder with one of {', '.join(DATA_FILES)}"
         )
+    if path.suffix == ".xml":
+        return PageSource([path], config.normalized)
     if path.suffix == ".mdb":
         return LmdbSource(path, config)
     return FolderSource(path.parent, path.name, config)
@@ -156,7 +163,7 @@ class FolderSource:
         """Return JSON that changes with the labels and the images."""
         content = hashlib.sha256()
         for name, text in self.entries:
-            content.update(json.dumps([name, text, _stamp(self.folder / name)]).encode())
+            content.update(json.dumps([name, text, stamp(self.folder / name)]).encode())
         return {"folder": str(self.folder.resolve()), "content": content.hexdigest()}
 
 
@@ -203,7 +210,7 @@ class _ImagesSource:
                 text: str | None = self(index)[1]
             except LabelError:
                 text = None
-            content.update(json.dumps([path.name, text, _stamp(path)]).encode())
+            content.update(json.dumps([path.name, text, stamp(path)]).encode())
         return {"folder": str(self.folder.resolve()), "content": content.hexdigest()}
 
 
@@ -319,18 +326,9 @@ class LmdbSource:
         """Return JSON that changes with the labels and the images."""
         return {
             "lmdb": str(self.path.resolve()),
-            "content": _stamp(self.path),
+            "content": stamp(self.path),
             "form": self.config.unicode_form,
         }
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return the size of a file and the time of its last change; None for a missing file."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):  # ValueError: a name no file can have
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 _lmdb_lock = threading.Lock()

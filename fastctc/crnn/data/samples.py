@@ -59,6 +59,13 @@ class Samples:
             [self.contrasts[i] for i in indices] if self.contrasts else [],
         )
 
+    def sampled(self, most: int, seed: int) -> Samples:
+        """Return at most as many samples, in their order, chosen by a seed."""
+        if len(self) <= most:
+            return self
+        order = np.random.default_rng([seed, 2]).permutation(len(self)).tolist()
+        return self.subset(sorted(order[:most]))
+
 
 def frames_needed(tokens: list[int]) -> int:
     """Return the frames that CTC needs: one per label, and a blank between equal neighbors."""

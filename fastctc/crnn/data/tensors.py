@@ -10,18 +10,28 @@ from fastctc.crnn.data.images import Pixels
 from fastctc.crnn.data.preprocess import PreprocessConfig
 
 
-def pad_batch(images: list[Pixels], multiple: int = 4) -> tuple[Tensor, Tensor]:
-    """Stack images of one height into a batch, padded on the right.
+def batch_width(widest: int) -> int:
+    """Return the width of a batch: one of four between a power of two and the next, or a multiple of 16.
+
+    Memory that torch keeps grows with the number of different shapes. ::
+
+        ... 64  80  96  112  128  160  192  224  256  320  384  448  512 ...
+    """
+    step = max(16, 1 << (widest - 1).bit_length() >> 3)
+    return -(-widest // step) * step
+
+
+def pad_batch(images: list[Pixels]) -> tuple[Tensor, Tensor]:
+    """Stack images of one height into a batch, padded on the right; images of one width to a multiple of 4.
 
     Args:
         images: N arrays (H, W_n) uint8.
-        multiple: the batch's width is rounded up to a multiple of this.
 
     Returns:
         images (N, 1, H, W) uint8, padded with zeros, and widths (N,) int64.
     """
     widths = [image.shape[1] for image in images]
-    full = -(-max(widths) // multiple) * multiple
+    full = batch_width(max(widths)) if len(set(widths)) > 1 else -(-widths[0] // 4) * 4
     batch = np.zeros((len(images), 1, images[0].shape[0], full), dtype=np.uint8)
     for n, image in enumerate(images):
         batch[n, 0, :, : widths[n]] = image

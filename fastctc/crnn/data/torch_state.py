@@ -11,6 +11,21 @@ import torch
 _drawing = threading.RLock()
 
 
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return a device, once a tensor was put there.
+
+    Raises:
+        ValueError: there is no such device, or this PyTorch cannot use it.
+    """
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device is {str(device)!r}, which this PyTorch cannot use: {reason}") from error
+    return place
+
+
 @contextmanager
 def own_torch_state(*, grad: bool = False) -> Iterator[None]:
     """Run a block, or a decorated function, with torch's usual settings for this thread.

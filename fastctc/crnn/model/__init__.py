@@ -2,6 +2,7 @@
 
 from fastctc.crnn.model.checkpoint import (
     DAMAGED,
+    MODEL_FILE,
     Checkpoint,
     CheckpointError,
     load_checkpoint,
@@ -10,7 +11,7 @@ from fastctc.crnn.model.checkpoint import (
     save_state,
 )
 from fastctc.crnn.model.exported import Export, ExportError
-from fastctc.crnn.model.network import CRNN, CRNNConfig
+from fastctc.crnn.model.network import CRNN, CRNNConfig, MaskedBatchNorm, folded
 from fastctc.crnn.model.onnx import export_onnx
 from fastctc.crnn.model.program import export_program
 from fastctc.crnn.model.summary import Summary, summarize
@@ -18,14 +19,17 @@ from fastctc.crnn.model.summary import Summary, summarize
 __all__ = [
     "CRNN",
     "DAMAGED",
+    "MODEL_FILE",
     "CRNNConfig",
     "Checkpoint",
     "CheckpointError",
     "Export",
     "ExportError",
+    "MaskedBatchNorm",
     "Summary",
     "export_onnx",
     "export_program",
+    "folded",
     "load_checkpoint",
     "load_state",
     "save_checkpoint",

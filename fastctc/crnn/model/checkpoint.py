@@ -29,6 +29,7 @@ from fastctc.crnn.data import (
 from fastctc.crnn.model.network import CRNN, CRNNConfig
 from fastctc.text import Alphabet
 
+MODEL_FILE = "model.safetensors"  # of a training run
 FORMAT = "fastctc.crnn"
 VERSION = 1
 DAMAGED = "damaged"  # key of a training record that is not what it should be
@@ -80,7 +81,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint from a file, which holds everything it needs.
 
     Args:
-        path: a file, or the name of a model that comes with the package: ``"shipped"`` or ``"wide"``.
+        path: a file; the folder of a training run, finished or not; or the name of a model that comes with the
+            package: ``"shipped"`` or ``"wide"``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -88,6 +90,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     shipped = shipped_checkpoints()
     path = shipped.get(str(path), Path(path))
+    if path.is_dir():
+        path /= MODEL_FILE
     if not path.is_file():
         names = " or ".join(map(repr, shipped))
         hint = "" if path.exists() else no_such_file(path).removeprefix("no such file")

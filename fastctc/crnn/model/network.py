@@ -10,12 +10,14 @@ change the result.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
@@ -140,7 +142,7 @@ class ConvStage(nn.Module):
             x = self.norm(x, inside)
         x = F.relu(x, inplace=True)
         if inside is not None:
-            x = x * inside
+            x = x * inside if torch.is_grad_enabled() else x.mul_(inside)
         if self.pool != (1, 1):
             x = F.max_pool2d(
                 x, self.pool
@@ -330,3 +332,27 @@ class CRNN(nn.Module):
             raise ValueError(
                 f"widths has {int(widths.min())} to {int(widths.max())}, expected 1 to {images.shape[3]}"
             )
+
+
+class _Folded(nn.Module):
+    """What is left of a normalization that is folded into the convolution before it."""
+
+    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        return x
+
+
+def folded(model: CRNN) -> CRNN:
+    """Return a copy of a model for reading, its normalization folded into the convolutions.
+
+    Its output differs from the model's by rounding. It cannot be trained or saved.
+    """
+    model = copy.deepcopy(model).eval()
+    for stage in cast("list[ConvStage]", model.stages):
+        if stage.norm is not None:
+            stage.conv, stage.norm = fuse_conv_bn_eval(stage.conv, stage.norm), None
+    if isinstance(model.head, ConvHead):
+        convs, norms = model.head.convs, model.head.norms
+        for i in range(len(convs)):
+            conv, norm = cast(nn.Conv2d, convs[i]), cast(MaskedBatchNorm, norms[i])
+            convs[i], norms[i] = fuse_conv_bn_eval(conv, norm), _Folded()
+    return model

@@ -14,24 +14,30 @@ from fastctc.crnn.read.evaluation import (
 from fastctc.crnn.read.explanation import Explanation, explain
 from fastctc.crnn.read.inference import infer
 from fastctc.crnn.read.knowledge import HOTWORD_BONUS, scorers_from_files
-from fastctc.crnn.read.recognize import Reading, Recognizer
+from fastctc.crnn.read.measures import Comparison, Measures, compare, measures
+from fastctc.crnn.read.recognize import Evidence, Reading, Recognizer
 
 __all__ = [
     "CONTRAST_BINS",
     "HOTWORD_BONUS",
+    "Comparison",
     "Decoder",
     "Evaluation",
+    "Evidence",
     "Explanation",
     "Hypothesis",
+    "Measures",
     "Outcome",
     "Reading",
     "Recognizer",
     "Share",
+    "compare",
     "edit_alignment",
     "edit_distance",
     "evaluate",
     "evaluate_samples",
     "explain",
     "infer",
+    "measures",
     "scorers_from_files",
 ]

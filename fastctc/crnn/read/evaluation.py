@@ -305,13 +305,13 @@ def evaluate_samples(
     return result
 
 
-def edit_distance(a: str, b: str) -> int:
+def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
     """Return the Levenshtein distance: the fewest insertions, deletions and substitutions from ``a`` to ``b``."""
     return sum(x != y for x, y in edit_alignment(a, b))
 
 
-def edit_alignment(a: str, b: str) -> list[tuple[str, str]]:
-    """Return the characters of ``a`` and ``b`` in pairs with the fewest edits; ``""`` beside a missing one.
+def edit_alignment(a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the characters, or words, of ``a`` and ``b`` in pairs with the fewest edits; ``""`` stands for none.
 
     >>> edit_alignment("1-2=5", "1+25")
     [('1', '1'), ('-', '+'), ('2', '2'), ('=', ''), ('5', '5')]

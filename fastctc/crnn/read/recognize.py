@@ -23,8 +23,9 @@ from fastctc.crnn.data import (
     Prepared,
     own_torch_state,
     prepare,
+    usable_device,
 )
-from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint
+from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint
 from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
 from fastctc.crnn.read.inference import infer, reading_config
 from fastctc.crnn.read.nothing import why_nothing
@@ -108,9 +109,9 @@ class Recognizer:
     def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
         self.checkpoint = checkpoint
         self.alphabet = checkpoint.alphabet
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self._preprocess = reading_config(checkpoint.preprocess)
-        self.model: CRNN = checkpoint.model.to(self.device).eval()
+        self.model: CRNN = folded(checkpoint.model).to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
@@ -123,6 +124,7 @@ class Recognizer:
 
         Raises:
             FileNotFoundError: no such file.
+            ValueError: ``device`` cannot be used.
             fastctc.crnn.CheckpointError: not a checkpoint, damaged, or of a later version.
         """
         return cls(load_checkpoint(checkpoint), device)

@@ -19,6 +19,7 @@ from fastctc.crnn.data import (
     frames_needed,
     prepare,
 )
+from fastctc.crnn.report.duplicates import Look, look_of, pairs_between, pairs_within
 from fastctc.crnn.report.look_alikes import look_alikes, named
 from fastctc.crnn.report.visible import visible_character
 
@@ -35,6 +36,7 @@ class Measured:
         contrast: standard deviation of the original's gray levels, as a share of 255.
         frames: number of frames that the model makes of the image.
         frames_needed: frames that CTC needs for the text, see :func:`fastctc.crnn.data.frames_needed`.
+        look: what equal and nearly equal images are found by.
     """
 
     index: int
@@ -45,6 +47,7 @@ class Measured:
     contrast: float
     frames: int
     frames_needed: int
+    look: Look = field(repr=False)
 
 
 @dataclass
@@ -60,6 +63,9 @@ class Exploration:
         unreadable: the samples that could not be read.
         too_long: the samples whose label needs more frames than the model makes of the image.
         changed: the samples whose label another Unicode form changed.
+        duplicates: the samples whose image is there before, equal or nearly equal.
+        leaks: the samples whose image is in another data set, too.
+        suspects: the samples whose label a trained model does not believe, the least credible first.
     """
 
     count: int = 0
@@ -70,6 +76,9 @@ class Exploration:
     unreadable: list[Problem] = field(default_factory=list)
     too_long: list[Problem] = field(default_factory=list)
     changed: list[Problem] = field(default_factory=list)
+    duplicates: list[Problem] = field(default_factory=list)
+    leaks: list[Problem] = field(default_factory=list)
+    suspects: list[Problem] = field(default_factory=list)
 
     @property
     def look_alikes(self) -> list[Problem]:
@@ -115,6 +124,7 @@ class Exploration:
                 f"{min(contrasts):.3f} to {max(contrasts):.3f}, median {statistics.median(contrasts):.3f}"
                 " (standard deviation of gray levels / 255)"
             )
+            words["copies"] = f"{len(self.duplicates):,} here before, {len(self.leaks):,} in the other data"
             words["frames"] = (
                 f"{_range(m.frames for m in self.measured)} per image;"
                 f" labels that need more than their image has: {len(self.too_long):,}"
@@ -166,7 +176,29 @@ def explore(
         for m in found.measured
         if m.frames_needed > m.frames
     ]
+    found.duplicates = [
+        _copy(found.measured[later], found.measured[earlier], equal)
+        for earlier, later, equal in pairs_within([each.look for each in found.measured])
+    ]
     return found
+
+
+def leaks(found: Exploration, other: Exploration) -> list[Problem]:
+    """Return the samples of a data set whose images are in another one, such as a test set."""
+    looks, others = ([each.look for each in side.measured] for side in (found, other))
+    pairs = pairs_between(looks, others)
+    return [_copy(found.measured[one], other.measured[two], equal) for one, two, equal in pairs]
+
+
+def _copy(sample: Measured, first: Measured, equal: bool) -> Problem:
+    labels = (
+        f"both have the label {sample.text!r}"
+        if sample.text == first.text
+        else f"but its label is {sample.text!r}, the other's {first.text!r}"
+    )
+    return Problem(
+        sample.name, f"{'the same image as' if equal else 'nearly the image'} {first.name}; {labels}"
+    )
 
 
 def _note_change(changed: list[Problem], data: NamedSource, index: int, name: str, text: str) -> None:
@@ -190,7 +222,9 @@ def _measured(
 ) -> Measured:
     pixels, contrast, (width, height), _ = prepare(image, preprocess)
     needed = frames_needed([ord(character) for character in text])
-    return Measured(index, name, text, width, height, contrast, frames(pixels.shape[1]), needed)
+    return Measured(
+        index, name, text, width, height, contrast, frames(pixels.shape[1]), needed, look_of(pixels)
+    )
 
 
 def _range(numbers: Iterable[int]) -> str:

@@ -71,6 +71,9 @@ def write_exploration_report(
         "Samples that cannot be read": found.unreadable,
         "Labels that are too long for their image": found.too_long,
         "Labels that the Unicode form changed": found.changed,
+        "Images that are there twice": found.duplicates,
+        "Images that are in the other data, too": found.leaks,
+        "Labels that the model does not believe": found.suspects,
         "Characters that look alike": found.look_alikes,
     }
     return write_page(

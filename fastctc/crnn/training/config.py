@@ -14,6 +14,7 @@ from fastctc.crnn.data import (
     LabelConfig,
     PreprocessConfig,
     at_least,
+    between,
     check_settings,
     draw_from_dict,
     draw_to_dict,
@@ -91,7 +92,9 @@ class ScheduleConfig:
             :class:`fastctc.crnn.data.BatchMaker`.
         eval_images: unseen images that accuracy is measured on, at most.
         eval_every: steps between evaluations.
-        save_every: steps between saves.
+        patience: evaluations without an improvement after which the run stops; its result then is the best
+            checkpoint, not the last. None: the run never stops early.
+        save_every: steps between saves of the state and of the checkpoint.
         log_every: steps between lines of log.jsonl.
     """
 
@@ -102,6 +105,7 @@ class ScheduleConfig:
     buckets: int = setting(32, metavar="N", **at_least(1))
     eval_images: int = setting(1_000, metavar="N", **at_least(1))
     eval_every: int = setting(500, metavar="STEPS", **at_least(1))
+    patience: int | None = setting(None, metavar="N", **at_least(1))
     save_every: int = setting(250, metavar="STEPS", **at_least(1))
     log_every: int = setting(25, metavar="STEPS", **at_least(1))
 
@@ -121,6 +125,7 @@ class TrainConfig:
 
     Attributes:
         data: folder of labeled images to train on, see :func:`fastctc.crnn.open_source`. None: images are drawn.
+        val: folder of labeled images that accuracy is measured on. None: a part of ``data``, or drawn images.
         draw: how images are drawn, without ``data``.
         characters: the alphabet (default: all characters that are drawn, or of all labels).
         labels: how the texts of ``data`` are read.
@@ -133,12 +138,14 @@ class TrainConfig:
         threads: threads of torch in each process; sums depend on it. None: torch's choice.
         precision: bf16 (autocast), fp32, or auto: bf16 where the processor multiplies it.
         device: cpu or cuda.
+        min_usable: smallest share of the samples that can be read and learned; with fewer the run does not start.
         start_from: checkpoint whose weights the run starts from, for fine-tuning: a file, or a name such as
             ``"shipped"``. Its network is used, and its preprocessing if ``preprocess`` is left at the default.
             The alphabet is the checkpoint's, followed by the characters it lacks. None: random weights.
     """
 
     data: str | None = setting(None, metavar="DIR")
+    val: str | None = setting(None, metavar="DIR")
     draw: DrawConfig | None = None
     characters: str | None = setting(None)
     labels: LabelConfig = field(default_factory=LabelConfig)
@@ -151,6 +158,7 @@ class TrainConfig:
     threads: int | None = setting(None, metavar="N", **at_least(1))
     precision: Literal["auto", "bf16", "fp32"] = setting("auto")
     device: str = setting("cpu")
+    min_usable: float = setting(0.5, metavar="SHARE", **between(0, 1))
     start_from: str | None = setting(None, metavar="CHECKPOINT", option="from")
 
     def __post_init__(self) -> None:

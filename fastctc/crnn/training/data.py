@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from fastctc.crnn.data import (
     Collected,
     FolderInUseError,
@@ -26,6 +24,7 @@ from fastctc.crnn.data import (
     direction_of,
     make_alphabet,
     open_source,
+    progress,
     split_holdout,
     with_mirrored,
 )
@@ -77,6 +76,16 @@ def usable_samples(
     return alphabet, *check_samples(samples, alphabet, model_config(config, alphabet).frames)
 
 
+def _check_share(least: float, usable: Samples, problems: list[Problem]) -> None:
+    """Raise LabelError if less than a share of the samples is usable: then the settings are likely wrong."""
+    count = len(usable) + len(problems)
+    if len(usable) < least * count:
+        raise LabelError(
+            f"only {len(usable)} of {count} samples can be used, less than min_usable, {least:g}; the first of the"
+            f" others: {problems[0]}"
+        )
+
+
 @dataclass(frozen=True)
 class Loader:
     """How images are drawn and read; the settings do not change the images.
@@ -109,15 +118,21 @@ class Loader:
         """
         preprocess = config.preprocess
         if config.data is not None:
-            samples, problems = self._read(config, preprocess)
-            alphabet, usable, unusable = usable_samples(config, samples, start)
-            training, unseen = split_holdout(usable, config.seed, config.schedule.eval_images)
+            samples, problems = self._read(config.data, config)
         else:
             assert config.draw is not None, "a recipe has data or draw"
             samples, problems = self._draw_round(config, number)
-            unseen = self._draw_unseen(config)
-            alphabet, training, unusable = usable_samples(config, samples, start)
             config = replace(config, draw=replace(config.draw, images=len(samples) + len(problems)))
+        alphabet, usable, unusable = usable_samples(config, samples, start)
+        most, training = config.schedule.eval_images, usable
+        if config.val is not None:
+            unseen, unread = self._read(config.val, config)
+            unseen, problems = unseen.sampled(most, config.seed), problems + unread
+        elif config.data is not None:
+            training, unseen = split_holdout(usable, config.seed, most)
+        else:
+            unseen = self._draw_unseen(config)
+        _check_share(config.min_usable, usable, problems + unusable)
         labels = replace(config.labels, direction=direction_of(alphabet) or "stored")
         config = replace(config, characters=alphabet.characters, labels=labels)
         return TrainingData(training, unseen, alphabet, preprocess, problems + unusable), config
@@ -162,8 +177,8 @@ class Loader:
         key = source.key() | {"first": indices[0], "count": len(indices), "seconds": seconds}
         return self._kept(key, preprocess, make)
 
-    def _read(self, config: TrainConfig, preprocess: PreprocessConfig) -> Collected:
-        source = open_source(config.data or "", config.labels)
+    def _read(self, data: str, config: TrainConfig) -> Collected:
+        source, preprocess = open_source(data, config.labels), config.preprocess
 
         def make() -> Collected:
             with self._bar(len(source), "reading") as bar:
@@ -184,4 +199,4 @@ class Loader:
         return samples, problems
 
     def _bar(self, total: int | None, what: str) -> Any:
-        return tqdm(total=total, desc=what, unit="img", disable=None if self.show_progress else True)
+        return progress(what, "img", total, show=self.show_progress)

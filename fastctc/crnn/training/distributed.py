@@ -21,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fastctc.crnn.data import usable_device
+
 STEP_TIMEOUT = timedelta(minutes=10)  # of an exchange between processes within a step
 PATIENCE = timedelta(days=2)  # of the processes that wait for the first
 
@@ -48,11 +50,11 @@ def processes(device: str) -> Iterator[torch.device]:
         The device of this process. Each of several processes has the GPU of its local rank.
 
     Raises:
-        ValueError: there is no GPU for this process, or one GPU was named for all processes.
+        ValueError: ``device`` cannot be used, there is no GPU for this process, or one GPU was named for all.
     """
     global _control
     if not launched():
-        yield torch.device(device)
+        yield usable_device(device)
         return
     place = _own_device(torch.device(device))
     if place.type == "cuda":

@@ -14,12 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from fastctc.crnn.data import Batch, BatchMaker, DiskFullError, Samples
-from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint, save_checkpoint, save_state, summarize
+from fastctc.crnn.data import Batch, BatchMaker, DiskFullError, Samples, progress, write_atomically
+from fastctc.crnn.model import (
+    CRNN,
+    MODEL_FILE,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    save_state,
+    summarize,
+)
 from fastctc.crnn.read import Evaluation, evaluate_samples
 from fastctc.crnn.training import distributed
+from fastctc.crnn.training.best import Best
 from fastctc.crnn.training.config import TrainConfig, config_to_dict
 from fastctc.crnn.training.data import Loader, TrainingData
 from fastctc.crnn.training.errors import TrainError, explain_out_of_memory
@@ -29,7 +37,7 @@ from fastctc.crnn.training.recorder import Recorder
 from fastctc.crnn.training.resume import STATE_FILE
 from fastctc.crnn.training.step import Learner, Rate, StepReport, one_cycle
 
-MODEL_FILE = "model.safetensors"
+BEST_FILE = "best.safetensors"
 SAMPLES_FOLDER = "samples"  # what processes share, while a run lasts
 MAX_BAD_STEPS = 20
 
@@ -61,6 +69,7 @@ class TrainingLoop:
         self.data = data._replace(train=Samples())  # the batches hold the images, and free them
         self._writes = distributed.number() == 0
         self.step = self.bad_steps = 0
+        self.best = Best()
         self._started = started
         self._rate = Rate(0.0, 0.0)
         self._start = digest_of(config.start_from) if state is None else state.get("start")
@@ -92,10 +101,9 @@ class TrainingLoop:
 
     def _run(self, should_stop: Callable[[int], bool]) -> Evaluation:
         schedule = self.config.schedule
-        quiet = None if self.loader.show_progress else True
-        total = self.step + self.pace.left
-        with tqdm(total=total, initial=self.step, desc="training", unit="step", disable=quiet) as bar:
-            while self.pace.left:
+        total, show = self.step + self.pace.left, self.loader.show_progress
+        with progress("training", "step", total, initial=self.step, show=show) as bar:
+            while self.pace.left and not self._is_stuck():
                 if distributed.any_of(should_stop(self.step)):
                     self.save()
                     raise KeyboardInterrupt
@@ -106,33 +114,50 @@ class TrainingLoop:
                     bar.total = self.step + self.pace.left
                     bar.set_postfix_str(self.recorder.postfix(report))
                 if self.pace.left and self.step % schedule.eval_every == 0:
-                    self._log(distributed.from_first(self._evaluate_now))
+                    self._log(self._evaluate_now())
                 elif self.pace.left and self.step % schedule.log_every == 0:
                     self._log()
-                if self.step % schedule.save_every == 0 or not self.pace.left:
+                if self.step % schedule.save_every == 0 or not self.pace.left or self._is_stuck():
                     self.save()
         evaluation = distributed.from_first(self._evaluate_stored)
         if self.recorder.tally.steps:
             self._log(evaluation)
-        return evaluation
+        self._keep_best(evaluation)
+        return distributed.from_first(self._evaluate_best) if self._stopped_early() else evaluation
+
+    def _is_stuck(self) -> bool:
+        """Return True if the accuracy has not improved for as many evaluations as the recipe has patience."""
+        patience = self.config.schedule.patience
+        return patience is not None and self.best.since >= patience
+
+    def _stopped_early(self) -> bool:
+        """Return True if the best weights are the result of the run, not the last ones."""
+        return self._is_stuck() and self.best.since > 0
 
     def finish(self, evaluation: Evaluation) -> Path:
         """Write the final checkpoint with its record, and the picture of the run; return the checkpoint's path."""
         path = self.out / MODEL_FILE
         if self._writes:
             with self._explained():
-                save_checkpoint(self._checkpoint(evaluation), path)
+                if self._stopped_early():
+                    log.info("not better since step %d, whose weights are kept", self.best.step)
+                    write_atomically(path, (self.out / BEST_FILE).read_bytes())
+                else:
+                    save_checkpoint(self._checkpoint(evaluation), path)
                 self.recorder.close(evaluation)
             shutil.rmtree(self.out / SAMPLES_FOLDER, ignore_errors=True)
         return path
 
     def save(self) -> None:
-        """Write the state."""
+        """Write the state and, after the first step, the checkpoint."""
         if self._writes:
+            if self.step:
+                save_checkpoint(self._checkpoint(None), self.out / MODEL_FILE)
             state = {
                 "config": config_to_dict(self.config),
                 "step": self.step,
                 "pace": asdict(self.pace),
+                "best": asdict(self.best),
                 "bad_steps": self.bad_steps,
                 "seconds": self.seconds(),
                 "round": self.round,
@@ -181,6 +206,7 @@ class TrainingLoop:
             )
         self.learner.restore(state)
         self.step, self.bad_steps = state["step"], state["bad_steps"]
+        self.best = Best(**state.get("best", {}))
         self._started -= state["seconds"]
 
     def _budget(self) -> Budget | None:
@@ -266,6 +292,20 @@ class TrainingLoop:
         return evaluate_samples(model, data.unseen, data.alphabet, data.preprocess, device=self.device)
 
     def _evaluate_now(self) -> Evaluation:
+        """Evaluate the weights as they are, and keep them if they are the best."""
+        evaluation = distributed.from_first(self._evaluate_timed)
+        self._keep_best(evaluation)
+        return evaluation
+
+    def _keep_best(self, evaluation: Evaluation) -> None:
+        """Write the checkpoint of the best weights if they are those just evaluated."""
+        if self.best.update(evaluation, self.step) and self._writes:
+            save_checkpoint(self._checkpoint(evaluation), self.out / BEST_FILE)
+
+    def _evaluate_best(self) -> Evaluation:
+        return self._evaluate(load_checkpoint(self.out / BEST_FILE).model.to(self.device))
+
+    def _evaluate_timed(self) -> Evaluation:
         """Evaluate the weights as they are, and count the time in the budget."""
         began = time.monotonic()
         evaluation = self._evaluate(self.learner.result)

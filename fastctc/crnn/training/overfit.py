@@ -6,10 +6,20 @@ import time
 from dataclasses import dataclass, replace
 
 import torch
-from tqdm import tqdm
 
-from fastctc.crnn.data import Batch, BatchMaker, Samples, collect, open_source, own_torch_state
-from fastctc.crnn.model import Checkpoint
+from fastctc.crnn.data import (
+    Batch,
+    BatchMaker,
+    PreprocessConfig,
+    Samples,
+    collect,
+    normalize,
+    open_source,
+    own_torch_state,
+    progress,
+    usable_device,
+)
+from fastctc.crnn.model import CRNN, Checkpoint, MaskedBatchNorm
 from fastctc.crnn.read import evaluate_samples
 from fastctc.crnn.training.config import TrainConfig, settled
 from fastctc.crnn.training.data import usable_samples
@@ -91,7 +101,9 @@ def overfit_one_batch(config: TrainConfig, *, show_progress: bool = True) -> Ove
     Raises:
         fastctc.crnn.LabelError: no image can be used.
         TrainError: memory ran out.
+        ValueError: ``config.device`` cannot be used.
     """
+    usable_device(config.device)
     start = load_start(config)
     config = settled(with_start(config, start))
     config = replace(config, optimizer=replace(config.optimizer, weight_decay=0.0, ema=0.0))
@@ -130,7 +142,7 @@ def _learn(
     learner = Learner(model, config, alphabet)
     batch: Batch = BatchMaker(samples, alphabet, len(samples), seed=config.seed).batch(0)
     began, exact = time.monotonic(), 0
-    with tqdm(total=STEPS, desc="one batch", unit="step", disable=None if show_progress else True) as bar:
+    with progress("one batch", "step", STEPS, show=show_progress) as bar:
         for step in range(1, STEPS + 1):
             report = learner.step(
                 [batch], step - 1, one_cycle(step - 1, STEPS, optimizer.max_lr, optimizer.warmup)
@@ -138,6 +150,7 @@ def _learn(
             bar.update()
             over = report.skipped or step == STEPS or time.monotonic() - began > SECONDS
             if over or (report.loss < SMALL_LOSS and step % 5 == 0):
+                _settle_statistics(model, batch, preprocess)
                 exact = evaluate_samples(model, samples, alphabet, preprocess, device=config.device).correct
             if over or exact == len(samples):
                 break
@@ -145,3 +158,17 @@ def _learn(
                 bar.set_postfix_str(f"loss {report.loss:.3f}, blank {100 * report.blank_rate:.0f}%")
     seconds = time.monotonic() - began
     return Overfit(step, seconds, len(samples), exact, report.loss, report.blank_rate, not report.skipped)
+
+
+@torch.no_grad()
+def _settle_statistics(model: CRNN, batch: Batch, preprocess: PreprocessConfig) -> None:
+    """Set the running statistics of the normalization to a batch: they lag behind a fast learner."""
+    norms = [each for each in model.modules() if isinstance(each, MaskedBatchNorm)]
+    momentum = [each.momentum for each in norms]
+    for each in norms:
+        each.momentum = 1.0
+    device = next(model.parameters()).device
+    pixels, widths = batch.images.to(device), batch.widths.to(device)
+    model.logits(normalize(pixels, widths, preprocess).contiguous(memory_format=torch.channels_last), widths)
+    for each, before in zip(norms, momentum, strict=True):
+        each.momentum = before

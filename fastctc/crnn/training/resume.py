@@ -5,10 +5,13 @@ A resumed run goes on with the saved recipe. A recipe that is given to it may le
 
 ====================================  =======================================================================
 data                                  another path to the same images and labels, compared by a fingerprint
+val                                   other labeled images, not in place of a part of data
 start_from                            another path to the same checkpoint, compared by a hash
 steps, minutes                        more of them: the rest of the run follows the longer plan
 threads                               any number; the bits of an uninterrupted run need the same number
 device                                any device
+min_usable                            any share
+patience                              any number of evaluations
 eval_every, save_every, log_every     any number of steps
 ====================================  =======================================================================
 """
@@ -37,17 +40,24 @@ def _any(value: Any, has: Any) -> bool:
     return True
 
 
+def _instead(value: Any, has: Any) -> bool:
+    return has is not None
+
+
 def _more(value: Any, has: Any) -> bool:
     return has is not None and value >= has
 
 
 MAY_CHANGE: dict[tuple[str, str], tuple[Check, str]] = {
     (RECIPE, "data"): (_any, ""),
+    (RECIPE, "val"): (_instead, ""),
     (RECIPE, "threads"): (_any, ""),
     (RECIPE, "device"): (_any, ""),
+    (RECIPE, "min_usable"): (_any, ""),
     ("schedule", "steps"): (_more, "at least "),
     ("schedule", "minutes"): (_more, "at least "),
     ("schedule", "eval_every"): (_any, ""),
+    ("schedule", "patience"): (_any, ""),
     ("schedule", "save_every"): (_any, ""),
     ("schedule", "log_every"): (_any, ""),
 }

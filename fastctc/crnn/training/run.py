@@ -66,7 +66,15 @@ def train(
     show_progress: bool = True,
     should_stop: Callable[[int], bool] = lambda step: False,
 ) -> TrainResult:
-    """Train a recognizer and write ``model.safetensors``, ``state.pt``, ``log.jsonl`` and ``curve.png``.
+    """Train a recognizer and write its checkpoints, its state, a log and a picture.
+
+    ========================= ==========================================================
+    ``model.safetensors``     the newest weights, at each save and at the end
+    ``best.safetensors``      the best weights on the unseen images, at an evaluation
+    ``state.pt``              what a stopped run is resumed from
+    ``log.jsonl``             figures of every few steps
+    ``curve.png``             their picture, at the end
+    ========================= ==========================================================
 
     Processes that ``torchrun`` started share every batch. The first one writes the files; all return the result.
 

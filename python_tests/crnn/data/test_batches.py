@@ -11,8 +11,10 @@ from fastctc.crnn.data import (
     Samples,
     check_samples,
     frames_needed,
+    pad_batch,
     split_holdout,
 )
+from fastctc.crnn.data.tensors import batch_width
 from fastctc.text import Alphabet
 
 ALPHABET = Alphabet("abc")
@@ -24,6 +26,25 @@ def make_samples(count: int, width: int = 40, widest: int | None = None) -> Samp
     images = [rng.integers(0, 255, (32, w), dtype=np.uint8) for w in widths]
     texts = ["".join(rng.choice(list("abc"), 3)) for _ in range(count)]
     return Samples(images, texts, [f"sample {i}" for i in range(count)])
+
+
+def test_batches_have_few_widths():
+    """Memory that torch keeps grows with the number of different shapes."""
+    assert [batch_width(width) for width in (1, 16, 17, 64, 65, 128, 129, 160, 192, 193, 1000, 2048)] == [
+        16, 16, 32, 64, 80, 128, 160, 160, 192, 224, 1024, 2048,
+    ]  # fmt: skip
+    widths = {batch_width(width) for width in range(64, 2049)}
+    assert len(widths) == 1 + 4 * 5 and all(batch_width(width) == width for width in widths)
+    assert all(width <= batch_width(width) < max(width + 16, 1.25 * width) for width in range(1, 2049))
+
+
+@pytest.mark.parametrize("sizes, full", [([90, 90, 90], 92), ([90, 30], 96), ([90], 92)])
+def test_images_of_one_width_are_hardly_padded(sizes, full):
+    images = [np.full((32, width), 7, np.uint8) for width in sizes]
+    pixels, widths = pad_batch(images)
+    assert pixels.shape == (len(sizes), 1, 32, full) and widths.tolist() == sizes
+    for n, width in enumerate(sizes):
+        assert bool((pixels[n, :, :, :width] == 7).all()) and not bool(pixels[n, :, :, width:].any())
 
 
 def test_preflight_names_what_cannot_be_learned():
@@ -118,7 +139,7 @@ def test_batches_hold_padded_images_and_their_targets():
     batches = BatchMaker(samples, ALPHABET, 3)
     batch = batches.batch(0)
     order = batches.indices(0)
-    assert batch.images.shape == (3, 1, 32, 40)
+    assert batch.images.shape == (3, 1, 32, 48)
     assert batch.widths.tolist() == [samples.images[i].shape[1] for i in order]
     assert batch.targets.tolist() == [t for i in order for t in ALPHABET.encode(samples.texts[i])]
     assert batch.target_lengths.tolist() == [3, 3, 3]

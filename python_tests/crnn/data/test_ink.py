@@ -234,3 +234,13 @@ def test_pages_that_are_not_read_are_a_warning():
     page.save(buffer, "TIFF", save_all=True, append_images=[page, page])
     assert prepare(buffer.getvalue(), CONFIG).warning == "only the first of 3 pages was read"
     assert prepare(page, CONFIG).warning is None
+
+
+@pytest.mark.parametrize("ink, ground", [(200, 110), (60, 150)])
+@pytest.mark.parametrize("seed", range(4))
+def test_single_pixels_of_a_textured_ground_are_not_taken_for_ink(ink, ground, seed):
+    """The ground of a photograph has pixels that differ from it more than the ink, on the other side."""
+    noise = np.random.default_rng(seed).normal(0, 22, (HEIGHT, WIDTH))
+    noise[3::19, 5::23] = 1.2 * (ground - ink)
+    shown = prepare(gray(ground + (ink - ground) * INK + noise * (1 - INK)), CONFIG).pixels
+    assert shown[INK == 1].mean() < 100 and shown[INK == 0].mean() > 170

@@ -402,7 +402,7 @@ def test_normalising_does_not_see_the_padding():
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, (32, w), dtype=np.uint8) for w in (40, 17, 1)]
     pixels, widths = pad_batch(images)
-    assert pixels.shape == (3, 1, 32, 40) and pixels.dtype == torch.uint8 and widths.tolist() == [40, 17, 1]
+    assert pixels.shape == (3, 1, 32, 48) and pixels.dtype == torch.uint8 and widths.tolist() == [40, 17, 1]
     together = normalize(pixels, widths, CONFIG)
     for n, image in enumerate(images):
         w = image.shape[1]

@@ -126,7 +126,8 @@ def test_what_is_there_decides(tmp_path):
     with pytest.raises(LabelError, match=r"none does not exist, expected a folder with one of labels.tsv"):
         open_source(tmp_path / "none")
     with pytest.raises(
-        LabelError, match=r"has none of labels.tsv, labels.txt, .*, data.mdb, and no \*.gt.txt, expected"
+        LabelError,
+        match=r"has none of labels.tsv, labels.txt, .*, data.mdb, and no \*.gt.txt or \*.xml, expected",
     ):
         open_source(tmp_path)
     (tmp_path / "labels.txt").write_text("a.png 1\n")

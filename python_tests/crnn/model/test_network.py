@@ -6,7 +6,7 @@ from recipes import recipe
 from torch import nn
 
 from fastctc.crnn.data import Batch, PreprocessConfig, kind_of, normalize
-from fastctc.crnn.model import CRNN, CRNNConfig
+from fastctc.crnn.model import CRNN, CRNNConfig, folded
 from fastctc.crnn.model.network import ARCHITECTURES, MaskedBatchNorm
 from fastctc.crnn.read.decoding import greedy_texts
 from fastctc.crnn.training import ModelConfig, model_config, settled
@@ -52,6 +52,22 @@ def test_padding_and_company_do_not_change_a_result(architecture, width):
             alone, (length,) = model(image)
             assert length == lengths[n] == alone.shape[1]
             torch.testing.assert_close(together[n, :length], alone[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_a_folded_model_is_the_model(architecture):
+    model = model_with_random_statistics(SMALL[architecture]).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    images, widths = torch.randn(6, 1, model.config.height, 96), torch.tensor(WIDTHS)
+    with torch.no_grad():
+        expected, lengths = model(images, widths)
+        read, same = folded(model)(images, widths)
+    assert torch.equal(lengths, same)
+    assert not [each for each in folded(model).modules() if isinstance(each, nn.BatchNorm2d)]
+    for n, length in enumerate(lengths):
+        torch.testing.assert_close(read[n, :length], expected[n, :length], rtol=0, atol=3e-5)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
 
 
 @pytest.mark.parametrize("architecture", SMALL)

@@ -82,7 +82,7 @@ def numbers(words: str) -> list[float]:
 def test_a_summary_has_the_figures(folder):
     found = explore(open_source(folder), CONFIG, frames)
     words = found.summary()
-    assert list(words) == ["labels", "alphabet", "images", "sizes", "contrast", "frames"]
+    assert list(words) == ["labels", "alphabet", "images", "sizes", "contrast", "copies", "frames"]
     assert numbers(words["labels"]) == [7, 0, 14, 3, 6, 1]  # count, least, greatest, median, different, empty
     assert numbers(words["alphabet"])[0] == len(found.alphabet) and "\\x07␣$&+1234" in words["alphabet"]
     assert numbers(words["images"]) == [5, 7]

@@ -7,6 +7,7 @@ from recipes import recipe
 from fastctc import cli
 from fastctc.crnn.data import write_folder
 from fastctc.crnn.formulas import FormulaSource
+from fastctc.crnn.model import MaskedBatchNorm
 from fastctc.crnn.training import Overfit, overfit, overfit_one_batch
 
 SMALL = {"height": 32, "channels": 8, "hidden": 32, "threads": 1, "precision": "fp32", "batch_size": 4}
@@ -34,6 +35,26 @@ def test_one_that_is_not_sound_fails(folder, tmp_path, capsys, monkeypatch):
     assert cli.main([*command, "--max-lr", "1e-9"]) == 1
     assert "one batch was NOT learned by heart: 0 of 2 images" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_statistics_that_lag_behind_are_settled(folder, monkeypatch):
+    """A batch that is learned in a few steps is read with its own statistics, which lag behind otherwise."""
+    monkeypatch.setattr(MaskedBatchNorm, "__init__", slow_norm(MaskedBatchNorm.__init__))
+    outcome = overfit_one_batch(recipe(data=str(folder), **SMALL), show_progress=False)
+    assert outcome.succeeded, outcome
+
+
+def slow_norm(init):
+    def with_small_momentum(self, *arguments, **more):
+        init(self, *arguments, **more)
+        self.momentum = 1e-4
+
+    return with_small_momentum
+
+
+def test_a_device_that_is_not_there_is_named(folder):
+    with pytest.raises(ValueError, match="device is 'cuda:99', which this PyTorch cannot use: "):
+        overfit_one_batch(recipe(data=str(folder), device="cuda:99", **SMALL), show_progress=False)
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,13 @@ SETTINGS = [
     if "check" in each.metadata
 ]
 ALLOWED = {
-    ("recipe", "data"), ("recipe", "threads"), ("recipe", "device"),
-    ("schedule", "steps"), ("schedule", "minutes"),
+    ("recipe", "data"), ("recipe", "val"), ("recipe", "threads"), ("recipe", "device"), ("recipe", "min_usable"),
+    ("schedule", "steps"), ("schedule", "minutes"), ("schedule", "patience"),
     ("schedule", "eval_every"), ("schedule", "save_every"), ("schedule", "log_every"),
 }  # fmt: skip
 OTHERS: dict[str, Any] = {  # other values than in the run, where adding 1 is not allowed
-    "data": "moved", "characters": "01", "device": "meta", "start_from": "wide", "precision": "bf16",
+    "data": "moved", "val": "moved", "characters": "01", "device": "meta", "start_from": "wide",
+    "precision": "bf16",
     "pooled_columns": 2, "stem_stride": 2, "height": 40, "warmup": 0.3, "ema": 0.5, "threads": 2, "parts": 4,
     "stretch": 0.1, "median": 3, "opening": 3, "closing": 3, "minutes": 3.0, "direction": "rtl",
     "label_pattern": "(.*)_",
@@ -101,12 +102,15 @@ def test_every_setting_may_change_on_resume_or_is_refused(group, name, stopped, 
     assert config is not None
     part = config if group == "recipe" else getattr(config, group)
     value = other(part, name)
-    if name == "data":
+    if name in ("data", "val"):
         value = str(shutil.copytree(folder, tmp_path / "moved"))
     new = replace(part, **{name: value})
     config = new if group == "recipe" else replace(config, **{group: new})
     if name == "minutes":  # a budget cannot replace steps
         with pytest.raises(ResumeError, match=r"minutes is 3\.0, but the run to resume has at least None"):
+            train(config, out, resume=True, show_progress=False)
+    elif name == "val":  # a part of data was held out, and must not be trained on now
+        with pytest.raises(ResumeError, match=r"val is .*, but the run to resume has None"):
             train(config, out, resume=True, show_progress=False)
     elif (group, name) in ALLOWED:
         if name == "device":

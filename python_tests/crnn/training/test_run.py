@@ -245,6 +245,7 @@ def test_what_a_run_leaves(folder, tmp_path):
         entry["loss"] > 0 and entry["compute_seconds"] > 0 and entry["data_seconds"] > 0 for entry in entries
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.safetensors",
         "curve.png",
         "log.jsonl",
         "model.safetensors",
