@@ -23,8 +23,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from fastctc.crnn import Recognizer
-from fastctc.crnn.formulas import random_formula
-from fastctc.crnn.formulas.glyphs import captcha_draws_from, captcha_image
+from fastctc.crnn.formulas import captcha_draws_from, captcha_image, random_formula
 from fastctc.crnn.report.sheets import Titled, grid
 
 WIDTH, HEIGHT = 180, 60  # pixels of an image

@@ -5,6 +5,7 @@ from pathlib import Path
 from fastctc.crnn.data import Domain
 from fastctc.crnn.formulas.constraint import FormulaConstraint
 from fastctc.crnn.formulas.fonts import find_fonts
+from fastctc.crnn.formulas.glyphs import captcha_draws_from, captcha_image
 from fastctc.crnn.formulas.grammar import (
     CHARACTERS,
     KINDS,
@@ -40,6 +41,8 @@ __all__ = [
     "FormulaDraw",
     "FormulaSource",
     "all_expressions",
+    "captcha_draws_from",
+    "captcha_image",
     "evaluate",
     "find_fonts",
     "holds",
