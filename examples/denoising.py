@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fastctc.crnn import Recognizer
 from fastctc.crnn.formulas import captcha_draws_from, captcha_image, random_formula
-from fastctc.crnn.report.sheets import Titled, grid
+from fastctc.crnn.report import Titled, grid
 
 WIDTH, HEIGHT = 180, 60  # pixels of an image
 GROUP = 4  # columns that the decoder reads at a step
