@@ -44,7 +44,7 @@ template <class T>
 __device__ __forceinline__ T* behind(T* p, int bytes, int count) {
   return reinterpret_cast<T*>(reinterpret_cast<char*>(p) + int64_t(bytes) * count);
 }
-__device__ __forceinline__ int larger(int a, int b) { return a > b ? a : b; }
+FASTCTC_HD int larger(int a, int b) { return a > b ? a : b; }
 __device__ __forceinline__ uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 // The part of a warp in a narrow sample: its direction and column, and its two positions in each lane.
