@@ -85,3 +85,24 @@ def test_a_cuda_source_is_translated(tmp_path: Path) -> None:
         shutil.rmtree(build_ptx.CACHE)
         assert (tmp_path / run / "k.o").exists() and file in (tmp_path / run / "k.kernels").read_text()
     assert files[0] == files[1]
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize("place", ["__device__", "__host__ __device__"])
+def test_a_device_function_called_by_host_code_is_refused(tmp_path: Path, place: str) -> None:
+    """The compiler does not diagnose it in a branch of `if constexpr` of a template."""
+    source = tmp_path / "k.cu"
+    source.write_text(
+        f"{place} __forceinline__ int larger(int a, int b) {{ return a > b ? a : b; }}\n"
+        "template <class T> int call(int a) {\n"
+        "  if constexpr (sizeof(T) == 4) a = larger(a, 3);\n"
+        "  return a;\n}\n"
+        "template <class T> int choose(int a) { return call<T>(a); }\n"
+        "int first(int a) { return choose<float>(a); }\n"
+        "__global__ void kernel(int* x) { *x = larger(*x, 1); }\n"
+    )
+    if place == "__device__":
+        with pytest.raises(SystemExit, match=r"calls a __device__ function|is not allowed"):
+            build_ptx.translate(source, tmp_path / "lists")
+    else:
+        assert len(build_ptx.translate(source, tmp_path / "lists")) == 1

@@ -169,8 +169,16 @@ struct Gradient {
   }
 };
 
+// Blocks of `gradient` on a multiprocessor, as many as its registers allow without spilling.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kGradientBlocks = 2;
+#else
+constexpr int kGradientBlocks = 3;
+#endif
+
 template <class Element, int kWarps>
-__global__ void __launch_bounds__(kRowThreads, 4) gradient(CtcLossParams p, BackwardWorkspace w) {
+__global__ void __launch_bounds__(kRowThreads, sizeof(typename ScalarOf<Element>::type) == 4 ? kGradientBlocks : 2)
+    gradient(CtcLossParams p, BackwardWorkspace w) {
   using Scalar = typename ScalarOf<Element>::type;
   using T = RowTeam<kWarps>;
   using W = Lanes<Scalar>;

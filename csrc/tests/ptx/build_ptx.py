@@ -118,6 +118,7 @@ def translate(source: Path, folder: Path) -> list[tuple[str, str]]:
             [nvcc, *NVCC_FLAGS, f"-I{CSRC}", *keep, "-c", str(source.resolve()), "-o", str(new / "host.o")],
             new,
         )
+        refuse_device_calls(source, new / "host.o")
         (kept / f"{source.stem}.ptx").rename(new / "kernels.ptx")
         shutil.rmtree(kept)
 
@@ -142,6 +143,12 @@ def translate(source: Path, folder: Path) -> list[tuple[str, str]]:
     lines = "".join(f"{name} {file}\n" for name, file in kernels)
     publish(lines.encode(), folder / f"{source.stem}.kernels")
     return kernels
+
+
+def refuse_device_calls(source: Path, host: Path) -> None:
+    """Fail if host code calls a __device__ function: such a call ends the process."""
+    if "exit" in run(["nm", "-u", str(host)]).split():
+        sys.exit(f"{source}: host code calls a __device__ function, which nvcc turned into exit(1)")
 
 
 def publish(data: bytes, path: Path) -> None:
