@@ -48,9 +48,10 @@ class Size:
     tests: int = 500
     steps: int = 700
     batch: int = 16
+    crnn: float = 0.5  # share of the steps that fastctc's CRNN is trained
 
 
-FULL = Size(height=64, width=256, length=20, hidden=128, images=12_000, tests=1000, steps=1600)
+FULL = Size(height=64, width=256, length=20, hidden=128, images=12_000, tests=1000, steps=1600, crnn=1.0)
 
 NETWORKS = ("channels as time", "columns as time", "fastctc's CRNN")
 
@@ -202,9 +203,11 @@ def try_network(
     if "time" in name:
         model: nn.Module = ConvRecurrent(size, classes, time=name.split()[0])
         seconds = learn(model, data, size, name, seed, max_lr=8e-3)
-    else:  # it needs half the steps
+    else:
         model = Recognizer(size, classes)
-        seconds = learn(model, data, replace(size, steps=size.steps // 2), name, seed, max_lr=4e-3)
+        seconds = learn(
+            model, data, replace(size, steps=int(size.crnn * size.steps)), name, seed, max_lr=4e-3
+        )
     found = read(model, unseen)
     parameters = sum(p.numel() for p in model.parameters())
     return found, score(unseen.texts, found) | {"cpu_seconds": seconds, "parameters": parameters}
