@@ -303,7 +303,10 @@ def test_the_table_has_every_hot_kernel_and_is_as_its_markdown(sass: Load) -> No
     assert list(found["kernels"]) == table.ARCHS
     for figures in found["kernels"].values():
         for hot in kernels.HOT:
-            assert list(figures[hot.name]["loops"]) == [loop.name for loop in hot.loops]
+            found_loops = figures[hot.name]["loops"]
+            always = [loop.name for loop in hot.loops if not loop.absent]
+            assert [name for name in found_loops if name in always] == always
+            assert set(found_loops) <= {loop.name for loop in hot.loops}
             assert all(cost["cached"] > 0 for cost in figures[hot.name]["loops"].values())
     assert table.markdown(found) == (SASS / "table.md").read_text()
 
