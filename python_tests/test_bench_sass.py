@@ -358,3 +358,16 @@ def test_searches_have_estimates_from_the_table(sass: Load) -> None:
         for each, worse in zip(op(table), op(slower), strict=True):
             assert 0 < each.floor() < each.seconds() < worse.seconds() / 10
     assert all(0 < each.floor() < each.seconds() for each in estimates.greedy())
+
+
+def test_published_times_stand_beside_their_estimates(sass: Load) -> None:
+    shown = (SASS / "estimates.md").read_text(encoding="utf-8")
+    for published in sass("estimate").PUBLISHED.values():
+        assert shown.count(f"| {published} |") == 1
+
+
+def test_the_estimates_are_of_the_present_table(sass: Load) -> None:
+    found = sass("estimates")
+    assert found.FILE.read_text(encoding="utf-8") == found.estimates(), (
+        "python benchmarks/sass/estimates.py --write"
+    )

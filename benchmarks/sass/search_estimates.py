@@ -1,16 +1,12 @@
 """Estimated times of alignment, beam search and greedy decoding on an H200. Nothing is measured; see estimate.py.
 
-  python benchmarks/sass/search_estimates.py          print the table, in Markdown
-
 The estimate of a beam search is a lower bound: no frame leads to a new prefix.
 """
 
 from __future__ import annotations
 
-import json
-
 from compare import Figures
-from estimate import FLOAT, HERE, Estimate, Work, loop, markdown, waves
+from estimate import FLOAT, Estimate, Work, loop, waves
 
 LONG_ROW = 256  # classes; for more of them top_tokens has a block per row
 INSTRUCTIONS_OF_A_LONG_ROW = 8 * 1140  # of the warps of a block at C = 5000; most of them grow with C
@@ -69,13 +65,3 @@ def greedy() -> list[Estimate]:
         kernels = (Work("best_classes", rows * shape.C * FLOAT), Work("merge_frames", rows * 2 * FLOAT))
         found.append(Estimate("greedy_decode", f"{name}: N={shape.N} T={shape.T} C={shape.C}", kernels))
     return found
-
-
-def main() -> None:
-    """Print the table."""
-    table = json.loads((HERE / "table.json").read_text())
-    print(markdown([*alignments(table), *searches(table), *greedy()]), end="")
-
-
-if __name__ == "__main__":
-    main()
