@@ -7,7 +7,8 @@
 #   benchmarks/gpu_suite.sh --dry-run       prints the steps
 #   benchmarks/gpu_suite.sh --rehearse OUT  the same on a machine without a GPU: the CPU in its place, small shapes
 #
-# results.tar.gz contains log.txt, tests.txt, what ncu has found and, in results/, files for benchmarks/results/.
+# results.tar.gz contains gpu.md, one table of all times beside the estimates, log.txt, tests.txt, what ncu has found
+# and, in results/, files for benchmarks/results/.
 #
 #   FASTCTC_WHEELS=DIR   wheels of Python packages that are missing there; step `packages` lists them. Get them with
 #                        python3 -m pip download --no-deps --only-binary=:all: -d DIR NAME...
@@ -228,6 +229,8 @@ main() {
   else
     echo "all passed in $SECONDS s" | tee -a "$OUT/summary.txt"
   fi
+  cp "$OUT/summary.txt" "$FILES/summary.txt"
+  timeout 60 python benchmarks/gpu_table.py "$FILES" >"$FILES/gpu.md" 2>>"$FILES/log.txt" || echo "no gpu.md; see log.txt"
   pack
   exit $((failed > 0))
 }

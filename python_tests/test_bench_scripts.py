@@ -94,7 +94,7 @@ def test_gpu_suite_with_stand_ins_for_every_program(
     assert [name for name, verdict in verdicts.items() if verdict == "skip"] == skipped
     assert f"{passed} tests have passed" in summary
     with tarfile.open(out / "results.tar.gz") as tar:
-        assert {"./log.txt", "./summary.txt", "./tests.txt", "./results"} <= set(tar.getnames())
+        assert {"./log.txt", "./summary.txt", "./tests.txt", "./gpu.md", "./results"} <= set(tar.getnames())
         packed = tar.extractfile("./summary.txt")
         assert packed and packed.read().decode() == summary
     assert not list(tmp_path.glob("work.*"))
