@@ -41,8 +41,11 @@ constexpr FASTCTC_HD size_t narrow_shared(int columns) { return 2 * columns * si
 
 // A pointer to the place `bytes * count` behind another.
 template <class T>
-__device__ __forceinline__ T* behind(T* p, int bytes, int count) {
-  return reinterpret_cast<T*>(reinterpret_cast<char*>(p) + int64_t(bytes) * count);
+__device__ __forceinline__ T* behind(T* p, int bytes, int64_t count) {
+#ifdef FASTCTC_EMULATED_CUDA
+  if (!p) return p;  // nothing is kept; a sanitizer refuses to move a null pointer
+#endif
+  return reinterpret_cast<T*>(reinterpret_cast<char*>(p) + bytes * count);
 }
 FASTCTC_HD int larger(int a, int b) { return a > b ? a : b; }
 __device__ __forceinline__ uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
@@ -121,7 +124,7 @@ class Producer {
       scores_[c] = streams.input + t * q.stride_t + label * q.stride_c;
     }
     kept_step_ = frames_.step * pairs_of(q.stride);
-    kept_ = streams.pairs + t * pairs_of(q.stride) + place.even / 2;
+    kept_ = behind(streams.pairs, sizeof(KeptPair), t * pairs_of(q.stride) + place.even / 2);
     if (frames_.tiles > 0) load(0);
   }
   __device__ __forceinline__ int tiles() const { return frames_.tiles; }

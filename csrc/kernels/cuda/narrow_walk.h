@@ -83,8 +83,8 @@ class Walker {
                            : -1) {
     const int64_t t = frames_.frame(frames_.number(0));
     step_ = frames_.step * int(kSecond ? q.stride * sizeof(float) : pairs_of(q.stride) * sizeof(KeptPair));
-    kept_ = streams.pairs + t * pairs_of(q.stride) + place.even / 2;
-    for (int c = 0; c < 2; ++c) occupancies_[c] = streams.kept.m + t * q.stride + place.label[c];
+    kept_ = behind(streams.pairs, sizeof(KeptPair), t * pairs_of(q.stride) + place.even / 2);
+    for (int c = 0; c < 2; ++c) occupancies_[c] = behind(streams.kept.m, sizeof(float), t * q.stride + place.label[c]);
     receive();
   }
   __device__ __forceinline__ int tiles() const { return frames_.tiles; }
