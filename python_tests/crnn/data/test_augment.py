@@ -36,7 +36,7 @@ def test_batches_of_earlier_versions_come_again():
     image = np.random.default_rng(0).integers(0, 256, (32, 100), dtype=np.uint8)
     samples = Samples([image[:, :w] for w in (100, 90, 80)], ["a", "b", "a"], ["0", "1", "2"])
     batch = BatchMaker(samples, Alphabet("ab"), 3, seed=7, augment=AugmentConfig(), buckets=1).batch(5)
-    assert zlib.crc32(batch.images.numpy().tobytes()) == 2291020746
+    assert zlib.crc32(batch.images[..., :100].numpy().tobytes()) == 2291020746  # beyond is padding
 
 
 def test_one_change_does_not_alter_the_draws_of_another():
