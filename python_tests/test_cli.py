@@ -13,6 +13,7 @@ from recipes import recipe
 
 from fastctc import cli
 from fastctc.crnn import PRESETS
+from fastctc.crnn.data import images_in
 from fastctc.crnn.formulas import holds, is_formula
 
 
@@ -104,6 +105,12 @@ def test_folders_below_a_folder_are_read(model, tmp_path, capsys):
     assert [line.split("\t")[0] for line in lines] == [
         str(tmp_path / name) for name in ("a.png", "b/1.png", "b/c/2.png")
     ]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path):
+    for recursive in (False, True):
+        with pytest.raises(FileNotFoundError):
+            images_in(tmp_path / "none", recursive=recursive)
 
 
 def test_read_json(run_folder, model, capsys):

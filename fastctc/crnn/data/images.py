@@ -116,12 +116,19 @@ def images_in(folder: Path, *, recursive: bool = False) -> list[Path]:
 
     Args:
         folder: where.
-        recursive: also those in folders below it. Hidden folders and links to folders are left out.
+        recursive: also those in folders below it. Folders that are hidden, links, or not readable are left out.
+
+    Raises:
+        OSError: the folder itself cannot be read.
     """
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()}
 
+    def refuse(error: OSError) -> None:
+        if error.filename == os.fspath(folder):
+            raise error
+
     def files() -> Iterator[Path]:
-        for place, below, names in os.walk(folder):
+        for place, below, names in os.walk(folder, onerror=refuse):
             below[:] = [name for name in below if recursive and not name.startswith(".")]
             yield from (Path(place, name) for name in names)
 

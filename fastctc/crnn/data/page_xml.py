@@ -85,7 +85,8 @@ class PageSource:
         """Return JSON that changes with the lines and the images."""
         content = hashlib.sha256()
         for line in self._lines:
-            about = [line.name, line.outline, line.text, str(line.file), stamp(_image_of(line))]
+            text = None if line.text is None else self._normalized(line.text)
+            about = [line.name, line.outline, text, str(line.file), stamp(_image_of(line))]
             content.update(json.dumps(about).encode())
         return {"pages": str(self._lines[0].file.parent.resolve()), "content": content.hexdigest()}
 
@@ -96,15 +97,13 @@ class PageSource:
         page = self._page[1]
         xs, ys = zip(*line.outline, strict=True)
         box = max(0, min(xs)), max(0, min(ys)), min(page.width, max(xs) + 1), min(page.height, max(ys) + 1)
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise ImageError(f"line {line.name} is outside of its page of {page.width}x{page.height} pixels")
-        cut = page.crop(box).convert("RGB")
-        mask = Image.new("L", cut.size, 0)
-        ImageDraw.Draw(mask).polygon(
-            [(x - box[0], y - box[1]) for x, y in line.outline], fill=255, outline=255
-        )
+        mask = Image.new("L", (max(0, box[2] - box[0]), max(0, box[3] - box[1])))
+        corners = [(x - box[0], y - box[1]) for x, y in line.outline]
+        ImageDraw.Draw(mask).polygon(corners, fill=255, outline=255)
         inside = np.asarray(mask) > 0
-        pixels = np.asarray(cut).copy()
+        if not inside.any():
+            raise ImageError(f"line {line.name} is outside of its page of {page.width}x{page.height} pixels")
+        pixels = np.asarray(page.crop(box).convert("RGB")).copy()
         pixels[~inside] = np.median(pixels[inside], axis=0)
         return Image.fromarray(pixels)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastctc.crnn.data import ImageError, LabelError, open_source
+from fastctc.crnn.data import ImageError, LabelConfig, LabelError, open_source
 
 PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 <PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15">
@@ -62,6 +62,7 @@ def test_lines_of_page_xml(tmp_path, page, below):
     with pytest.raises(ImageError, match="line outside is outside of its page of 200x100 pixels"):
         source(3)
     key = source.key()
+    assert open_source(tmp_path, LabelConfig(unicode_form="NFD")).key() != key
     Image.new("L", (200, 100)).save(tmp_path / "one.png")
     assert open_source(tmp_path).key() != key
 
