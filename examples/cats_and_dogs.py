@@ -10,14 +10,14 @@ The score is the log-loss, with predictions as they are and clipped to [0.005, 0
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from experiment import make_parser, print_table, save, train
+from experiment import chosen_size, make_parser, print_table, save, train
 from matplotlib.figure import Figure
 from photographs import SPECIES, Photographs, TimmNetwork, find_photographs
 from scenes import BREEDS, CATS, DOGS, Scenes, SmallNetwork
@@ -68,7 +68,7 @@ class Task:
         pretrained: its classes are breeds; it has the parts ``features`` and ``classify``.
         fresh: returns an untrained network of the same kind with two classes.
         species: the classes of ``pretrained`` that are cats or dogs.
-        tops: numbers of most probable classes, of which an outlier has none in ``species``.
+        tops: values of N. An image is an outlier if none of its N most probable classes is in ``species``.
     """
 
     training: Any
@@ -236,9 +236,7 @@ def plot_images(data: Any, found: Tensor, columns: int = 10) -> Figure:
 def main() -> None:
     """Find outliers, compare the methods, and clip their predictions."""
     options = parser.parse_args()
-    size = FULL if options.full else Size()
-    size = size if options.steps is None else replace(size, steps=options.steps)
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    size = chosen_size(options, Size(), FULL)
     seed = options.seed
     task = photographed(options.photos, options.network, size, seed) if options.photos else drawn(size, seed)
     training = task.training

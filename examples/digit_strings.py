@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
-from experiment import make_parser, print_table, save, train
+from experiment import chosen_size, make_parser, print_table, save, train
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor, nn
@@ -229,9 +229,7 @@ def plot(data: Strings, found: dict[str, list[str]], count: int = 5) -> Figure:
 def main() -> None:
     """Train the networks and compare what they read."""
     options = parser.parse_args()
-    size = FULL if options.full else Size()
-    size = replace(size, **{k: v for k in ("steps", "length") if (v := getattr(options, k)) is not None})
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    size = chosen_size(options, Size(), FULL)
     data = Strings(options.text, size, size.images, options.seed)
     unseen = Strings(options.text, size, size.tests, options.seed + 1_000_000, shortest=size.length)
     found, scores = {}, {}

@@ -3,8 +3,9 @@
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from matplotlib.figure import Figure
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from fastctc.crnn.data import to_json, write_atomically
 from fastctc.crnn.training import fast_precision
 from fastctc.figures import write_png
+
+S = TypeVar("S")  # a size of an experiment, a dataclass
 
 
 def make_parser(script: str, description: str | None, *examples: str) -> argparse.ArgumentParser:
@@ -38,6 +41,20 @@ def make_parser(script: str, description: str | None, *examples: str) -> argpars
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of data and weights (default: 0)")
     return parser
+
+
+def chosen_size(options: argparse.Namespace, small: S, full: S) -> S:
+    """Return the size that the options choose, and let torch use two threads at most.
+
+    Args:
+        options: with ``full``, and fields of the size that are options of their own, where they were given.
+        small: the default size, a dataclass.
+        full: the size of ``--full``.
+    """
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    size = full if options.full else small
+    named = {each.name: getattr(options, each.name, None) for each in fields(size)}
+    return replace(size, **{name: value for name, value in named.items() if value is not None})
 
 
 def train(

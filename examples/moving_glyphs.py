@@ -5,11 +5,11 @@ the direction, because every place is equally likely in each class. The same wei
 any number of images.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from experiment import make_parser, print_table, save, train
+from experiment import chosen_size, make_parser, print_table, save, train
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
@@ -156,9 +156,7 @@ def plot(data: Sequences, log_probs: Tensor) -> Figure:
 def main() -> None:
     """Train the networks, compare them, and predict with several batch sizes."""
     options = parser.parse_args()
-    size = FULL if options.full else Size()
-    size = size if options.steps is None else replace(size, steps=options.steps)
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    size = chosen_size(options, Size(), FULL)
     data, unseen = Sequences(size.sequences, options.seed), Sequences(size.tests, options.seed + 1_000_000)
     rows = {"one": "one image", "mean": "all images, without their order", "lstm": "LSTM over the images"}
     shares, seconds = {}, {}

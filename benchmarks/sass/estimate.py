@@ -36,7 +36,7 @@ PUBLISHED = {  # times of others in µs, by op and shape; the sources name them
 
 @dataclass(frozen=True)
 class Work:
-    """What one kernel does.
+    """The work of one kernel.
 
     Attributes:
         moved: bytes that are read from or written to memory.

@@ -60,8 +60,8 @@ FASTCTC_HD Place previous_place(Place at, bool from_label, bool moved, bool skip
   return skip && from_label ? Place{at.slot - 1, true} : Place{at.slot, false};
 }
 
-// The same in a word of 32 slots, the first of which is bit 0. One bit is set of all; none where the place is one slot
-// before the first, which is a label then.
+// The same for 32 slots as the bits of two words; the first slot is bit 0. The place is the one bit that is set. No bit
+// is set if the place is the label of the slot before the first.
 struct PlaceBits {
   uint32_t blank, label;
 };

@@ -122,7 +122,6 @@ def _read(recognizer: Recognizer, data: NamedSource, arguments: argparse.Namespa
 
 
 def _print_evaluation(result: Evaluation, second: Evaluation | None, arguments: argparse.Namespace) -> None:
-    comparison = None if second is None else compare(result, second)
     mistakes = result.mistakes[: arguments.mistakes]
     if arguments.json:
         listed = [
@@ -134,9 +133,9 @@ def _print_evaluation(result: Evaluation, second: Evaluation | None, arguments: 
         ]  # fmt: skip
         figures = result.figures() | measures(result)._asdict()
         figures |= {"unreadable": len(result.problems), "mistakes": listed}
-        if second is not None and comparison is not None:
+        if second is not None:
             other = second.figures() | measures(second)._asdict()
-            figures["compare"] = comparison._asdict() | {"second_model": other}
+            figures["compare"] = compare(result, second)._asdict() | {"second_model": other}
         print(to_json(figures))
         return
     print(result.summary())
@@ -147,9 +146,9 @@ def _print_evaluation(result: Evaluation, second: Evaluation | None, arguments: 
             f" {100 * others.word_error_rate:.3f}%, normalized edit distance"
             f" {others.normalized_edit_distance:.5f}"
         )
-    if second is not None and comparison is not None:
+    if second is not None:
         print(f"second model: {second.summary()}")
-        print(comparison.summary())
+        print(compare(result, second).summary())
     groups: dict[str, dict[Any, Share]] = {
         "kind": result.by_kind(),
         "length": {f"{length}:": share for length, share in result.by_length().items()},

@@ -1,7 +1,7 @@
 // A long row in the registers of a block.
 //
-// A row goes in chunks; up to 8192 classes (4096 of doubles) are one. Of a chunk each warp has a stretch, of which a
-// lane has every 32nd class:
+// A row is read in chunks of up to 8192 classes (4096 of doubles). Each warp has a stretch of the chunk, and each lane
+// every 32nd class of the stretch:
 //
 //           | stretch of warp 0     | stretch of warp 1     | ...
 //   lane    | 0 1 .. 31  0 1 .. 31  | 0 1 .. 31  0 1 .. 31  |

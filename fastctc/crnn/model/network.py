@@ -335,7 +335,7 @@ class CRNN(nn.Module):
 
 
 class _Folded(nn.Module):
-    """What is left of a normalization that is folded into the convolution before it."""
+    """The place of a normalization that is folded into the convolution before it; returns its input."""
 
     def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
         return x

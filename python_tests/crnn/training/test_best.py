@@ -4,12 +4,12 @@ import logging
 
 import pytest
 import torch
-from recipes import changed, recipe
+from recipes import changed, tiny
 
 from fastctc.crnn.data import write_folder
 from fastctc.crnn.formulas import FormulaSource
 from fastctc.crnn.model import load_checkpoint
-from fastctc.crnn.training import TrainConfig, train
+from fastctc.crnn.training import train
 
 
 @pytest.fixture(scope="module")
@@ -17,23 +17,6 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("formulas")
     write_folder(FormulaSource(renderer="captcha", seed=3), path, 40)
     return path
-
-
-def tiny(folder, **changes) -> TrainConfig:
-    """Return a recipe of seconds."""
-    settings = {
-        "data": str(folder),
-        "steps": 12,
-        "batch_size": 8,
-        "height": 32,
-        "channels": 4,
-        "hidden": 8,
-        "threads": 1,
-        "precision": "fp32",
-        "eval_every": 5,
-        "save_every": 3,
-    }
-    return recipe(**(settings | changes))
 
 
 def test_a_run_can_be_read_while_it_lasts(folder, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes import changed, recipe
+from recipes import changed, recipe, tiny
 
 from fastctc.crnn.data import BatchMaker, LabelError, PreprocessConfig, collect, write_folder
 from fastctc.crnn.formulas import CHARACTERS, PRESETS, FormulaSource
@@ -43,21 +43,6 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("formulas")
     write_folder(FormulaSource(renderer="captcha", seed=3), path, 40)
     return path
-
-
-def tiny(folder, **changes) -> TrainConfig:
-    """Return a recipe of seconds; fp32, so that it is the same on every processor."""
-    settings = {
-        "data": str(folder),
-        "steps": 12,
-        "batch_size": 8,
-        "height": 32,
-        "channels": 4,
-        "hidden": 8,
-        "threads": 1,
-    }
-    settings |= {"precision": "fp32", "eval_every": 5, "save_every": 3}
-    return recipe(**(settings | changes))
 
 
 def weights(out) -> dict[str, torch.Tensor]:
