@@ -17,12 +17,12 @@ def reduced(losses: Tensor, target_lengths: Tensor, reduction: str, zero_infinit
         losses = torch.where(losses == torch.inf, 0, losses)
     if reduction == "none":
         return losses
-    dtype = torch.float64 if losses.is_cpu else losses.dtype
+    wide = losses.double() if losses.is_cpu else losses
     if reduction == "mean":
-        losses = losses / target_lengths.clamp(min=1)
+        wide = wide / target_lengths.clamp(min=1)
         if losses.shape[0] != 0:
-            return losses.mean(dtype=dtype).to(losses.dtype)
-    return losses.sum(dtype=dtype).to(losses.dtype)
+            return wide.mean().to(losses.dtype)
+    return wide.sum().to(losses.dtype)
 
 
 def gradient_of_losses(grad: Tensor, target_lengths: Tensor, reduction: str) -> Tensor:
