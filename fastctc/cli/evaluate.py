@@ -90,10 +90,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         labels = LabelConfig(**given(arguments, "labels"))
         data, what = open_source(arguments.folder, labels), str(arguments.folder)
     else:
-        source = drawing_of(arguments).source(arguments.seed, color=True)
+        checkpoint = recognizer.checkpoint
+        source = drawing_of(arguments, checkpoint).source(arguments.seed, color=True)
         data, what = (
             Drawn(source, arguments.count, FIRST_UNSEEN),
-            f"{arguments.count} drawn {domain_in(arguments)}",
+            f"{arguments.count} drawn {domain_in(arguments, checkpoint)}",
         )
     result = _read(recognizer, data, arguments)
     second = None
@@ -139,13 +140,11 @@ def _print_evaluation(result: Evaluation, second: Evaluation | None, arguments: 
         print(to_json(figures))
         return
     print(result.summary())
-    if result.domain is None:
-        others = measures(result)
-        print(
-            f"letters and digits exact {100 * others.alphanumeric_match:.2f}% without case, word error rate"
-            f" {100 * others.word_error_rate:.3f}%, normalized edit distance"
-            f" {others.normalized_edit_distance:.5f}"
-        )
+    others = measures(result)
+    print(
+        f"letters and digits exact {100 * others.alphanumeric_match:.2f}% without case, word error rate"
+        f" {100 * others.word_error_rate:.3f}%, normalized edit distance {others.normalized_edit_distance:.5f}"
+    )
     if second is not None:
         print(f"second model: {second.summary()}")
         print(compare(result, second).summary())

@@ -17,6 +17,7 @@ from fastctc.crnn.data.domain import (
     register,
     shipped_checkpoints,
 )
+from fastctc.crnn.data.font_files import font_files, installed_fonts, package_folder, printed
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
 from fastctc.crnn.data.json_text import finite, to_json
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare, steps
@@ -100,10 +101,12 @@ __all__ = [
     "draws",
     "explain_full_disk",
     "finite",
+    "font_files",
     "frames_needed",
     "hash_of_code",
     "help_of",
     "images_in",
+    "installed_fonts",
     "kind_of",
     "make_alphabet",
     "more_than",
@@ -111,8 +114,10 @@ __all__ = [
     "normalize",
     "open_source",
     "own_torch_state",
+    "package_folder",
     "pad_batch",
     "prepare",
+    "printed",
     "progress",
     "register",
     "seeded",
