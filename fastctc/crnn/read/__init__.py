@@ -12,10 +12,13 @@ from fastctc.crnn.read.evaluation import (
     evaluate_samples,
 )
 from fastctc.crnn.read.explanation import Explanation, explain
+from fastctc.crnn.read.formats import row_of, why_unread
 from fastctc.crnn.read.inference import infer
 from fastctc.crnn.read.knowledge import HOTWORD_BONUS, scorers_from_files
 from fastctc.crnn.read.measures import Comparison, Measures, compare, measures
+from fastctc.crnn.read.output import Written, write_readings
 from fastctc.crnn.read.recognize import Evidence, Reading, Recognizer
+from fastctc.crnn.read.stream import read_entries, workers_for
 
 __all__ = [
     "CONTRAST_BINS",
@@ -31,6 +34,7 @@ __all__ = [
     "Reading",
     "Recognizer",
     "Share",
+    "Written",
     "compare",
     "edit_alignment",
     "edit_distance",
@@ -39,5 +43,10 @@ __all__ = [
     "explain",
     "infer",
     "measures",
+    "read_entries",
+    "row_of",
     "scorers_from_files",
+    "why_unread",
+    "workers_for",
+    "write_readings",
 ]

@@ -21,6 +21,7 @@ from fastctc.crnn.data import (
     ImageError,
     ImageLike,
     Prepared,
+    PreprocessConfig,
     own_torch_state,
     prepare,
     usable_device,
@@ -96,6 +97,14 @@ class Reading:
         return [] if self.evidence is None else self.evidence.spans(self.text)
 
 
+def prepared(image: ImageLike, preprocess: PreprocessConfig) -> Prepared | str:
+    """Return an image prepared for the model, or why it cannot be read."""
+    try:
+        return prepare(image, preprocess)
+    except ImageError as error:
+        return str(error)
+
+
 class Recognizer:
     """A trained model that reads images.
 
@@ -110,7 +119,7 @@ class Recognizer:
         self.checkpoint = checkpoint
         self.alphabet = checkpoint.alphabet
         self.device = usable_device(device)
-        self._preprocess = reading_config(checkpoint.preprocess)
+        self.preprocess = reading_config(checkpoint.preprocess)
         self.model: CRNN = folded(checkpoint.model).to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -210,16 +219,14 @@ class Recognizer:
         )
 
     def _read_chunk(self, images: Sequence[ImageLike], decoder: Decoder) -> list[Reading]:
-        readings: list[Reading | None] = []
-        prepared = []
-        for image in images:
-            try:
-                prepared.append(prepare(image, self._preprocess))
-                readings.append(None)
-            except ImageError as error:
-                readings.append(Reading("", -math.inf, error=str(error)))
-        read = iter(self._read_prepared(prepared, decoder))
-        return [next(read) if reading is None else reading for reading in readings]
+        return self.read_prepared([prepared(image, self.preprocess) for image in images], decoder)
+
+    def read_prepared(self, images: Sequence[Prepared | str], decoder: Decoder) -> list[Reading]:
+        """Return the readings of images that :func:`prepared` has made, as one batch."""
+        read = iter(self._read_prepared([each for each in images if not isinstance(each, str)], decoder))
+        return [
+            Reading("", -math.inf, error=each) if isinstance(each, str) else next(read) for each in images
+        ]
 
     @own_torch_state()
     def _read_prepared(self, prepared: list[Prepared], decoder: Decoder) -> list[Reading]:
