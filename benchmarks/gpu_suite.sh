@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One command for a machine with a GPU (PyTorch and nvcc there, no network needed): builds fastctc for that card, runs
-# the CUDA tests, the benchmarks and the profilers on it, then some tests under compute-sanitizer. Under eight minutes;
-# a step that fails or takes too long does not stop those after it. The machine's own Python environment is left as it is.
+# the CUDA tests, the benchmarks and the profilers on it, then some tests under compute-sanitizer. Under eight minutes:
+# the last steps are left out if those before them took long. A step that fails does not stop the next ones. The machine's own Python environment is left as it is.
 #
 #   benchmarks/gpu_suite.sh OUT             writes OUT/summary.txt and OUT/results.tar.gz, anew after each step
 #   benchmarks/gpu_suite.sh --dry-run       prints the steps
@@ -13,25 +13,26 @@
 #
 #   FASTCTC_WHEELS=DIR   wheels of Python packages that are missing there; step `packages` lists them. Get them with
 #                        python3 -m pip download --no-deps --only-binary=:all: -d DIR NAME...
-#   SLOWER=1             the limits of all steps times this, for a machine with few cores
+#   AT_MOST=460          seconds of all steps together
+#   SLOWER=1             this and the limits of the steps times this, for a machine with few cores
 #   WORK=/tmp/...        where to build; deleted at the end
 #   TEST_DEVICE=ptx      in a rehearsal, the tests run on nvcc's PTX, for minutes
 #
 # Exit status: 0 if every step passed, 1 if not, 2 if called wrongly.
 set -uo pipefail
 
-# ---- the steps: name, seconds at most, function; the most valuable first -----------------------------------------
+# ---- the steps: name, seconds at most, function; the most valuable first ------------------------------------------
 steps=(
-  "packages    25  step_packages"
-  "build      110  step_build"
-  "tests      110  step_tests"
-  "ctc_loss    55  step_bench bench_ctc_loss.py --peers torch cudnn"
-  "beam_search 50  step_bench bench_beam_search.py --peers cuda_ctc_decoder"
-  "align       20  step_bench bench_forced_align.py --shapes A D E F"
-  "kernels     20  step_kernels"
-  "ncu         30  step_ncu"
-  "memcheck    30  step_sanitize memcheck"
-  "racecheck   25  step_sanitize racecheck"
+  "packages    40  step_packages"
+  "build      200  step_build"
+  "tests      150  step_tests"
+  "ctc_loss    60  step_bench bench_ctc_loss.py --peers torch cudnn"
+  "beam_search 60  step_bench bench_beam_search.py --peers cuda_ctc_decoder"
+  "align       30  step_bench bench_forced_align.py --shapes A D E F"
+  "kernels     25  step_kernels"
+  "ncu         40  step_ncu"
+  "memcheck    60  step_sanitize memcheck"
+  "racecheck   60  step_sanitize racecheck"
 )
 least_tests=1000  # fewer that have passed mean that something was not run
 
@@ -189,12 +190,15 @@ tool_of() {
 }
 
 run_step() {  # name, seconds, function and arguments
-  local name=$1 limit=$2 start=$SECONDS status verdict=pass notes=""
+  local name=$1 limit=$2 left start=$SECONDS status verdict=pass notes=""
   shift 2
-  limit=$((limit * SLOWER))
+  limit=$((limit * SLOWER)) left=$((AT_MOST * SLOWER - SECONDS))
+  ((limit <= left)) || limit=$left
   printf '\n======== %s (at most %s s)\n' "$name" "$limit" >>"$FILES/log.txt"
   if ! command -v "$(tool_of "$name")" >/dev/null; then
     verdict=skip notes="no $(tool_of "$name") here"
+  elif ((left < 5)); then
+    verdict=skip notes="no time left"
   else
     timeout -k 5 "$limit" bash -c "$*" >>"$FILES/log.txt" 2>&1 </dev/null
     status=$?
@@ -246,7 +250,7 @@ main() {
 
   mkdir -p "$1" && OUT=$(cd "$1" && pwd) || exit 2
   cd "$(dirname "$0")/.." || exit 2
-  SLOWER=${SLOWER:-1} failed=0
+  SLOWER=${SLOWER:-1} AT_MOST=${AT_MOST:-460} failed=0
   WORK=$(mktemp -d "${WORK:-/tmp/fastctc-gpu-suite}.XXXXXX") || exit 2
   trap 'rm -rf "$WORK"' EXIT
   FILES=$WORK/files
