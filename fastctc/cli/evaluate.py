@@ -36,6 +36,7 @@ EXAMPLES = [
     "evaluate shipped --look contest --count 2000",
     "evaluate runs/demo/model.safetensors data/mine --mistakes 10",
     "evaluate shipped data/mine --json",
+    "evaluate runs/words data/signs --ignore-case",
     "evaluate runs/a data/test --compare runs/b",
     "evaluate shipped data/mine --report reports/mine",
     "evaluate shipped --value right --constraint formula",
@@ -99,7 +100,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     result = _read(recognizer, data, arguments)
     second = None
     if arguments.compare is not None:
-        other = Recognizer.load(arguments.compare, arguments.device)
+        other = Recognizer.load(arguments.compare, arguments.device, ignore_case=arguments.ignore_case)
         second = _read(other, data, arguments)
     for problem in result.problems:
         print(one_line(problem), file=sys.stderr)

@@ -269,13 +269,17 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=positive_int, metavar="N", help="threads of torch (default: torch's choice)"
     )
+    parser.add_argument(
+        "--ignore-case", action="store_true",
+        help="read all letters as small ones, by the sum of the probabilities of both cases",
+    )  # fmt: skip
 
 
 def recognizer_of(arguments: argparse.Namespace) -> Recognizer:
     """Return the model of a command's checkpoint, on its device, and set the number of threads."""
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    return Recognizer.load(arguments.checkpoint, arguments.device)
+    return Recognizer.load(arguments.checkpoint, arguments.device, ignore_case=arguments.ignore_case)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ from fastctc.crnn.data import (
     prepare,
     usable_device,
 )
-from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint
+from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint, without_case
 from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
 from fastctc.crnn.read.inference import infer, reading_config
 from fastctc.crnn.read.nothing import why_nothing
@@ -115,8 +115,11 @@ class Recognizer:
         ''
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
-        self.checkpoint = checkpoint
+    def __init__(
+        self, checkpoint: Checkpoint, device: str | torch.device = "cpu", *, ignore_case: bool = False
+    ) -> None:
+        self.ignore_case = ignore_case
+        self.checkpoint = checkpoint = without_case(checkpoint) if ignore_case else checkpoint
         self.alphabet = checkpoint.alphabet
         self.device = usable_device(device)
         self.preprocess = reading_config(checkpoint.preprocess)
@@ -124,19 +127,27 @@ class Recognizer:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, checkpoint: str | Path = "shipped", device: str | torch.device = "cpu") -> Recognizer:
+    def load(
+        cls,
+        checkpoint: str | Path = "shipped",
+        device: str | torch.device = "cpu",
+        *,
+        ignore_case: bool = False,
+    ) -> Recognizer:
         """Return a recognizer with the model of a checkpoint.
 
         Args:
-            checkpoint: a file, or the name of a model that comes with the package: ``"shipped"`` or ``"wide"``.
+            checkpoint: a file, or the name of a model that comes with the package: ``"shipped"``,
+                ``"wide"`` or ``"words"``.
             device: where the model runs.
+            ignore_case: read all letters as small ones; the probabilities of a letter and its capital are added.
 
         Raises:
             FileNotFoundError: no such file.
             ValueError: ``device`` cannot be used.
             fastctc.crnn.CheckpointError: not a checkpoint, damaged, or of a later version.
         """
-        return cls(load_checkpoint(checkpoint), device)
+        return cls(load_checkpoint(checkpoint), device, ignore_case=ignore_case)
 
     @overload
     def read(  # type: ignore[overload-overlap]  # a text is one path
