@@ -98,7 +98,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     result = _read(recognizer, data, arguments)
     second = None
     if arguments.compare is not None:
-        other = Recognizer.load(arguments.compare, arguments.device)
+        other = Recognizer.load(arguments.compare, arguments.device, arguments.precision)
         second = _read(other, data, arguments)
     for problem in result.problems:
         print(one_line(problem), file=sys.stderr)

@@ -16,7 +16,7 @@ import torch
 
 from fastctc.crnn import DrawConfig, Recognizer
 from fastctc.crnn.data import DOMAINS, constraints, help_of, kind_of, shipped_checkpoints
-from fastctc.crnn.read import HOTWORD_BONUS, scorers_from_files
+from fastctc.crnn.read import HOTWORD_BONUS, PRECISIONS, scorers_from_files
 from fastctc.figures import PICTURE_SUFFIXES
 from fastctc.text import Alphabet
 
@@ -232,13 +232,17 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=positive_int, metavar="N", help="threads of torch (default: torch's choice)"
     )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0],
+        help="bf16 is faster where the processor multiplies it (default: %(default)s)",
+    )  # fmt: skip
 
 
 def recognizer_of(arguments: argparse.Namespace) -> Recognizer:
     """Return the model of a command's checkpoint, on its device, and set the number of threads."""
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    return Recognizer.load(arguments.checkpoint, arguments.device)
+    return Recognizer.load(arguments.checkpoint, arguments.device, arguments.precision)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from fastctc.crnn.model.checkpoint import (
     save_state,
 )
 from fastctc.crnn.model.exported import Export, ExportError
-from fastctc.crnn.model.folded import folded
+from fastctc.crnn.model.folding import folded
 from fastctc.crnn.model.masked_norm import MaskedBatchNorm
 from fastctc.crnn.model.network import CRNN, CRNNConfig
 from fastctc.crnn.model.onnx import export_onnx

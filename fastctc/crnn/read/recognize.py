@@ -28,7 +28,7 @@ from fastctc.crnn.data import (
 )
 from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint
 from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
-from fastctc.crnn.read.inference import infer, reading_config
+from fastctc.crnn.read.inference import check_precision, infer, reading_config
 from fastctc.crnn.read.nothing import why_nothing
 from fastctc.text import Alphabet, TextSpan, character_spans
 
@@ -115,28 +115,38 @@ class Recognizer:
         ''
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str | torch.device = "cpu", precision: str = "fp32"
+    ) -> None:
         self.checkpoint = checkpoint
         self.alphabet = checkpoint.alphabet
         self.device = usable_device(device)
+        check_precision(precision, self.device)
+        self.precision = precision
         self.preprocess = reading_config(checkpoint.preprocess)
         self.model: CRNN = folded(checkpoint.model).to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, checkpoint: str | Path = "shipped", device: str | torch.device = "cpu") -> Recognizer:
+    def load(
+        cls,
+        checkpoint: str | Path = "shipped",
+        device: str | torch.device = "cpu",
+        precision: str = "fp32",
+    ) -> Recognizer:
         """Return a recognizer with the model of a checkpoint.
 
         Args:
             checkpoint: a file, or the name of a model that comes with the package: ``"shipped"`` or ``"wide"``.
             device: where the model runs.
+            precision: ``"fp32"``, or ``"bf16"``, which is faster where the processor multiplies it.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: ``device`` cannot be used.
+            ValueError: ``device`` cannot be used, or cannot compute in this precision.
             fastctc.crnn.CheckpointError: not a checkpoint, damaged, or of a later version.
         """
-        return cls(load_checkpoint(checkpoint), device)
+        return cls(load_checkpoint(checkpoint), device, precision)
 
     @overload
     def read(  # type: ignore[overload-overlap]  # a text is one path
@@ -234,7 +244,9 @@ class Recognizer:
         if not prepared:
             return []
         pixels = [each.pixels for each in prepared]
-        log_probs, lengths = infer(self.model, pixels, self.checkpoint.preprocess, self.device)
+        log_probs, lengths = infer(
+            self.model, pixels, self.checkpoint.preprocess, self.device, self.precision
+        )
         found, frames = decoder(log_probs, lengths), log_probs.cpu()
         columns = self.model.config.columns_per_frame
         return [
