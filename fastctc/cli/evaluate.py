@@ -36,6 +36,7 @@ EXAMPLES = [
     "evaluate shipped --look contest --count 2000",
     "evaluate runs/demo/model.safetensors data/mine --mistakes 10",
     "evaluate shipped data/mine --json",
+    "evaluate runs/words data/signs --ignore-case",
     "evaluate runs/a data/test --compare runs/b",
     "evaluate shipped data/mine --report reports/mine",
     "evaluate shipped --value right --constraint formula",
@@ -90,15 +91,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         labels = LabelConfig(**given(arguments, "labels"))
         data, what = open_source(arguments.folder, labels), str(arguments.folder)
     else:
-        source = drawing_of(arguments).source(arguments.seed, color=True)
+        checkpoint = recognizer.checkpoint
+        source = drawing_of(arguments, checkpoint).source(arguments.seed, color=True)
         data, what = (
             Drawn(source, arguments.count, FIRST_UNSEEN),
-            f"{arguments.count} drawn {domain_in(arguments)}",
+            f"{arguments.count} drawn {domain_in(arguments, checkpoint)}",
         )
     result = _read(recognizer, data, arguments)
     second = None
     if arguments.compare is not None:
-        other = Recognizer.load(arguments.compare, arguments.device, arguments.precision)
+        other = Recognizer.load(
+            arguments.compare,
+            arguments.device,
+            precision=arguments.precision,
+            ignore_case=arguments.ignore_case,
+        )
         second = _read(other, data, arguments)
     for problem in result.problems:
         print(one_line(problem), file=sys.stderr)
@@ -139,13 +146,11 @@ def _print_evaluation(result: Evaluation, second: Evaluation | None, arguments: 
         print(to_json(figures))
         return
     print(result.summary())
-    if result.domain is None:
-        others = measures(result)
-        print(
-            f"letters and digits exact {100 * others.alphanumeric_match:.2f}% without case, word error rate"
-            f" {100 * others.word_error_rate:.3f}%, normalized edit distance"
-            f" {others.normalized_edit_distance:.5f}"
-        )
+    others = measures(result)
+    print(
+        f"letters and digits exact {100 * others.alphanumeric_match:.2f}% without case, word error rate"
+        f" {100 * others.word_error_rate:.3f}%, normalized edit distance {others.normalized_edit_distance:.5f}"
+    )
     if second is not None:
         print(f"second model: {second.summary()}")
         print(compare(result, second).summary())

@@ -18,6 +18,7 @@ from fastctc.crnn.data.domain import (
     register,
     shipped_checkpoints,
 )
+from fastctc.crnn.data.font_files import font_files, installed_fonts, package_folder, printed
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
 from fastctc.crnn.data.inputs import Inputs
 from fastctc.crnn.data.json_text import finite, to_json
@@ -106,10 +107,12 @@ __all__ = [
     "draws",
     "explain_full_disk",
     "finite",
+    "font_files",
     "frames_needed",
     "hash_of_code",
     "help_of",
     "images_in",
+    "installed_fonts",
     "is_container",
     "kind_of",
     "make_alphabet",
@@ -119,9 +122,11 @@ __all__ = [
     "normalize",
     "open_source",
     "own_torch_state",
+    "package_folder",
     "pad_batch",
     "parquet_package",
     "prepare",
+    "printed",
     "progress",
     "register",
     "seeded",

@@ -1,5 +1,6 @@
 """The network: its layers, its file, its summary, and its exports."""
 
+from fastctc.crnn.model.caseless import small_letters, without_case
 from fastctc.crnn.model.checkpoint import (
     DAMAGED,
     MODEL_FILE,
@@ -36,5 +37,7 @@ __all__ = [
     "load_state",
     "save_checkpoint",
     "save_state",
+    "small_letters",
     "summarize",
+    "without_case",
 ]

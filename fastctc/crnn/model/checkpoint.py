@@ -47,7 +47,7 @@ class Checkpoint:
         model: in evaluation mode, on the CPU, float32.
         alphabet: characters and blank.
         preprocess: how an image is prepared for the model.
-        training: record of the training: recipe, seed, steps, accuracy, versions. No code depends on it.
+        training: record of the training: recipe, seed, steps, accuracy, versions. No reading depends on it.
     """
 
     model: CRNN

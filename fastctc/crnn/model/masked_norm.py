@@ -25,7 +25,7 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         if not self.training or inside is None:
             return F.relu(super().forward(x), inplace=True)
         assert self.running_mean is not None and self.running_var is not None
-        y, mean, variance, count = _NormalizeReLU.apply(
+        y, mean, variance, count = _NormalizeReLU.apply(  # type: ignore[no-untyped-call]
             x, zero_padding(x.detach(), inside), inside, self.weight, self.bias, self.eps
         )
         with torch.no_grad():

@@ -23,7 +23,7 @@ from fastctc.crnn.data import (
     open_source,
     own_torch_state,
 )
-from fastctc.crnn.model import CRNN
+from fastctc.crnn.model import CRNN, small_letters
 from fastctc.crnn.read.decoding import Decoder, Scorers, are_numbers
 from fastctc.crnn.read.inference import infer, reading_config
 from fastctc.crnn.read.recognize import Recognizer
@@ -215,7 +215,7 @@ def evaluate(
     """Read a labeled data set and compare what is read with the labels.
 
     Args:
-        recognizer: reads the images.
+        recognizer: reads the images; without case, the labels are compared in small letters.
         data: a folder, a labels file or an LMDB, see :func:`fastctc.crnn.open_source`, or what it returns.
         batch_size: images that go through the model together; no influence on the result.
         beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint`` and ``scorer``.
@@ -233,6 +233,8 @@ def evaluate(
     source = open_source(data) if isinstance(data, str | Path) else data
     checkpoint = recognizer.checkpoint
     samples, problems = collect_all(source, reading_config(checkpoint.preprocess), workers=workers)
+    if recognizer.ignore_case:
+        samples.texts = [small_letters(text) for text in samples.texts]
     return evaluate_samples(
         recognizer.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=batch_size,
         device=recognizer.device, precision=recognizer.precision, beam_size=beam_size, constraint=constraint,

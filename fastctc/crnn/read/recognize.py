@@ -26,7 +26,7 @@ from fastctc.crnn.data import (
     prepare,
     usable_device,
 )
-from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint
+from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint, without_case
 from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
 from fastctc.crnn.read.inference import check_precision, infer, reading_config
 from fastctc.crnn.read.nothing import why_nothing
@@ -116,9 +116,15 @@ class Recognizer:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str | torch.device = "cpu", precision: str = "fp32"
+        self,
+        checkpoint: Checkpoint,
+        device: str | torch.device = "cpu",
+        *,
+        precision: str = "fp32",
+        ignore_case: bool = False,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.ignore_case = ignore_case
+        self.checkpoint = checkpoint = without_case(checkpoint) if ignore_case else checkpoint
         self.alphabet = checkpoint.alphabet
         self.device = usable_device(device)
         check_precision(precision, self.device)
@@ -132,21 +138,25 @@ class Recognizer:
         cls,
         checkpoint: str | Path = "shipped",
         device: str | torch.device = "cpu",
+        *,
         precision: str = "fp32",
+        ignore_case: bool = False,
     ) -> Recognizer:
         """Return a recognizer with the model of a checkpoint.
 
         Args:
-            checkpoint: a file, or the name of a model that comes with the package: ``"shipped"`` or ``"wide"``.
+            checkpoint: a file, or the name of a model that comes with the package: ``"shipped"``,
+                ``"wide"`` or ``"words"``.
             device: where the model runs.
             precision: ``"fp32"``, or ``"bf16"``, which is faster where the processor multiplies it.
+            ignore_case: read all letters as small ones; the probabilities of a letter and its capital are added.
 
         Raises:
             FileNotFoundError: no such file.
             ValueError: ``device`` cannot be used, or cannot compute in this precision.
             fastctc.crnn.CheckpointError: not a checkpoint, damaged, or of a later version.
         """
-        return cls(load_checkpoint(checkpoint), device, precision)
+        return cls(load_checkpoint(checkpoint), device, precision=precision, ignore_case=ignore_case)
 
     @overload
     def read(  # type: ignore[overload-overlap]  # a text is one path
