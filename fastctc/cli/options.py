@@ -16,7 +16,7 @@ import torch
 
 from fastctc.crnn import Checkpoint, DrawConfig, Recognizer
 from fastctc.crnn.data import DOMAINS, constraints, help_of, kind_of, shipped_checkpoints
-from fastctc.crnn.read import HOTWORD_BONUS, scorers_from_files
+from fastctc.crnn.read import HOTWORD_BONUS, PRECISIONS, scorers_from_files
 from fastctc.figures import PICTURE_SUFFIXES
 from fastctc.text import Alphabet
 
@@ -270,6 +270,10 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         "--threads", type=positive_int, metavar="N", help="threads of torch (default: torch's choice)"
     )
     parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0],
+        help="bf16 is faster where the processor multiplies it (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--ignore-case", action="store_true",
         help="read all letters as small ones, by the sum of the probabilities of both cases",
     )  # fmt: skip
@@ -279,7 +283,12 @@ def recognizer_of(arguments: argparse.Namespace) -> Recognizer:
     """Return the model of a command's checkpoint, on its device, and set the number of threads."""
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    return Recognizer.load(arguments.checkpoint, arguments.device, ignore_case=arguments.ignore_case)
+    return Recognizer.load(
+        arguments.checkpoint,
+        arguments.device,
+        precision=arguments.precision,
+        ignore_case=arguments.ignore_case,
+    )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

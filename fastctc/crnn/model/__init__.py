@@ -12,8 +12,9 @@ from fastctc.crnn.model.checkpoint import (
     save_state,
 )
 from fastctc.crnn.model.exported import Export, ExportError
+from fastctc.crnn.model.folding import folded
 from fastctc.crnn.model.masked_norm import MaskedBatchNorm
-from fastctc.crnn.model.network import CRNN, CRNNConfig, folded
+from fastctc.crnn.model.network import CRNN, CRNNConfig
 from fastctc.crnn.model.onnx import export_onnx
 from fastctc.crnn.model.program import export_program
 from fastctc.crnn.model.summary import Summary, summarize

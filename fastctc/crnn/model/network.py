@@ -10,14 +10,12 @@ change the result.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fastctc.crnn.model.masked_norm import MaskedBatchNorm, zero_padding
@@ -307,27 +305,3 @@ class CRNN(nn.Module):
             raise ValueError(
                 f"widths has {int(widths.min())} to {int(widths.max())}, expected 1 to {images.shape[3]}"
             )
-
-
-class _Folded(nn.Module):
-    """The place of a normalization that is folded into the convolution before it: what is left is ReLU."""
-
-    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
-        return F.relu(x, inplace=True)
-
-
-def folded(model: CRNN) -> CRNN:
-    """Return a copy of a model for reading, its normalization folded into the convolutions.
-
-    Its output differs from the model's by rounding. It cannot be trained or saved.
-    """
-    model = copy.deepcopy(model).eval()
-    for stage in cast("list[ConvStage]", model.stages):
-        if stage.norm is not None:
-            stage.conv, stage.norm = fuse_conv_bn_eval(stage.conv, stage.norm), None
-    if isinstance(model.head, ConvHead):
-        convs, norms = model.head.convs, model.head.norms
-        for i in range(len(convs)):
-            conv, norm = cast(nn.Conv2d, convs[i]), cast(MaskedBatchNorm, norms[i])
-            convs[i], norms[i] = fuse_conv_bn_eval(conv, norm), _Folded()
-    return model

@@ -13,7 +13,7 @@ from fastctc.crnn.read.evaluation import (
 )
 from fastctc.crnn.read.explanation import Explanation, explain
 from fastctc.crnn.read.formats import row_of, why_unread
-from fastctc.crnn.read.inference import infer
+from fastctc.crnn.read.inference import PRECISIONS, infer
 from fastctc.crnn.read.knowledge import HOTWORD_BONUS, scorers_from_files
 from fastctc.crnn.read.measures import Comparison, Measures, compare, measures
 from fastctc.crnn.read.output import Written, write_readings
@@ -23,6 +23,7 @@ from fastctc.crnn.read.stream import read_entries, workers_for
 __all__ = [
     "CONTRAST_BINS",
     "HOTWORD_BONUS",
+    "PRECISIONS",
     "Comparison",
     "Decoder",
     "Evaluation",

@@ -237,8 +237,8 @@ def evaluate(
         samples.texts = [small_letters(text) for text in samples.texts]
     return evaluate_samples(
         recognizer.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=batch_size,
-        device=recognizer.device, beam_size=beam_size, constraint=constraint, scorer=scorer, problems=problems,
-        on_progress=on_progress,
+        device=recognizer.device, precision=recognizer.precision, beam_size=beam_size, constraint=constraint,
+        scorer=scorer, problems=problems, on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -251,6 +251,7 @@ def evaluate_samples(
     *,
     batch_size: int = 128,
     device: torch.device | str = "cpu",
+    precision: str = "fp32",
     beam_size: int | None = None,
     constraint: Constraint | None = None,
     scorer: Scorers | None = None,
@@ -268,6 +269,7 @@ def evaluate_samples(
         preprocess: the settings the images were made with.
         batch_size: images that go through the model together; no influence on the result.
         device: where the model is.
+        precision: see :func:`fastctc.crnn.read.infer`.
         beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint`` and ``scorer``.
         constraint: which texts are allowed; None: all.
         scorer: what weighs texts; None: nothing.
@@ -282,7 +284,7 @@ def evaluate_samples(
     counted: list[int] = []
     for start in range(0, len(samples), batch_size):
         part = slice(start, start + batch_size)
-        log_probs, lengths = infer(model, samples.images[part], preprocess, device)
+        log_probs, lengths = infer(model, samples.images[part], preprocess, device, precision)
         usable = are_numbers(log_probs, lengths).tolist()
         for n, (hypotheses, name, right, contrast) in enumerate(
             zip(

@@ -108,8 +108,9 @@ def write_readings(
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
     job = {
         "fastctc": __version__, "images": _digest(inputs.fingerprint()), "model": _digest_of_model(recognizer),
-        "device": recognizer.device.type, "batch_size": batch_size, "beam_size": beam_size, "nbest": nbest,
-        "min_confidence": min_confidence, "model_scores": model_scores, **(settings or {}),
+        "device": recognizer.device.type, "precision": recognizer.precision, "ignore_case": recognizer.ignore_case,
+        "batch_size": batch_size, "beam_size": beam_size, "nbest": nbest, "min_confidence": min_confidence,
+        "model_scores": model_scores, **(settings or {}),
     }  # fmt: skip
     parts = _Parts(path, json.loads(to_json(job)), batch_size)
     if not parts.begin():

@@ -28,7 +28,7 @@ from fastctc.crnn.data import (
 )
 from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint, without_case
 from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
-from fastctc.crnn.read.inference import infer, reading_config
+from fastctc.crnn.read.inference import check_precision, infer, reading_config
 from fastctc.crnn.read.nothing import why_nothing
 from fastctc.text import Alphabet, TextSpan, character_spans
 
@@ -116,12 +116,19 @@ class Recognizer:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str | torch.device = "cpu", *, ignore_case: bool = False
+        self,
+        checkpoint: Checkpoint,
+        device: str | torch.device = "cpu",
+        *,
+        precision: str = "fp32",
+        ignore_case: bool = False,
     ) -> None:
         self.ignore_case = ignore_case
         self.checkpoint = checkpoint = without_case(checkpoint) if ignore_case else checkpoint
         self.alphabet = checkpoint.alphabet
         self.device = usable_device(device)
+        check_precision(precision, self.device)
+        self.precision = precision
         self.preprocess = reading_config(checkpoint.preprocess)
         self.model: CRNN = folded(checkpoint.model).to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -132,6 +139,7 @@ class Recognizer:
         checkpoint: str | Path = "shipped",
         device: str | torch.device = "cpu",
         *,
+        precision: str = "fp32",
         ignore_case: bool = False,
     ) -> Recognizer:
         """Return a recognizer with the model of a checkpoint.
@@ -140,14 +148,15 @@ class Recognizer:
             checkpoint: a file, or the name of a model that comes with the package: ``"shipped"``,
                 ``"wide"`` or ``"words"``.
             device: where the model runs.
+            precision: ``"fp32"``, or ``"bf16"``, which is faster where the processor multiplies it.
             ignore_case: read all letters as small ones; the probabilities of a letter and its capital are added.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: ``device`` cannot be used.
+            ValueError: ``device`` cannot be used, or cannot compute in this precision.
             fastctc.crnn.CheckpointError: not a checkpoint, damaged, or of a later version.
         """
-        return cls(load_checkpoint(checkpoint), device, ignore_case=ignore_case)
+        return cls(load_checkpoint(checkpoint), device, precision=precision, ignore_case=ignore_case)
 
     @overload
     def read(  # type: ignore[overload-overlap]  # a text is one path
@@ -245,7 +254,9 @@ class Recognizer:
         if not prepared:
             return []
         pixels = [each.pixels for each in prepared]
-        log_probs, lengths = infer(self.model, pixels, self.checkpoint.preprocess, self.device)
+        log_probs, lengths = infer(
+            self.model, pixels, self.checkpoint.preprocess, self.device, self.precision
+        )
         found, frames = decoder(log_probs, lengths), log_probs.cpu()
         columns = self.model.config.columns_per_frame
         return [

@@ -1,5 +1,8 @@
 """The networks: padding does not matter, every head learns, wrong sizes raise."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from recipes import recipe
@@ -68,6 +71,34 @@ def test_a_folded_model_is_the_model(architecture):
         torch.testing.assert_close(read[n, :length], expected[n, :length], rtol=0, atol=3e-5)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("width", [40, 96, 640])
+def test_a_folded_model_has_the_same_bits_on_any_number_of_threads(count, width):
+    """PyTorch's own convolution of one image depends on it."""
+    model = folded(model_with_random_statistics(CRNNConfig(8)).eval()).to(memory_format=torch.channels_last)
+    images = torch.randn(count, 1, model.config.height, width).contiguous(memory_format=torch.channels_last)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 4):
+            torch.set_num_threads(number)
+            with torch.no_grad():
+                results.append(model(images)[0])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_a_folded_model_is_copied_after_it_has_read():
+    model = folded(CRNN(SMALL["conv"]).eval())
+    images = torch.randn(1, 1, model.config.height, 96)
+    with torch.no_grad():
+        expected = model(images)[0]
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(other(images)[0], expected)
+    assert model(images)[0].requires_grad  # as an explanation of a reading may need it
+    torch.testing.assert_close(model(images)[0].detach(), expected, rtol=0, atol=3e-5)
 
 
 @pytest.mark.parametrize("architecture", SMALL)
