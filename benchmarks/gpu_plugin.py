@@ -15,7 +15,7 @@ from collections.abc import Generator
 
 import pytest
 
-LONGEST = float(os.environ.get("FASTCTC_LONGEST_TEST", "40"))  # seconds
+LONGEST = float(os.environ.get("FASTCTC_LONGEST_TEST", "60"))  # seconds
 messages = os.fdopen(os.dup(2), "w")  # before pytest captures it
 failed = False  # has a phase of the current test failed?
 

@@ -141,7 +141,8 @@ test_files() {
 step_tests() {
   local options=(-v --durations=15 -p gpu_plugin --continue-on-collection-errors) status passed
   python -c 'import xdist' 2>/dev/null && options+=(-n "${WORKERS:-8}" --max-worker-restart 100)
-  PYTHONPATH=benchmarks python -m pytest -p no:cacheprovider "${options[@]}" -k "$TEST_DEVICE" -m "not slow" $(test_files) \
+  PYTHONPATH=benchmarks${PYTHONPATH:+:$PYTHONPATH} FASTCTC_LONGEST_TEST=$((60 * SLOWER)) \
+    python -m pytest -p no:cacheprovider "${options[@]}" -k "$TEST_DEVICE" -m "not slow" $(test_files) \
     >"$FILES/tests.txt" 2>&1
   status=$?
   tail -60 "$FILES/tests.txt"
@@ -261,7 +262,7 @@ main() {
   else
     TEST_DEVICE=$DEVICE
   fi
-  export OUT WORK FILES TEST_DEVICE needed useful sanitized least_tests
+  export OUT WORK FILES SLOWER TEST_DEVICE needed useful sanitized least_tests
   export PATH="$WORK/venv/bin:$PATH:$WORK/stand-ins" PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} FASTCTC_DEVICES=$TEST_DEVICE
   [[ $DEVICE != cuda ]] || export FASTCTC_REQUIRE_CUDA=1
   export -f step_environment missing_packages step_packages step_build test_files step_tests passed_tests step_bench \
