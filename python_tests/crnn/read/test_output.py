@@ -174,11 +174,12 @@ def test_parts_of_another_job_are_refused(recognizer, shards, tmp_path, monkeypa
 
 
 def test_one_process_writes_at_a_time(recognizer, shards, tmp_path):
-    with claimed(tmp_path / "a.tsv.parts" / "process-0"), ThreadPoolExecutor(1) as other:
-        with pytest.raises(
-            FolderInUseError, match=r"a.tsv.parts/process-0, expected one that no other process"
-        ):
-            other.submit(write_readings, recognizer, [shards], tmp_path / "a.tsv", **SMALL).result()
+    with (
+        claimed(tmp_path / "a.tsv.parts" / "process-0"),
+        ThreadPoolExecutor(1) as other,
+        pytest.raises(FolderInUseError, match=r"a.tsv.parts/process-0, expected one that no other process"),
+    ):
+        other.submit(write_readings, recognizer, [shards], tmp_path / "a.tsv", **SMALL).result()
     assert not (tmp_path / "a.tsv").exists()
 
 
