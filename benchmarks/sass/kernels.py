@@ -125,11 +125,11 @@ GRADIENT = (
     Loop("labels", "32 labels", {"SHFL": 7, "LDG": 3}),
 )
 FRAMES = 4  # of a sample that a warp does together
-GROUP = {"LDG": 25, "SHFL": 40, "MUFU": 20, "STG": 8}
+GROUP = {"SHFL": 32, "MUFU": 20}
 GRADIENTS = (
     Loop("classes", "128 classes", {"MUFU": 16}, FRAMES, **PACKS),
     Loop("labels", "32 labels", {"SHFL": 40, "LDG": 9}, FRAMES),
-    Loop("128 classes, 32 labels", "row", {}, FRAMES, turn=GROUP, longest=4000),
+    Loop("128 classes, 32 labels", "row", {}, FRAMES, turn=GROUP, longest=4000, absent=True),
 )
 TOKENS = (
     Loop("maximum", "16 classes a thread", {"LDG": 16, "FMNMX": 16}),

@@ -83,12 +83,15 @@ __global__ void __launch_bounds__(kSortThreads) sort_labels(CtcLossParams p, Bac
   }
 }
 
-// Frames of one sample that a team does together, so that it reads the labels once for all of them.
-template <int kWarps>
-constexpr int kFramesTogether = kWarps == 1 ? 4 : 1;
-template <int kWarps>
+// Frames of one sample that a team does together, so that it reads the labels once for all of them: as many as find the
+// registers that they need.
+template <class Element, int kWarps>
+constexpr int kFramesTogether = kWarps > 1                                      ? 1
+                                : sizeof(typename ScalarOf<Element>::type) == 4 ? 4
+                                                                                : 2;
+template <class Element, int kWarps>
 FASTCTC_HD int64_t groups_of(int64_t frames) {
-  return (frames + kFramesTogether<kWarps> - 1) / kFramesTogether<kWarps>;
+  return (frames + kFramesTogether<Element, kWarps> - 1) / kFramesTogether<Element, kWarps>;
 }
 
 // The gradient of frames [t, t + kFrames) of sample n. Beyond `count` of them the last one is done again.
@@ -96,7 +99,7 @@ template <class Element, int kWarps>
 class Gradient {
   using Scalar = typename ScalarOf<Element>::type;
   using T = RowTeam<kWarps>;
-  static constexpr int kFrames = kFramesTogether<kWarps>;
+  static constexpr int kFrames = kFramesTogether<Element, kWarps>;
   static constexpr int kLanes = kWarp / kFrames;  // lane l has the scalars of frame l / kLanes, its own
   static constexpr int V = Pack<Element>::kSize;
 
@@ -177,7 +180,7 @@ class Gradient {
 
   // All classes as if they were no labels.
   __device__ __forceinline__ void write_classes() const {
-    constexpr int kStep = T::kThreads * V, kPacks = 4 / kFrames;  // loads under way: 4
+    constexpr int kStep = T::kThreads * V, kPacks = kFrames > 1 ? 1 : 4;
     RowStatistics<Scalar> rows[kFrames];
     Scalar factors[kFrames];
 #pragma unroll
@@ -292,10 +295,10 @@ template <class Element, int kWarps>
 __global__ void __launch_bounds__(kRowThreads, 2) gradient(CtcLossParams p, BackwardWorkspace w) {
   using Scalar = typename ScalarOf<Element>::type;
   using T = RowTeam<kWarps>;
-  constexpr int kFrames = kFramesTogether<kWarps>;
+  constexpr int kFrames = kFramesTogether<Element, kWarps>;
   FASTCTC_SHARED_ARRAY(Scalar, shared, [kWarps]);
   const bool frame_first = p.grad_stride_t >= p.grad_stride_n;
-  const int64_t groups = groups_of<kWarps>(p.frames);
+  const int64_t groups = groups_of<Element, kWarps>(p.frames);
   for (int64_t r = T::first_row(); r < p.batch * groups; r += T::row_step()) {
     const Frame group(r, groups, p.batch, frame_first);
     const int64_t n = group.n, t = group.t * kFrames;
@@ -329,7 +332,7 @@ cudaError_t backward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   if (error) return error;
   const bool is_short = p.classes < kLongRow;
   return launch_rows("gradient", is_short, gradient<Element, 1>, gradient<Element, kRowWarps>,
-                     p.batch * (is_short ? groups_of<1>(p.frames) : p.frames), 0, stream, p, w);
+                     p.batch * (is_short ? groups_of<Element, 1>(p.frames) : p.frames), 0, stream, p, w);
 }
 
 }  // namespace
