@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,17 @@ from fastctc.cli.options import (
     recognizer_of,
     refuse_drawing,
 )
-from fastctc.crnn import Evaluation, Recognizer, evaluate, open_source, write_evaluation_report
+from fastctc.crnn import (
+    Evaluation,
+    Recognizer,
+    evaluate,
+    load_checkpoint,
+    open_source,
+    save_checkpoint,
+    write_evaluation_report,
+)
 from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed, progress, to_json
-from fastctc.crnn.read import Share, compare, measures
+from fastctc.crnn.read import Share, compare, fitted_temperature, measures
 from fastctc.crnn.training import FIRST_UNSEEN
 from fastctc.figures import load_matplotlib
 
@@ -39,6 +48,7 @@ EXAMPLES = [
     "evaluate runs/words data/signs --ignore-case",
     "evaluate runs/a data/test --compare runs/b",
     "evaluate shipped data/mine --report reports/mine",
+    "evaluate runs/a data/val --calibrate calibrated.safetensors",
     "evaluate shipped --value right --constraint formula",
     "evaluate runs/words/model.safetensors data/mine --lexicon words.txt --lm words.arpa.gz --lm-weight 0.8",
 ]
@@ -61,6 +71,11 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     parser.add_argument(
         "--compare", metavar="CHECKPOINT",
         help="a second model, read with in the same way: how many images each alone reads, and a paired test",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibrate", metavar="FILE", type=Path,
+        help="write the checkpoint with a temperature that brings its confidence near its accuracy on these images;"
+        " these should be of the kind that is read later, and not of the training data",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(
@@ -114,10 +129,27 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         page = write_evaluation_report(result, arguments.report, f"{arguments.checkpoint} on {what}")
         if not arguments.json:
             print(f"report {page}")
+    if arguments.calibrate:
+        _calibrate(result, arguments)
     if result.problems:
         unread = len(result.problems)
         print(f"{unread} of {unread + result.count} images could not be read", file=sys.stderr)
     return 1 if result.problems else 0
+
+
+def _calibrate(result: Evaluation, arguments: argparse.Namespace) -> None:
+    """Write the checkpoint with the temperature that fits an evaluation."""
+    scores = [outcome.score for outcome in result.outcomes]
+    temperature = fitted_temperature(scores, [outcome.edits == 0 for outcome in result.outcomes])
+    save_checkpoint(
+        replace(load_checkpoint(arguments.checkpoint), temperature=temperature), arguments.calibrate
+    )
+    error = replace(result, temperature=temperature).calibration_error
+    print(
+        f"{arguments.calibrate}: temperature {temperature:.3f}, calibration error {result.calibration_error:.4f}"
+        f" before and {error:.4f} after",
+        file=sys.stderr,
+    )
 
 
 def _read(recognizer: Recognizer, data: NamedSource, arguments: argparse.Namespace) -> Evaluation:
@@ -149,7 +181,8 @@ def _print_evaluation(result: Evaluation, second: Evaluation | None, arguments: 
     others = measures(result)
     print(
         f"letters and digits exact {100 * others.alphanumeric_match:.2f}% without case, word error rate"
-        f" {100 * others.word_error_rate:.3f}%, normalized edit distance {others.normalized_edit_distance:.5f}"
+        f" {100 * others.word_error_rate:.3f}%, normalized edit distance {others.normalized_edit_distance:.5f},"
+        f" calibration error {result.calibration_error:.4f}"
     )
     if second is not None:
         print(f"second model: {second.summary()}")

@@ -303,6 +303,6 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     """Take a folder of labeled images."""
     parser.add_argument(
         "folder", metavar="DIR", nargs="?", type=Path,
-        help="images with labels.tsv, labels.txt or labels.json, or a scene-text LMDB (data.mdb); without it,"
-        " images are drawn",
+        help="images with labels.tsv, labels.txt or labels.json, a scene-text LMDB (data.mdb), or tar or Parquet"
+        " shards; without it, images are drawn",
     )  # fmt: skip

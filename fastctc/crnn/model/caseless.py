@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def without_case(checkpoint: Checkpoint) -> Checkpoint:
         groups.setdefault(small_letters(character), []).append(number)
     merged = make_alphabet("".join(groups), list(groups).index(""), direction_of(alphabet))
     model = CaselessCRNN(checkpoint.model, list(groups.values()))
-    return Checkpoint(model, merged, checkpoint.preprocess, checkpoint.training)
+    return replace(checkpoint, model=model, alphabet=merged)
 
 
 class CaselessCRNN(CRNN):

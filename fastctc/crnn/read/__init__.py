@@ -1,5 +1,6 @@
 """Reading: from images to texts, and their accuracy."""
 
+from fastctc.crnn.read.calibration import calibration_error, confidence_of, fitted_temperature
 from fastctc.crnn.read.decoding import Decoder, Hypothesis
 from fastctc.crnn.read.evaluation import (
     CONTRAST_BINS,
@@ -36,12 +37,15 @@ __all__ = [
     "Recognizer",
     "Share",
     "Written",
+    "calibration_error",
     "compare",
+    "confidence_of",
     "edit_alignment",
     "edit_distance",
     "evaluate",
     "evaluate_samples",
     "explain",
+    "fitted_temperature",
     "infer",
     "measures",
     "read_entries",

@@ -24,6 +24,7 @@ from fastctc.crnn.data import (
     own_torch_state,
 )
 from fastctc.crnn.model import CRNN, small_letters
+from fastctc.crnn.read.calibration import calibration_error, confidence_of
 from fastctc.crnn.read.decoding import Decoder, Scorers, are_numbers
 from fastctc.crnn.read.inference import infer, reading_config
 from fastctc.crnn.read.recognize import Recognizer
@@ -91,11 +92,19 @@ class Evaluation:
         outcomes: of the samples, in their order.
         samples: what was read, for pictures of it.
         problems: samples that could not be read; they are not counted.
+        temperature: of the model, see :attr:`fastctc.crnn.Checkpoint.temperature`.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     samples: Samples = field(default_factory=Samples, repr=False, compare=False)
     problems: list[Problem] = field(default_factory=list)
+    temperature: float = 1.0
+
+    @property
+    def calibration_error(self) -> float:
+        """Return the expected distance of confidence from the share of exact texts, 0 to 1."""
+        confidences = [confidence_of(outcome.score, self.temperature) for outcome in self.outcomes]
+        return calibration_error(confidences, [outcome.edits == 0 for outcome in self.outcomes])
 
     @property
     def count(self) -> int:
@@ -187,7 +196,7 @@ class Evaluation:
         return {
             "count": self.count, "correct": self.correct, "exact_match": self.exact_match,
             "character_error_rate": self.character_error_rate, "edits": self.edits,
-            "characters": self.characters,
+            "characters": self.characters, "calibration_error": self.calibration_error,
             "by_kind": [{"kind": kind} | asdict(share) for kind, share in self.by_kind().items()],
             "by_length": [{"length": length} | asdict(share) for length, share in self.by_length().items()],
             "by_contrast": [
@@ -235,11 +244,13 @@ def evaluate(
     samples, problems = collect_all(source, reading_config(checkpoint.preprocess), workers=workers)
     if recognizer.ignore_case:
         samples.texts = [small_letters(text) for text in samples.texts]
-    return evaluate_samples(
+    result = evaluate_samples(
         recognizer.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=batch_size,
         device=recognizer.device, precision=recognizer.precision, beam_size=beam_size, constraint=constraint,
         scorer=scorer, problems=problems, on_progress=on_progress,
     )  # fmt: skip
+    result.temperature = checkpoint.temperature
+    return result
 
 
 @own_torch_state()

@@ -27,6 +27,7 @@ from fastctc.crnn.data import (
     usable_device,
 )
 from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint, without_case
+from fastctc.crnn.read.calibration import confidence_of
 from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
 from fastctc.crnn.read.inference import check_precision, infer, reading_config
 from fastctc.crnn.read.nothing import why_nothing
@@ -77,6 +78,7 @@ class Reading:
         warning: why the text may not be what the image shows, such as an empty text of an image that has ink;
             None without a reason.
         evidence: the model's output; None if the image could not be read.
+        temperature: of the model, see :attr:`fastctc.crnn.Checkpoint.temperature`.
     """
 
     text: str
@@ -85,11 +87,15 @@ class Reading:
     error: str | None = None
     warning: str | None = None
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
+    temperature: float = field(default=1.0, repr=False, compare=False)
 
     @property
     def confidence(self) -> float:
-        """Return the probability of ``text`` given the image, summed over all alignments: 0 to 1."""
-        return math.exp(min(0.0, self.nbest[0].log_prob if self.nbest else self.score))
+        """Return the probability of ``text`` given the image, summed over all alignments: 0 to 1.
+
+        A calibrated model has a temperature, which brings it near the share of such texts that are exact.
+        """
+        return confidence_of(self.nbest[0].log_prob if self.nbest else self.score, self.temperature)
 
     @cached_property
     def spans(self) -> list[TextSpan]:
@@ -270,16 +276,19 @@ class Recognizer:
                     columns * image.size[0] / image.pixels.shape[1],
                     image.size[0],
                 ),
+                self.checkpoint.temperature,
             )
             for n, (hypotheses, image) in enumerate(zip(found, prepared, strict=True))
         ]
 
 
-def _reading(decoder: Decoder, hypotheses: list[Hypothesis], image: Prepared, evidence: Evidence) -> Reading:
+def _reading(
+    decoder: Decoder, hypotheses: list[Hypothesis], image: Prepared, evidence: Evidence, temperature: float
+) -> Reading:
     if not hypotheses:
         error = decoder.why_no_hypothesis(evidence.log_probs)
         return Reading("", -math.inf, error=error, warning=image.warning)
     text, score = hypotheses[0].text, hypotheses[0].score
     warnings = [image.warning, None if text else why_nothing(image.pixels)]
     warning = "; ".join(filter(None, warnings)) or None
-    return Reading(text, score, hypotheses, warning=warning, evidence=evidence)
+    return Reading(text, score, hypotheses, warning=warning, evidence=evidence, temperature=temperature)

@@ -100,7 +100,7 @@ def test_options_out_of_range(recognizer):
 
 @pytest.mark.skipif(not inference._has_bf16(), reason="this processor cannot compute in bfloat16")
 def test_bf16_reads_the_same_texts():
-    """Up to scores: those of drawn formulas differ by less than 0.1, their confidence by less than 0.03."""
+    """Scores of drawn formulas differ by less than 0.1, their confidence by less than 0.03."""
     shipped, low = Recognizer.load("shipped"), Recognizer.load("shipped", precision="bf16")
     source = FormulaSource(seed=3, renderer="glyphs")
     images = [source(i)[0] for i in range(24)]
