@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["applies", "call"]
+__all__ = ["applies", "call", "tensors_of"]
 
 # They convert tensors to handles of the stable API and back, for PyTorch's own compiled code.
 _aoti = getattr(torch._C, "_aoti", None)
@@ -20,6 +20,7 @@ _tensors: Any = getattr(_aoti, "alloc_tensors_by_stealing_from_void_ptrs", None)
 #: False sends every call through the dispatcher.
 enabled = _handles is not None and _tensors is not None
 
+_is_compiling = torch.compiler.is_compiling
 _count_dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms_active = torch._C._are_functorch_transforms_active
 _is_tracing = torch._C._is_tracing
@@ -38,7 +39,7 @@ def applies(first: Tensor, *others: Tensor) -> bool:
 
     The first one is of floating-point numbers.
     """
-    if not enabled or torch.compiler.is_compiling():
+    if not enabled or _is_compiling():
         return False
     if _count_dispatch_modes() or _transforms_active() or _is_tracing() or _is_profiling():
         return False
@@ -55,5 +56,10 @@ def call(
     function: Callable[..., list[Any]], tensors: tuple[Tensor, ...], options: tuple[Any, ...]
 ) -> list[Tensor]:
     """Return the results of a function of fastctc._C."""
-    found: list[Tensor] = _tensors(function(_handles(tensors), *options))
-    return found
+    return tensors_of(function(_handles(tensors), *options))
+
+
+def tensors_of(handles: list[Any]) -> list[Tensor]:
+    """Return the tensors of handles that a function of fastctc._C has returned."""
+    tensors: list[Tensor] = _tensors(handles)
+    return tensors

@@ -29,6 +29,8 @@ def plain_loss(
     These are padded targets and lengths of int64 on the CPU, and no options. For other arguments and for wrong ones
     the result is None.
     """
+    if type(tensors[2]) is not Tensor and direct.enabled and not torch.compiler.is_compiling():
+        tensors = _with_lengths(tensors)
     if not direct.applies(*tensors) or type(blank) is not int or reduction not in REDUCTIONS:
         return None
     log_probs, targets, *lengths = tensors
@@ -41,6 +43,18 @@ def plain_loss(
         return _loss(arguments, reduction, bool(zero_infinity))
     except (RuntimeError, TypeError, ValueError):
         return None
+
+
+def _with_lengths(tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments with lengths that are lists or tuples of ints as tensors."""
+    lengths = tensors[2:]
+    for each in lengths:
+        if type(each) not in (list, tuple) or set(map(type, each)) != {int}:
+            return tensors
+    try:
+        return *tensors[:2], *direct.tensors_of(ops._C.integer_tensors(lengths))
+    except (RuntimeError, TypeError):  # such as an int beyond int64
+        return tensors
 
 
 def _loss(arguments: LossArguments, reduction: str, zero_infinity: bool) -> Tensor:

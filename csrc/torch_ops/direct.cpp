@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -56,6 +57,22 @@ Handles direct_loss_backward(const Handles& handles, int64_t blank, int64_t star
       reduced_loss_backward(t[0], t[1], t[2], t[3], t[4], t[5], blank, star, from_logits, Reduction(reduction)))};
 }
 
+// An int64 tensor on the CPU for each list.
+Handles integer_tensors(const std::vector<std::vector<int64_t>>& lists) {
+  Handles handles;
+  for (const std::vector<int64_t>& list : lists) {
+    const int64_t size = int64_t(list.size()), stride = 1;
+    AtenTensorHandle handle = nullptr;
+    void* data = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &size, &stride, aoti_torch_dtype_int64(),
+                                                           aoti_torch_device_type_cpu(), -1, &handle));
+    handles.push_back(handle);
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(handle, &data));
+    std::copy(list.begin(), list.end(), static_cast<int64_t*>(data));
+  }
+  return handles;
+}
+
 Handles direct_greedy_decode(const Handles& handles, int64_t blank, bool from_logits) {
   const std::vector<Tensor> t = tensors_of(handles);
   return handles_of(greedy_decode(t[0], t[1], blank, from_logits));
@@ -77,6 +94,7 @@ Handles direct_forced_align(const Handles& handles, int64_t max_length, int64_t 
 
 void bind_direct(py::module_& m) {
   const auto release = py::call_guard<py::gil_scoped_release>();
+  m.def("integer_tensors", &integer_tensors);
   m.def("ctc_loss", &direct_loss, release);
   m.def("ctc_loss_backward", &direct_loss_backward, release);
   m.def("greedy_decode", &direct_greedy_decode, release);
