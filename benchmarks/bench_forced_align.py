@@ -127,7 +127,15 @@ def bench(
     case, logits = on_device(options.device, *draw(shape, lengths))
     row: Row = {"shape": name, **asdict(shape), "lengths": lengths, "input": kind}
     row |= {"sides": {}, "notes": [], "refused": False}
-    best = best_scores(case, logits) if "torchaudio" in sides else None
+    best = None
+    if "torchaudio" in sides:
+        try:
+            best = best_scores(case, logits)
+        except Exception as error:  # a peer may raise anything
+            row["notes"].append(
+                f"torchaudio failed ({(str(error) or repr(error)).splitlines()[0]}): not timed"
+            )
+            sides = [side for side in sides if side != "torchaudio"]
     to_time: dict[str, Side] = {}
     scores = batch_first(logits, kind)
     for side in sides:

@@ -45,6 +45,21 @@ def test_wrong_alignment_is_not_timed(
     assert all(row["refused"] and "ratio" not in row for row in rows)
 
 
+def test_a_peer_that_fails_is_left_out(load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = load("bench_forced_align")
+
+    def fails(*arguments: Any) -> Any:
+        raise RuntimeError("no kernel for this GPU\nand more")
+
+    monkeypatch.setattr(bench, "available", lambda side: "1.0")
+    monkeypatch.setattr(bench, "SIDES", {**bench.SIDES, "torchaudio": fails})
+    monkeypatch.setattr(bench, "in_torchaudio", fails)
+    assert bench.main(["--quick", "--shapes", "A", "--out", str(tmp_path)]) == 0
+    for row in results(tmp_path)["results"]:
+        assert list(row["sides"]) == ["fastctc"] and row["sides"]["fastctc"]["median_ms"] > 0
+        assert row["notes"] == ["torchaudio failed (no kernel for this GPU): not timed"]
+
+
 @pytest.mark.slow
 def test_memory_of_an_alignment(load: Load) -> None:
     """torchaudio keeps a byte per state, fastctc a bit; the bounds tell them apart."""

@@ -136,10 +136,10 @@ def row_of_gradient(table: Figures, C: int, S: int) -> float:
     """Return the instructions of a row of C classes and S labels."""
     labels = -(-max(0, S - 32) // 32)
     if C >= LONG_ROW:
-        name, classes, warps = "gradient<float, 8>", -(-C // 2048), 8
+        name, classes, warps = "gradient<float, 8>", -(-C // 4096), 8
         first = 0.0
     else:
-        name, classes, warps = "gradient<float, 1>", -(-max(0, C - 128) // 256), 1
+        name, classes, warps = "gradient<float, 1>", -(-max(0, C - 128) // 128), 1
         first = loop(table, name, "128 classes, 32 labels", "instructions")
     more = classes * warps * loop(table, name, "classes", "instructions")
     return first + more + labels * loop(table, name, "labels", "instructions")

@@ -121,12 +121,15 @@ ROWS = (
     Loop("end of rows", "8 rows", {"MUFU": 16}, turn=ROW | {"STG": 3}, absent=True),
 )
 GRADIENT = (
-    Loop("classes", "2 packs a thread", {"MUFU": 8}, **PACKS),
+    Loop("classes", "4 packs a thread", {"MUFU": 16}, **PACKS),
     Loop("labels", "32 labels", {"SHFL": 7, "LDG": 3}),
 )
+FRAMES = 4  # of a sample that a warp does together
+GROUP = {"SHFL": 32, "MUFU": 20}
 GRADIENTS = (
-    *GRADIENT,
-    Loop("128 classes, 32 labels", "row", {"MUFU": 8}, turn={"LDG": 4, "SHFL": 17, "MUFU": 4, "STG": 1}),
+    Loop("classes", "128 classes", {"MUFU": 16}, FRAMES, **PACKS),
+    Loop("labels", "32 labels", {"SHFL": 40, "LDG": 9}, FRAMES),
+    Loop("128 classes, 32 labels", "row", {}, FRAMES, turn=GROUP, longest=4000, absent=True),
 )
 TOKENS = (
     Loop("maximum", "16 classes a thread", {"LDG": 16, "FMNMX": 16}),

@@ -1,5 +1,7 @@
 // CTC loss: the CPU kernels and the emulated CUDA kernels against brute force, and against each other where brute force
 // cannot go.
+#include <cstdlib>
+
 #include "check.h"
 #include "ctc_loss_batch.h"
 
@@ -129,7 +131,9 @@ TEST(long_and_unlikely_inputs_stay_exact) {
 // Rounding in 64 frames and more must not show. Narrow walks and others; each lane has one label, or two; several warps
 // in each direction; more columns than warps. The last frames of an input are less than a segment.
 TEST(totals_of_long_inputs_are_measured) {
-  constexpr int kSeeds = kSanitized ? 1 : 10;
+  const char* const order = std::getenv("FASTCTC_EMULATION_ORDER");
+  const bool repeats = order && std::strcmp(order, "0") != 0;  // another order of threads changes no rounding
+  const int some = kSanitized || repeats ? 1 : 10;
   const auto check = [](int T, int S, int seeds) {
     for (int seed = 0; seed < seeds; ++seed) {
       std::mt19937 random(seed);
@@ -140,10 +144,12 @@ TEST(totals_of_long_inputs_are_measured) {
       emulated_is_exact(batch, 1e-6);
     }
   };
-  check(kSanitized ? 500 : 8000, 60, kSeeds);
+  check(kSanitized ? 500 : 8000, 60, some);
   check(kSanitized ? 501 : 16000, 20, 1);
   check(kSanitized ? 401 : 3001, 300, 1);
   if (!kSanitized) check(1500, 1100, 1);
+  const char* const seeds = std::getenv("FASTCTC_LONG_SEEDS");  // minutes: more seeds of the longest inputs
+  check(16000, 60, seeds ? std::atoi(seeds) : 0);
 }
 
 // Are the samples of a batch done by the walks of narrow_walk.h? A bias of zero changes no number, but it is an option,
@@ -161,6 +167,7 @@ TEST(narrow_samples_are_exact) {
   const int shapes[][2] = {{7, 2},    {8, 3},    {129, 40},  {200, 61},  {201, 62},  {202, 63},
                            {203, 64}, {500, 96}, {301, 125}, {309, 126}, {4000, 20}, {2500, 100}};
   for (const auto& [T, S] : shapes) {
+    if (kSanitized && T > 500) continue;
     std::mt19937 random(T);
     Batch<float> batch(T, 1, 30, S, T % 3);
     batch.from_logits = T % 2;
@@ -185,6 +192,7 @@ TEST(states_far_below_others_are_exact) {
     emulated_is_exact(batch, 2e-6);
   };
   for (int S : {40, 90}) {
+    if (kSanitized && S > 40) continue;
     // The only path has no likely frame: each of its labels is likely one frame later.
     check(true, S, S, [](int t, int i, int) { return t == i ? -60.0f : t == i + 1 ? 60.0f : 0.0f; });
     // A label that is likely early, and the one before it, which is likely later.
@@ -231,7 +239,7 @@ TEST(labels_that_equal_the_blank_in_long_targets) {
 TEST(a_normalized_loss_is_never_negative) {
   for (const Machine& machine : kMachines) {
     for (const bool from_logits : {false, true}) {
-      for (unsigned seed = 0; seed < 20; ++seed) {
+      for (unsigned seed = 0; seed < (kSanitized ? 2 : 20); ++seed) {
         std::mt19937 random(seed);
         Batch<float> batch(300, 2, 12, 40, 0);
         batch.from_logits = from_logits;

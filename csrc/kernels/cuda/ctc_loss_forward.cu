@@ -2,7 +2,8 @@
 //
 //   inspect     a block per sample: checks lengths and labels; for log-probabilities, the blank's scores
 //   statistics  a warp or a block per row of logits
-//   recursions  a block per sample, see walk.h; then again in double for the samples that need it
+//   recursions  a block per sample, see walk.h; then again in double for the samples that need it. Values decide which
+//               those are: one score of 1e7 in one frame is enough. So the host launches this for any shape.
 //
 // The scores of labels are read from the input where they are needed, twice.
 #include "../ctc_loss.h"

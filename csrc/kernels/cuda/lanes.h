@@ -38,6 +38,23 @@ __device__ __forceinline__ T warp_sum(T x) {
   for (int d = kWarp / 2; d > 0; d /= 2) x += from_lane_across(x, d);
   return x;
 }
+// The sums of R values, in the order of warp_sum: lane l gets the sum of value l / (kWarp / R).
+template <class T, int R>
+__device__ __forceinline__ T warp_sums(T (&x)[R]) {
+  int d = kWarp / 2;
+#pragma unroll
+  for (int n = R / 2; n > 0; n /= 2, d /= 2) {
+    const bool upper = lane_id() & d;
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      const T other = upper ? x[i] : x[i + n];
+      x[i] = (upper ? x[i + n] : x[i]) + from_lane_across(other, d);
+    }
+  }
+  T sum = x[0];
+  for (; d > 0; d /= 2) sum += from_lane_across(sum, d);
+  return sum;
+}
 // The sum over this lane and those below.
 template <class T>
 __device__ __forceinline__ T warp_sum_up_to(T x) {

@@ -72,8 +72,6 @@ class Walk {
         rank_(rank),
         first_(kForward ? (kSecond ? q.middle : 0) : (kSecond ? q.middle : q.frames) - 1),
         count_(kForward == kSecond ? q.frames - q.middle : q.middle),
-        columns_(q.columns),
-        warps_(q.warps),
         length_(q.length),
         written_(kSecond  ? q.filled
                  : q.keep ? q.length
@@ -84,15 +82,15 @@ class Walk {
 
   // From `factor` times the states where the first walk has ended. Returns the largest exponent of an emission.
   __device__ __forceinline__ Scalar run(X factor) {
-    const int strips = (columns_ + warps_ - 1) / warps_;
+    const int strips = (q_.columns + q_.warps - 1) / q_.warps;
     const int tiles = count_ > kFrames ? (count_ + kFrames - 1) / kFrames : 1;
     const int segments = (tiles + kTiles - 1) / kTiles;
     const int work = strips == 1 ? tiles : segments * strips * kTiles;
     int segment = 0, strip = 0, tile = 0;
-    for (int step = 0; step < work + warps_ - 1; ++step) {
+    for (int step = 0; step < work + q_.warps - 1; ++step) {
       if (step >= rank_ && step - rank_ < work) {
-        const int column = strip * warps_ + rank_;
-        if (column < columns_) {
+        const int column = strip * q_.warps + rank_;
+        if (column < q_.columns) {
           if (tile == 0) {
             if (kSecond && strip == 0) correct(segment);
             if (segment == 0 || strips > 1) enter(column, segment, factor);
@@ -111,7 +109,7 @@ class Walk {
           }
         }
       }
-      if (warps_ > 1) named_barrier(1 + kSide, warps_ * kWarp);
+      if (q_.warps > 1) named_barrier(1 + kSide, q_.warps * kWarp);
     }
     return warp_max(range_);
   }
@@ -123,7 +121,7 @@ class Walk {
 
   // Takes over the slots of a column: its labels, and its states, from where they were left.
   __device__ __forceinline__ void enter(int column, int segment, X factor) {
-    slot0_ = (kForward ? column : columns_ - 1 - column) * kColumn;
+    slot0_ = (kForward ? column : q_.columns - 1 - column) * kColumn;
     const auto states = q_.states[kSide];
     const int k0 = segment * kSegment;
     const int64_t t = kForward ? first_ + k0 : first_ - k0;
@@ -198,7 +196,7 @@ class Walk {
   // The tile of frames from number k0 on.
   __device__ __forceinline__ void frames(int column, int k0, int parity) {
     using Side = Exchange<Scalar>;
-    const int from = column == 0 ? Side::kWarps : rank_ > 0 ? rank_ - 1 : warps_ - 1;
+    const int from = column == 0 ? Side::kWarps : rank_ > 0 ? rank_ - 1 : q_.warps - 1;
     const Scalar* const in_m = shared_.carry_m[kSide][from][parity ^ 1];
     const Scalar* const in_e = shared_.carry_e[kSide][from][parity ^ 1];
     Scalar* const out_m = shared_.carry_m[kSide][rank_][parity];
@@ -307,13 +305,13 @@ class Walk {
       q_.totals[kSide][segment].of_warp[rank_] = Stored(total);
     }
     total_ = 0;
-    if (warps_ == 1) __syncwarp();
+    if (q_.warps == 1) __syncwarp();
   }
   // The total of segment - 2 has seen all corrections but that of segment - 1.
   __device__ __forceinline__ void correct(int segment) {
     if (segment >= 2) {
       Scalar total = 0;
-      for (int w = 0; w < warps_; ++w) total += shared_.totals[kSide][(segment - 2) % kTotals][w];
+      for (int w = 0; w < q_.warps; ++w) total += shared_.totals[kSide][(segment - 2) % kTotals][w];
       correction_ = 1 / (total * correction_);
     }
     if (rank_ == 0 && lane_id() == 0) q_.totals[kSide][segment].correction = Stored(correction_);
@@ -330,7 +328,7 @@ class Walk {
   const Streams<Element, Scalar> streams_;
   Exchange<Scalar>& shared_;
   const int rank_, first_, count_;  // the frames of this walk: first_, and on in direction D
-  const int columns_, warps_, length_;
+  const int length_;
   const int written_;  // labels whose states are kept, or whose occupancies are written
   const int far_;
   const int64_t score_step_, row_step_;
