@@ -19,7 +19,7 @@ parser = argparse.ArgumentParser(description="Read images with a model that fast
 parser.add_argument("model", help="what fastctc export wrote")
 parser.add_argument("images", nargs="+", help="image files with 8 bits a channel")
 
-SETTINGS = {"height", "max_width", "max_pixels", "tone", "tone_floor", "contrast_floor"}
+SETTINGS = {"ink", "height", "max_width", "max_pixels", "tone", "tone_floor", "contrast_floor"}
 
 
 class Reader:
@@ -47,7 +47,7 @@ class Reader:
         ]
 
     def prepare(self, image: Image.Image) -> np.ndarray:
-        """Return dark ink on a white ground at the height of the model, (height, W) uint8."""
+        """Return the gray levels that the model takes, (height, W) uint8."""
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"the image has mode {image.mode}, this example takes 8 bits a channel")
@@ -58,20 +58,23 @@ class Reader:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         gray = image if image.mode == "L" else image.convert("RGB").convert("L")
 
-        histogram = gray.histogram()
-        total = np.cumsum(histogram)
-        background = int(np.searchsorted(total, total[-1] / 2))
-        present = np.flatnonzero(histogram)
-        darker, lighter = background - present[0], present[-1] - background
-        ink = (np.arange(256) - background) * (-1 if darker >= lighter else 1)
-        share = np.clip(ink / max(darker, lighter, self.settings["tone_floor"]), 0, 1)
-        gray = gray.point(np.rint(255 * (1 - share ** self.settings["tone"])).astype(int).tolist())
-
+        if self.settings["tone"]:
+            gray = self.with_tone_curve(gray)
         height = self.settings["height"]
         width = max(1, round(gray.width * height / gray.height))
         if width > self.settings["max_width"]:
             raise ValueError(f"the image would be {width} wide, the limit is {self.settings['max_width']}")
         return np.asarray(gray.resize((width, height), Image.Resampling.BILINEAR))
+
+    def with_tone_curve(self, gray: Image.Image) -> Image.Image:
+        """Return the image with a white background and its strongest ink black."""
+        histogram = np.array(gray.histogram())
+        total = np.cumsum(histogram)
+        difference = np.arange(256) - int(np.searchsorted(total, total[-1] / 2))
+        sides = np.maximum(0, -difference), np.maximum(0, difference)
+        ink = max(sides, key=lambda side: int(histogram @ side**2))
+        share = np.clip(ink / max(ink[histogram > 0].max(), self.settings["tone_floor"]), 0, 1)
+        return gray.point(np.rint(255 * (1 - share ** self.settings["tone"])).astype(int).tolist())
 
 
 def main(model: str, images: list[str]) -> None:

@@ -16,7 +16,7 @@ from fastctc.arguments import check_status, transforms_active, with_any_length
 from fastctc.ops import LossArguments, SavedLoss
 from fastctc.second_order import differentiable_second_derivative
 
-__all__ = ["ctc_loss"]
+__all__ = ["ctc_loss", "gradient", "in_forward_mode", "loss_tangent"]
 
 # It skips the Python code of torch.library, which otherwise runs in each call of an op.
 _below_autograd = torch._C._AutoDispatchBelowAutograd
@@ -70,14 +70,14 @@ class _Loss(Function):
         if grad_loss is None:
             return None, None
         arguments = grad_loss, *ctx.saved_tensors, *ctx.options
-        if torch.is_grad_enabled() or _in_forward_mode():
+        if torch.is_grad_enabled() or in_forward_mode():
             return _Gradient.apply(*arguments), None
         with _below_autograd():
             return ops.ctc_loss_backward(*arguments), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor | None, _: None) -> Tensor | None:
-        return _loss_tangent(ctx, tangent)
+        return None if tangent is None else loss_tangent(_saved(ctx), tangent)
 
 
 class _TransformedLoss(Function):
@@ -104,7 +104,8 @@ class _TransformedLoss(Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        return _loss_tangent(ctx, tangent), None, None, None
+        change = None if tangent is None else loss_tangent(_saved(ctx), tangent)
+        return change, None, None, None
 
 
 class _Gradient(Function):
@@ -155,21 +156,29 @@ def _save(ctx: Any, saved: SavedLoss, *first: Tensor) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _in_forward_mode() -> bool:
+def in_forward_mode() -> bool:
+    """Return True inside forward-mode AD."""
     return forward_ad._current_level >= 0
 
 
 def _has_tangent(tensor: Tensor) -> bool:
-    return _in_forward_mode() and forward_ad.unpack_dual(tensor).tangent is not None
+    return in_forward_mode() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
-def _loss_tangent(ctx: Any, tangent: Tensor | None) -> Tensor | None:
+def _saved(ctx: Any) -> SavedLoss:
+    return SavedLoss(*ctx.saved_tensors, *ctx.options)
+
+
+def gradient(grad_losses: Tensor, saved: SavedLoss) -> Tensor:
+    """Return the gradient of the input, differentiable by grad_losses, (N), and by the input."""
+    found: Tensor = _Gradient.apply(grad_losses, *saved)
+    return found
+
+
+def loss_tangent(saved: SavedLoss, tangent: Tensor) -> Tensor:
     """Return gradient times tangent: the change of the losses, with no second pass over the lattice."""
-    if tangent is None:
-        return None
-    saved = SavedLoss(*ctx.saved_tensors, *ctx.options)
     dtype = saved.occupancy.dtype
     ones = torch.ones(saved.input.shape[1], dtype=dtype, device=saved.input.device)
-    gradient = _Gradient.apply(ones, *saved).to(dtype)
-    products = gradient * tangent.to(dtype)
-    return torch.where(gradient == 0, 0, products).sum((0, 2))  # the tangent of unused frames may be anything
+    factors = gradient(ones, saved).to(dtype)
+    products = factors * tangent.to(dtype)
+    return torch.where(factors == 0, 0, products).sum((0, 2))  # the tangent of unused frames may be anything

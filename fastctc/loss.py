@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from fastctc import autograd
+from fastctc import autograd, direct
 from fastctc.arguments import Lengths, check_number, loss_arguments
+from fastctc.direct_loss import direct_loss, plain_loss
 from fastctc.errors import ArgumentValueError, refuse_scripting
+from fastctc.reduction import REDUCTIONS, reduced
 
 __all__ = ["CTCLoss", "ctc_loss"]
-
-REDUCTIONS = ("none", "mean", "sum")
 
 
 @refuse_scripting
@@ -65,7 +65,7 @@ def ctc_loss(
         target_lengths: (N) labels of each sample: a tensor on any device, a sequence or an int.
         blank: the index of the blank class.
         reduction: ``"none"``; ``"sum"``; or ``"mean"``: each loss divided by its target length (1 where that is
-            0), then the mean over the batch.
+            0), then the mean over the batch. On the CPU the sum is rounded only once, whatever N is.
         zero_infinity: count the loss of a target that cannot be aligned (it is too long for its input) as 0
             instead of infinity. Its gradient is 0 either way.
         from_logits: apply a log-softmax over the classes first, in the same passes over memory.
@@ -114,6 +114,11 @@ def ctc_loss(
     >>> round(float(torch.exp(-loss)) * 3**4)  # alignments of 1 2 in four frames
     15
     """
+    if label_priors is None and star is None and _are_zero(focal_gamma, blank_penalty, delay_penalty):
+        tensors = log_probs, targets, input_lengths, target_lengths
+        loss = plain_loss(tensors, blank, reduction, zero_infinity, from_logits)
+        if loss is not None:
+            return loss
     focal_gamma = _check_options(reduction, focal_gamma)
     arguments = loss_arguments(
         log_probs,
@@ -127,18 +132,23 @@ def ctc_loss(
         blank_penalty=blank_penalty,
         delay_penalty=delay_penalty,
     )
-    loss = autograd.ctc_loss(arguments)
-    if zero_infinity:
-        loss = torch.where(loss == torch.inf, 0, loss)
-    if focal_gamma != 0:
-        loss = _focal(loss, focal_gamma)
-    if reduction == "none":
-        return loss.squeeze(0) if log_probs.dim() == 2 else loss
-    if reduction == "mean":
-        loss = loss / arguments.target_lengths.clamp(min=1)
-        if loss.shape[0] != 0:
-            return loss.mean()
-    return loss.sum()
+    zero_infinity = bool(zero_infinity)
+    if focal_gamma == 0 and direct.applies(*arguments.tensors):
+        loss = direct_loss(arguments, reduction, zero_infinity)
+    else:
+        losses = autograd.ctc_loss(arguments)
+        if focal_gamma != 0:
+            losses = _focal(losses, focal_gamma)
+        loss = reduced(losses, arguments.target_lengths, reduction, zero_infinity)
+    return loss.squeeze(0) if reduction == "none" and log_probs.dim() == 2 else loss
+
+
+def _are_zero(*options: object) -> bool:
+    """Return True if all options are the float 0."""
+    for option in options:  # noqa: SIM110  all() of a generator costs twice as much
+        if type(option) is not float or option != 0:
+            return False
+    return True
 
 
 def _check_options(reduction: str, focal_gamma: float) -> float:

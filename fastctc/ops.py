@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fastctc import direct
 from fastctc.errors import ArgumentValueError
 
 try:
@@ -34,6 +35,7 @@ __all__ = [
     "forced_align",
     "gradients",
     "greedy_decode",
+    "raising",
     "scored_search",
     "scored_search_advance",
     "scored_search_result",
@@ -60,12 +62,11 @@ Tensors8 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Tensors9 = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _callable(name: str) -> Callable[..., Any]:
-    """Return the op as a function that raises what the public functions promise.
+def raising(op: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an op as a function that raises what the public functions promise.
 
     The op itself raises a plain ValueError, and a RuntimeError where memory is lacking.
     """
-    op = getattr(torch.ops.fastctc, name).default
 
     def call(*arguments: Any) -> Any:
         try:
@@ -82,12 +83,31 @@ def _callable(name: str) -> Callable[..., Any]:
     return call
 
 
+def _callable(name: str, tensors: int = 0) -> Callable[..., Any]:
+    """Return the op as a function.
+
+    If its first arguments are this many tensors, and it has no others, it is called directly where it can be.
+    """
+    op = getattr(torch.ops.fastctc, name).default
+    if tensors == 0:
+        return raising(op)
+    function = getattr(_C, name)
+
+    def call(*arguments: Any) -> Any:
+        leading = arguments[:tensors]
+        if direct.applies(*leading):
+            return direct.call(function, leading, arguments[tensors:])
+        return op(*arguments)
+
+    return raising(call)
+
+
 ctc_loss: Callable[..., Tensors4] = _callable("ctc_loss")
 ctc_loss_backward: Callable[..., Tensor] = _callable("ctc_loss_backward")
 ctc_loss_tangent: Callable[..., Tensor] = _callable("ctc_loss_tangent")
-forced_align: Callable[..., tuple[Tensor, Tensor, Tensor]] = _callable("forced_align")
-greedy_decode: Callable[..., Tensors8] = _callable("greedy_decode")
-beam_search: Callable[..., Tensors9] = _callable("beam_search")
+forced_align: Callable[..., tuple[Tensor, Tensor, Tensor]] = _callable("forced_align", 4)
+greedy_decode: Callable[..., Tensors8] = _callable("greedy_decode", 2)
+beam_search: Callable[..., Tensors9] = _callable("beam_search", 2)
 beam_search_advance: Callable[..., None] = _callable("beam_search_advance")
 beam_search_result: Callable[..., Tensors9] = _callable("beam_search_result")
 scored_search: Callable[..., tuple[Tensor, ...]] = _callable("scored_search")
@@ -115,6 +135,11 @@ class LossArguments(NamedTuple):
     star: int  # -1: none
     delay_penalty: float
     from_logits: bool
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return the tensors, without class_bias if it is None."""
+        return self[:5] if self.class_bias is not None else self[:4]  # type: ignore[return-value]
 
 
 class SavedLoss(NamedTuple):

@@ -139,9 +139,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
         if request.node.get_closest_marker("large"):
             pytest.skip("too large to emulate")
         request.getfixturevalue(f"{name}_library")
+        from fastctc import direct
+
         with_emulation = override_cpu_kernels(f"fastctc_{name}")
         yield Device(name, torch.device("cpu"))
         with_emulation._destroy()
+        direct.enabled = True
     else:
         yield Device(name, torch.device("cpu"))
 
@@ -221,7 +224,13 @@ def operators(namespace: str) -> list[str]:
 
 
 def override_cpu_kernels(namespace: str) -> torch.library.Library:
-    """Send `torch.ops.fastctc` on CPU tensors to the ops of a namespace, until the result is destroyed."""
+    """Send `torch.ops.fastctc` on CPU tensors to the ops of a namespace, until the result is destroyed.
+
+    Calls without the dispatcher, which would reach the CPU kernels, are off from then on.
+    """
+    from fastctc import direct
+
+    direct.enabled = False
     library = torch.library.Library("fastctc", "IMPL")
     names = operators(namespace)
     assert names, f"no operator is registered under {namespace}"

@@ -12,7 +12,7 @@ from PIL import Image
 from recipes import recipe
 
 from fastctc import cli
-from fastctc.crnn import PRESETS
+from fastctc.crnn import PRESETS, load_checkpoint
 from fastctc.crnn.data import images_in
 from fastctc.crnn.formulas import holds, is_formula
 
@@ -165,13 +165,44 @@ def test_bad_images_are_reported_skipped_and_counted(run_folder, model, tmp_path
 def test_evaluate(run_folder, model, capsys):
     assert cli.main(["evaluate", model, str(run_folder / "data"), "--mistakes", "2"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("exact match 0.00% (0 of 12), character error rate") and len(out) == 6
-    assert [line.partition(":")[0] for line in out[1:4]] == ["by kind", "by length", "by contrast"]
+    assert out[0].startswith("exact match 0.00% (0 of 12), character error rate") and len(out) == 7
+    assert out[1].startswith("letters and digits exact ")
+    assert [line.partition(":")[0] for line in out[2:5]] == ["by kind", "by length", "by contrast"]
     assert (
         cli.main(["evaluate", model, "--count", "3", "--look", "default", "--json", "--mistakes", "1"]) == 0
     )
     figures = json.loads(capsys.readouterr().out)
     assert figures["count"] == 3 and figures["exact_match"] == 0 and len(figures["mistakes"]) == 1
+
+
+def test_an_option_of_a_domain_names_it(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "words.txt").write_text("alpha\nbeta\ngamma\n")
+    words = ["--words", str(tmp_path / "words.txt")]
+    assert cli.main(["generate", str(tmp_path / "out"), "--count", "3", *words]) == 0
+    assert len((tmp_path / "out" / "labels.tsv").read_text().splitlines()) == 3
+    command = ["train", "--out", str(tmp_path / "run"), "--preset", "quick", "--steps", "1", *words]
+    assert cli.main(command) == 2
+    assert "--preset is quick, which does not draw words: give --preset words" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["generate", str(tmp_path / "other"), "--domain", "formulas", *words])
+    assert "unrecognized arguments: --words" in capsys.readouterr().err
+
+
+def test_a_domain_is_trained_by_its_own_recipe(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "words.txt").write_text("alpha\nbeta\ngamma\n")
+    small = ["--images", "8", "--rounds", "1", "--eval-images", "2", "--steps", "1", "--batch-size", "2"]
+    network = ["--channels", "4", "--hidden", "8"]
+    words = ["--words", str(tmp_path / "words.txt")]
+    assert (
+        cli.main(["train", "--out", str(tmp_path / "run"), *words, *small, *network, "--workers", "0"]) == 0
+    )
+    checkpoint = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert checkpoint.preprocess.ink == "gray" and checkpoint.alphabet.characters.startswith(" !")
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--count", "2", *words, "--workers", "0"]) == 0
+    assert "by kind" in capsys.readouterr().out
 
 
 def test_evaluate_compares_two_models(run_folder, model, tmp_path, capsys):

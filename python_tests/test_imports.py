@@ -10,7 +10,18 @@ import pytest
 import fastctc
 
 # Everything of pyproject.toml's dependencies but torch, and the packages of the extras.
-BLOCKED = ("PIL", "captcha", "safetensors", "tqdm", "numpy", "matplotlib", "tensorboard", "lmdb", "onnx")
+BLOCKED = (
+    "PIL",
+    "captcha",
+    "safetensors",
+    "tqdm",
+    "numpy",
+    "matplotlib",
+    "tensorboard",
+    "lmdb",
+    "onnx",
+    "pyarrow",
+)
 
 SCRIPT = f"""
 import sys

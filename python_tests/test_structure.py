@@ -144,9 +144,9 @@ def test_nothing_but_the_command_line_uses_crnn(path: Path) -> None:
     assert not [each for each in imported_modules(path) if each.split(".")[0] == "crnn"]
 
 
-@pytest.mark.parametrize("module", ["ops", "reference", "text"])
+@pytest.mark.parametrize("module", ["direct", "ops", "reference", "text"])
 def test_the_lowest_modules_import_no_others(module: str) -> None:
-    allowed = {"", "_C", "ops", "errors"} if module == "ops" else set()
+    allowed = {"", "_C", "direct", "errors", "ops"} if module == "ops" else set()
     assert {each.split(".")[0] for each in imported_modules(PACKAGE / f"{module}.py")} <= allowed
 
 

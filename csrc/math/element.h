@@ -27,6 +27,12 @@ FASTCTC_HD float float_of(uint32_t u) {
   return x;
 }
 
+// a or b, without a branch: then compilers convert several elements at once.
+FASTCTC_HD uint32_t selected(bool first, uint32_t a, uint32_t b) {
+  const uint32_t mask = 0u - uint32_t(first);
+  return (a & mask) | (b & ~mask);
+}
+
 FASTCTC_HD float to_scalar(float x) { return x; }
 FASTCTC_HD double to_scalar(double x) { return x; }
 FASTCTC_HD float to_scalar(BFloat16 x) { return float_of(uint32_t(x.bits) << 16); }
@@ -37,10 +43,10 @@ FASTCTC_HD float to_scalar(Half x) {
   return y;
 #else
   const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
-  if (magnitude >= 0x7c00u) return float_of(sign | 0x7f800000u | magnitude << 13);  // infinity, NaN
-  if (magnitude >= 0x0400u) return float_of(sign | ((magnitude << 13) + 0x38000000u));
-  const float subnormal = float(magnitude) * 5.9604644775390625e-8f;  // 2^-24
-  return sign ? -subnormal : subnormal;
+  const uint32_t subnormal = bits_of(float(int32_t(magnitude)) * 5.9604644775390625e-8f);            // 2^-24
+  const uint32_t normal = (magnitude << 13) + 0x38000000u, special = 0x7f800000u | magnitude << 13;  // infinity, NaN
+  const uint32_t finite = selected(magnitude >= 0x0400u, normal, subnormal);
+  return float_of(sign | selected(magnitude >= 0x7c00u, special, finite));
 #endif
 }
 
@@ -60,17 +66,12 @@ FASTCTC_HD void from_scalar(float x, Half& out) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(x));
 #else
   const uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, magnitude = u & 0x7fffffffu;
-  uint32_t h;
-  if (magnitude > 0x7f800000u) {
-    h = 0x7e00u;
-  } else if (magnitude >= 0x477ff000u) {  // rounds to 65536 or more
-    h = 0x7c00u;
-  } else if (magnitude >= 0x38800000u) {  // normal
-    h = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
-  } else {  // subnormal: adding 0.5 leaves the rounded multiple of 2^-24 in the low bits
-    h = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
-  }
-  out.bits = uint16_t(sign | h);
+  // Adding 0.5 leaves the rounded multiple of 2^-24 in the low bits.
+  const uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u;
+  const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+  const uint32_t special = selected(magnitude > 0x7f800000u, 0x7e00u, 0x7c00u);
+  const uint32_t finite = selected(magnitude >= 0x38800000u, normal, subnormal);
+  out.bits = uint16_t(sign | selected(magnitude >= 0x477ff000u, special, finite));  // 65520 rounds to 65536
 #endif
 }
 

@@ -4,19 +4,17 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <tuple>
 #include <vector>
 
+#include "decoders.h"
 #include "log_probs.h"
 #include "scorer.h"
 
 namespace fastctc {
 namespace {
 
-using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-// and acoustic_scores, model_scores, words, last_words
-using ScoredResult =
-    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Result = Tensors<9>;
+using ScoredResult = Tensors<13>;  // and acoustic_scores, model_scores, words, last_words
 
 void check_beam_size(int64_t beam_size, const Tensor& place) {
   if (beam_size < 1) value_error("beam_size is ", beam_size, ", but must be at least 1");
@@ -201,12 +199,16 @@ Outputs search(const Tensor& input, BeamSearchParams p, int64_t nbest, const Sco
   return out;
 }
 
-Result beam_search(Tensor input, Tensor input_lengths, int64_t beam_size, int64_t nbest, int64_t blank,
-                   bool from_logits, double beam_threshold, double token_threshold, double blank_skip) {
+}  // namespace
+
+Tensors<9> beam_search(Tensor input, Tensor input_lengths, int64_t beam_size, int64_t nbest, int64_t blank,
+                       bool from_logits, double beam_threshold, double token_threshold, double blank_skip) {
   const BeamSearchParams p =
       parameters(input, input_lengths, beam_size, blank, from_logits, beam_threshold, token_threshold, blank_skip);
   return search(input, p, nbest, nullptr).result();
 }
+
+namespace {
 
 ScoredResult scored_search(Tensor input, Tensor input_lengths, int64_t beam_size, int64_t nbest, int64_t blank,
                            bool from_logits, double beam_threshold, double token_threshold, double blank_skip,

@@ -2,7 +2,6 @@
 #include "ctc_loss.h"
 
 #include <algorithm>
-#include <tuple>
 
 #include "../math/lattice.h"
 
@@ -80,8 +79,6 @@ std::vector<int64_t> set_checked_offsets(CtcLossParams& p) {
   return offsets;
 }
 
-namespace {
-
 void forward_on_cpu(CtcLossParams p) {
   const std::vector<int64_t> offsets = set_checked_offsets(p);
   const int64_t chunks = p.batch * ((p.frames + cpu::kFramesPerChunk - 1) / cpu::kFramesPerChunk);
@@ -100,10 +97,29 @@ void forward_on_cpu(CtcLossParams p) {
   }
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> ctc_loss(Tensor input, Tensor targets, Tensor input_lengths,
-                                                    Tensor target_lengths, std::optional<Tensor> class_bias,
-                                                    int64_t max_length, int64_t blank, int64_t star,
-                                                    double delay_penalty, bool from_logits, bool need_grad) {
+static Tensor set_gradient(CtcLossParams& p, const Tensor& input) {
+  Tensor grad = tensor_like(input);
+  p.grad = grad.mutable_data_ptr();
+  p.grad_stride_t = grad.stride(0);
+  p.grad_stride_n = grad.stride(1);
+  p.grad_stride_c = grad.stride(2);
+  return grad;
+}
+
+Tensor backward_on_cpu(CtcLossParams p, const Tensor& input) {
+  Tensor grad = set_gradient(p, input);
+  const std::vector<int64_t> offsets = set_offsets(p);
+  advise_huge_pages(p.grad, size_t(grad.numel()) * grad.element_size());
+  parallel((p.batch * p.frames + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk, cpu::ctc_loss_backward_workspace(p),
+           [&](int64_t begin, int64_t end, void* workspace) { cpu::ctc_loss_backward(p, begin, end, workspace); });
+  return grad;
+}
+
+namespace {
+
+Tensors<4> ctc_loss(Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths,
+                    std::optional<Tensor> class_bias, int64_t max_length, int64_t blank, int64_t star,
+                    double delay_penalty, bool from_logits, bool need_grad) {
   CtcLossParams p = parameters(input, targets, input_lengths, target_lengths, max_length, blank, star, from_logits);
   p.need_grad = need_grad;
   p.delay_penalty = delay_penalty;
@@ -137,26 +153,16 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
   CtcLossParams p =
       parameters(input, targets, input_lengths, target_lengths, occupancy.size(2), blank, star, from_logits);
   const ScalarType scalar = scalar_type_of(input);
-  const Tensor g = torch::stable::contiguous(grad_loss);
+  const Tensor g = grad_loss.is_contiguous() ? grad_loss : torch::stable::contiguous(grad_loss);
   p.grad_loss = saved_data(g, "grad_loss", input, scalar, {p.batch});
   p.occupancy = saved_data(occupancy, "occupancy", input, scalar, {p.batch, p.frames, p.max_length});
   p.row_statistics =
       saved_data(row_statistics, "row_statistics", input, scalar, {row_statistics.size(0), p.batch, p.frames});
   if (row_statistics.size(0) < (from_logits ? 3 : 1)) value_error("row_statistics are not of logits");
   p.status = static_cast<int32_t*>(saved_data(status, "status", input, ScalarType::Int, {p.batch}));
-  Tensor grad = tensor_like(input);
-  p.grad = grad.mutable_data_ptr();
-  p.grad_stride_t = grad.stride(0);
-  p.grad_stride_n = grad.stride(1);
-  p.grad_stride_c = grad.stride(2);
-  if (on_cuda(input)) {
-    run_on_cuda(input, p, cuda::ctc_loss_backward_workspace, cuda::ctc_loss_backward);
-  } else {
-    const std::vector<int64_t> offsets = set_offsets(p);
-    advise_huge_pages(p.grad, size_t(grad.numel()) * grad.element_size());
-    parallel((p.batch * p.frames + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk, cpu::ctc_loss_backward_workspace(p),
-             [&](int64_t begin, int64_t end, void* workspace) { cpu::ctc_loss_backward(p, begin, end, workspace); });
-  }
+  if (!on_cuda(input)) return backward_on_cpu(p, input);
+  Tensor grad = set_gradient(p, input);
+  run_on_cuda(input, p, cuda::ctc_loss_backward_workspace, cuda::ctc_loss_backward);
   return grad;
 }
 

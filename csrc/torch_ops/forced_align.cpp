@@ -1,20 +1,18 @@
 // fastctc::forced_align: checks, allocation, registration.
 #include "../kernels/forced_align.h"
 
-#include <tuple>
 #include <vector>
 
 #include "ctc_loss.h"
+#include "decoders.h"
 
 namespace fastctc {
-namespace {
 
 // Room for back-pointers: of a sample on the CPU, which has to fault it in, and of the batch on a GPU.
-constexpr int64_t kCpuBytes = int64_t(16) << 20, kCudaBytes = int64_t(256) << 20;
+static constexpr int64_t kCpuBytes = int64_t(16) << 20, kCudaBytes = int64_t(256) << 20;
 
-std::tuple<Tensor, Tensor, Tensor> forced_align(Tensor input, Tensor targets, Tensor input_lengths,
-                                                Tensor target_lengths, int64_t max_length, int64_t blank, int64_t star,
-                                                bool from_logits) {
+Tensors<3> forced_align(Tensor input, Tensor targets, Tensor input_lengths, Tensor target_lengths, int64_t max_length,
+                        int64_t blank, int64_t star, bool from_logits) {
   ForcedAlignParams p{};
   p.loss = parameters(input, targets, input_lengths, target_lengths, max_length, blank, star, from_logits);
   p.loss.refuses_blank = true;
@@ -36,8 +34,6 @@ std::tuple<Tensor, Tensor, Tensor> forced_align(Tensor input, Tensor targets, Te
   }
   return {paths, scores, status};
 }
-
-}  // namespace
 
 FASTCTC_DEFINE(m) {
   m.def(

@@ -1,16 +1,12 @@
 // fastctc::greedy_decode: checks, allocation, registration.
 #include "../kernels/greedy_decode.h"
 
-#include <tuple>
-
+#include "decoders.h"
 #include "log_probs.h"
 
 namespace fastctc {
-namespace {
 
-using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
-Result greedy_decode(Tensor input, Tensor input_lengths, int64_t blank, bool from_logits) {
+Tensors<8> greedy_decode(Tensor input, Tensor input_lengths, int64_t blank, bool from_logits) {
   GreedyDecodeParams p{};
   set_input(p, input, Layout::kBatchFirst, input_lengths, blank);
   p.from_logits = from_logits;
@@ -45,8 +41,6 @@ Result greedy_decode(Tensor input, Tensor input_lengths, int64_t blank, bool fro
   }
   return {tokens, lengths, scores, timesteps, confidences, ends, peaks, token_scores};
 }
-
-}  // namespace
 
 FASTCTC_DEFINE(m) {
   m.def(

@@ -4,6 +4,7 @@
 #include "../kernels/beam_search.h"
 #include "../kernels/ctc_loss.h"
 #include "arpa.h"
+#include "direct.h"
 
 #ifndef FASTCTC_CUDA_ARCHS
 #define FASTCTC_CUDA_ARCHS ""
@@ -32,4 +33,5 @@ PYBIND11_MODULE(_C, m) {
       "beam_state_bytes", [](int64_t beam_size, bool weighs) { return fastctc::BeamState::bytes(beam_size, weighs); },
       pybind11::arg("beam_size"), pybind11::arg("weighs") = false);
   fastctc::bind_arpa(m);
+  fastctc::bind_direct(m);
 }

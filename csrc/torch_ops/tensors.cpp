@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 #include <torch/csrc/stable/accelerator.h>
 
+#include <algorithm>
+#include <limits>
 #include <string>
 
 #include "../kernels/launch_error.h"
@@ -101,6 +103,8 @@ void host_memory_error(size_t bytes) {
   throw std::runtime_error(text.str());
 }
 
+constexpr int64_t kMostDimensions = 3;  // of a tensor that an op makes
+
 template <class Allocate>
 static Tensor allocated(const Tensor& place, std::initializer_list<int64_t> shape, const Allocate& allocate) {
   try {
@@ -112,13 +116,30 @@ static Tensor allocated(const Tensor& place, std::initializer_list<int64_t> shap
   }
 }
 
+// By the C interface: a call by the name of the op costs several times as much.
 Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
-  return allocated(like, shape, [&] { return torch::stable::new_empty(like, shape, type); });
+  return allocated(like, shape, [&] {
+    int64_t strides[kMostDimensions], stride = 1;
+    for (int64_t d = int64_t(shape.size()) - 1; d >= 0; --d) {
+      const int64_t size = std::max(shape.begin()[d], int64_t(1));
+      strides[d] = stride;
+      if (__builtin_mul_overflow(stride, size, &stride)) stride = std::numeric_limits<int64_t>::max();  // is refused
+    }
+    int32_t device_type = 0;
+    AtenTensorHandle made = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        aoti_torch_empty_strided(int64_t(shape.size()), shape.begin(), strides,
+                                 torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)), device_type,
+                                 like.get_device_index(), &made));
+    return Tensor(made);
+  });
 }
 Tensor zero_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
   return allocated(like, shape, [&] { return torch::stable::new_zeros(like, shape, type); });
 }
 Tensor tensor_like(const Tensor& t) {
+  if (t.dim() == 3 && t.is_contiguous()) return empty_tensor(t, {t.size(0), t.size(1), t.size(2)}, t.scalar_type());
   return allocated(t, {t.numel()}, [&] { return torch::stable::empty_like(t); });
 }
 
@@ -131,6 +152,35 @@ void advise_huge_pages(void* p, size_t bytes) {
   const uintptr_t end = (reinterpret_cast<uintptr_t>(p) + bytes) / kHugePage * kHugePage;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: may be refused
 #endif
+}
+
+namespace {
+
+struct KeptMemory {
+  static constexpr size_t kBytes = size_t(128) << 10;
+  void* memory = nullptr;
+  bool is_used = false;
+  ~KeptMemory() { std::free(memory); }
+};
+thread_local KeptMemory kept;
+
+}  // namespace
+
+HostWorkspace::HostWorkspace(size_t bytes) : memory_(nullptr) {
+  if (bytes <= KeptMemory::kBytes && !kept.is_used) {
+    if (!kept.memory) kept.memory = std::aligned_alloc(64, KeptMemory::kBytes);
+    memory_ = kept.memory;
+    kept.is_used = is_kept_ = memory_ != nullptr;
+  }
+  if (!memory_) memory_ = std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+  if (!memory_) host_memory_error(bytes);
+}
+HostWorkspace::~HostWorkspace() {
+  if (is_kept_) {
+    kept.is_used = false;
+  } else {
+    std::free(memory_);
+  }
 }
 
 #ifdef FASTCTC_EMULATED_CUDA

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <array>
 #include <cstdlib>
 #include <exception>
 #include <initializer_list>
@@ -14,6 +15,8 @@
 #include <mutex>
 #include <sstream>
 #include <stdexcept>
+#include <tuple>
+#include <utility>
 
 #include "../kernels/dtype.h"
 
@@ -42,6 +45,9 @@ namespace fastctc {
 
 using torch::stable::Tensor;
 using ScalarType = torch::headeronly::ScalarType;
+// std::tuple<Tensor, ...> with `count` tensors, the results of an op.
+template <size_t count>
+using Tensors = decltype(std::tuple_cat(std::declval<std::array<Tensor, count>>()));
 
 // Raises ValueError in Python.
 template <class... Parts>
@@ -147,16 +153,19 @@ void run_on_cuda(const Tensor& t, const Params& p, size_t (*workspace_bytes)(con
 // filling it does.
 void advise_huge_pages(void* p, size_t bytes);
 
-// A workspace for one CPU thread, aligned for every instruction set.
+// A workspace for one CPU thread, aligned for every instruction set. Each thread keeps a small one for the next call:
+// to allocate it costs as much as to fill it.
 class HostWorkspace {
  public:
-  explicit HostWorkspace(size_t bytes) : memory_(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64), std::free) {
-    if (!memory_) host_memory_error(bytes);
-  }
-  void* get() const { return memory_.get(); }
+  explicit HostWorkspace(size_t bytes);
+  ~HostWorkspace();
+  HostWorkspace(const HostWorkspace&) = delete;
+  HostWorkspace& operator=(const HostWorkspace&) = delete;
+  void* get() const { return memory_; }
 
  private:
-  std::unique_ptr<void, void (*)(void*)> memory_;
+  void* memory_;
+  bool is_kept_ = false;
 };
 
 }  // namespace fastctc

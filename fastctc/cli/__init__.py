@@ -32,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Threads of torch that spin while they wait take ten times as long on a machine that does something else, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # is read when torch is loaded
+    os.environ.setdefault(
+        "THP_MEM_ALLOC_ENABLE", "1"
+    )  # huge pages: fewer page faults for the tensors of a step
     for stream in (sys.stdout, sys.stderr):  # what an encoding cannot show is escaped, and stops nothing
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,17 @@ from fastctc.cli.options import (
     recognizer_of,
     refuse_drawing,
 )
-from fastctc.crnn import Evaluation, Recognizer, evaluate, open_source, write_evaluation_report
+from fastctc.crnn import (
+    Evaluation,
+    Recognizer,
+    evaluate,
+    load_checkpoint,
+    open_source,
+    save_checkpoint,
+    write_evaluation_report,
+)
 from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed, progress, to_json
-from fastctc.crnn.read import Share, compare, measures
+from fastctc.crnn.read import Share, compare, fitted_temperature, measures
 from fastctc.crnn.training import FIRST_UNSEEN
 from fastctc.figures import load_matplotlib
 
@@ -36,8 +45,10 @@ EXAMPLES = [
     "evaluate shipped --look contest --count 2000",
     "evaluate runs/demo/model.safetensors data/mine --mistakes 10",
     "evaluate shipped data/mine --json",
+    "evaluate runs/words data/signs --ignore-case",
     "evaluate runs/a data/test --compare runs/b",
     "evaluate shipped data/mine --report reports/mine",
+    "evaluate runs/a data/val --calibrate calibrated.safetensors",
     "evaluate shipped --value right --constraint formula",
     "evaluate runs/words/model.safetensors data/mine --lexicon words.txt --lm words.arpa.gz --lm-weight 0.8",
 ]
@@ -60,6 +71,11 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     parser.add_argument(
         "--compare", metavar="CHECKPOINT",
         help="a second model, read with in the same way: how many images each alone reads, and a paired test",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibrate", metavar="FILE", type=Path,
+        help="write the checkpoint with a temperature that brings its confidence near its accuracy on these images;"
+        " these should be of the kind that is read later, and not of the training data",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(
@@ -90,15 +106,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         labels = LabelConfig(**given(arguments, "labels"))
         data, what = open_source(arguments.folder, labels), str(arguments.folder)
     else:
-        source = drawing_of(arguments).source(arguments.seed, color=True)
+        checkpoint = recognizer.checkpoint
+        source = drawing_of(arguments, checkpoint).source(arguments.seed, color=True)
         data, what = (
             Drawn(source, arguments.count, FIRST_UNSEEN),
-            f"{arguments.count} drawn {domain_in(arguments)}",
+            f"{arguments.count} drawn {domain_in(arguments, checkpoint)}",
         )
     result = _read(recognizer, data, arguments)
     second = None
     if arguments.compare is not None:
-        other = Recognizer.load(arguments.compare, arguments.device)
+        other = Recognizer.load(
+            arguments.compare,
+            arguments.device,
+            precision=arguments.precision,
+            ignore_case=arguments.ignore_case,
+        )
         second = _read(other, data, arguments)
     for problem in result.problems:
         print(one_line(problem), file=sys.stderr)
@@ -107,10 +129,27 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         page = write_evaluation_report(result, arguments.report, f"{arguments.checkpoint} on {what}")
         if not arguments.json:
             print(f"report {page}")
+    if arguments.calibrate:
+        _calibrate(result, arguments)
     if result.problems:
         unread = len(result.problems)
         print(f"{unread} of {unread + result.count} images could not be read", file=sys.stderr)
     return 1 if result.problems else 0
+
+
+def _calibrate(result: Evaluation, arguments: argparse.Namespace) -> None:
+    """Write the checkpoint with the temperature that fits an evaluation."""
+    scores = [outcome.score for outcome in result.outcomes]
+    temperature = fitted_temperature(scores, [outcome.edits == 0 for outcome in result.outcomes])
+    save_checkpoint(
+        replace(load_checkpoint(arguments.checkpoint), temperature=temperature), arguments.calibrate
+    )
+    error = replace(result, temperature=temperature).calibration_error
+    print(
+        f"{arguments.calibrate}: temperature {temperature:.3f}, calibration error {result.calibration_error:.4f}"
+        f" before and {error:.4f} after",
+        file=sys.stderr,
+    )
 
 
 def _read(recognizer: Recognizer, data: NamedSource, arguments: argparse.Namespace) -> Evaluation:
@@ -139,13 +178,12 @@ def _print_evaluation(result: Evaluation, second: Evaluation | None, arguments: 
         print(to_json(figures))
         return
     print(result.summary())
-    if result.domain is None:
-        others = measures(result)
-        print(
-            f"letters and digits exact {100 * others.alphanumeric_match:.2f}% without case, word error rate"
-            f" {100 * others.word_error_rate:.3f}%, normalized edit distance"
-            f" {others.normalized_edit_distance:.5f}"
-        )
+    others = measures(result)
+    print(
+        f"letters and digits exact {100 * others.alphanumeric_match:.2f}% without case, word error rate"
+        f" {100 * others.word_error_rate:.3f}%, normalized edit distance {others.normalized_edit_distance:.5f},"
+        f" calibration error {result.calibration_error:.4f}"
+    )
     if second is not None:
         print(f"second model: {second.summary()}")
         print(compare(result, second).summary())

@@ -11,6 +11,8 @@ from fastctc.crnn.data import progress
 
 EXAMPLES = [
     "generate data/formulas --count 1000",
+    "generate data/words --domain words --count 1000",
+    "generate data/names --words names.txt --fonts fonts/ --grounds photos/",
     "generate data/other --look default --value right --seed 7",
 ]
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from fastctc.crnn import DrawConfig, Recognizer
+from fastctc.crnn import Checkpoint, DrawConfig, Recognizer
 from fastctc.crnn.data import DOMAINS, constraints, help_of, kind_of, shipped_checkpoints
-from fastctc.crnn.read import HOTWORD_BONUS, scorers_from_files
+from fastctc.crnn.read import HOTWORD_BONUS, PRECISIONS, scorers_from_files
 from fastctc.figures import PICTURE_SUFFIXES
 from fastctc.text import Alphabet
 
@@ -124,31 +124,68 @@ def given(arguments: argparse.Namespace, group: str) -> dict[str, Any]:
     return {field: value for (prefix, dot, field), value in stored.items() if dot and prefix == group}
 
 
+def drawn_domain(argv: list[str]) -> str | None:
+    """Return the domain that ``--domain`` names or whose options are given; None: the command line names none.
+
+    An option that several domains have, such as ``--look``, does not decide.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--domain", choices=DOMAINS)
+    named: str | None = parser.parse_known_args(argv)[0].domain
+    if named is not None:
+        return named
+    used = {word.partition("=")[0] for word in argv}
+    offered = {
+        name: {option_of(domain.draw, each.name) for each in fields(domain.draw)}
+        for name, domain in DOMAINS.items()
+    }
+    shared = set.intersection(*offered.values())
+    return next((name for name, options in offered.items() if used & (options - shared)), None)
+
+
 def add_drawing(parser: argparse.ArgumentParser, argv: list[str], training: DrawConfig | None = None) -> None:
-    """Offer the settings of drawing: of the domain that ``--domain`` in ``argv`` names.
+    """Offer the settings of drawing: of the domain that the command line names.
 
     Args:
         parser: parser of the command.
         argv: the command line.
         training: settings of a recipe, which are all offered; None: settings of images to show or to write.
     """
-    domain = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     names = list(DOMAINS)
-    for each in (domain, parser):
-        each.add_argument("--domain", choices=names, help=f"what is drawn (default: {names[0]})")
-    name = domain.parse_known_args(argv)[0].domain or names[0]
-    draw = training or DOMAINS[name].draw().unseen()
-    add_settings(parser, "draw", draw, f"drawing {name}", without=() if training else ("images", "rounds"))
+    named = drawn_domain(argv)
+    of_training = [name for name in names if type(training) is DOMAINS[name].draw]
+    name = named or (of_training or names)[0]
+    parser.add_argument(
+        "--domain",
+        choices=names,
+        help=f"what is drawn (default: {name}; an option of another domain names it too)",
+    )
+    parser.set_defaults(drawn_domain=named)
+    if training is None or name not in of_training:
+        draw, without = DOMAINS[name].draw(), ("images", "rounds") if training is None else ()
+        draw = draw.unseen() if training is None else draw
+    else:
+        draw, without = training, ()
+    add_settings(parser, "draw", draw, f"drawing {name}", without=without)
 
 
-def drawing_of(arguments: argparse.Namespace) -> DrawConfig:
-    """Return the settings of drawn images that are shown, written or evaluated."""
-    return replace(DOMAINS[domain_in(arguments)].draw().unseen(), **given(arguments, "draw"))
+def drawing_of(arguments: argparse.Namespace, checkpoint: Checkpoint | None = None) -> DrawConfig:
+    """Return the settings of drawn images that are shown, written or evaluated.
+
+    Args:
+        arguments: the options.
+        checkpoint: its domain is drawn if the options name none.
+    """
+    return replace(DOMAINS[domain_in(arguments, checkpoint)].draw().unseen(), **given(arguments, "draw"))
 
 
-def domain_in(arguments: argparse.Namespace) -> str:
-    """Return the name of the domain that is drawn."""
-    return arguments.domain or next(iter(DOMAINS))
+def domain_in(arguments: argparse.Namespace, checkpoint: Checkpoint | None = None) -> str:
+    """Return the domain that is drawn: the one of the options, of a checkpoint's training, or the first."""
+    if arguments.drawn_domain is not None:
+        return str(arguments.drawn_domain)
+    recipe = {} if checkpoint is None else checkpoint.training.get("recipe") or {}
+    trained = (recipe.get("draw") or {}).get("domain")
+    return trained if trained in DOMAINS and not given(arguments, "draw") else next(iter(DOMAINS))
 
 
 def refuse_drawing(arguments: argparse.Namespace, images: str) -> None:
@@ -232,13 +269,26 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=positive_int, metavar="N", help="threads of torch (default: torch's choice)"
     )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0],
+        help="bf16 is faster where the processor multiplies it (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ignore-case", action="store_true",
+        help="read all letters as small ones, by the sum of the probabilities of both cases",
+    )  # fmt: skip
 
 
 def recognizer_of(arguments: argparse.Namespace) -> Recognizer:
     """Return the model of a command's checkpoint, on its device, and set the number of threads."""
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    return Recognizer.load(arguments.checkpoint, arguments.device)
+    return Recognizer.load(
+        arguments.checkpoint,
+        arguments.device,
+        precision=arguments.precision,
+        ignore_case=arguments.ignore_case,
+    )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -253,6 +303,6 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     """Take a folder of labeled images."""
     parser.add_argument(
         "folder", metavar="DIR", nargs="?", type=Path,
-        help="images with labels.tsv, labels.txt or labels.json, or a scene-text LMDB (data.mdb); without it,"
-        " images are drawn",
+        help="images with labels.tsv, labels.txt or labels.json, a scene-text LMDB (data.mdb), or tar or Parquet"
+        " shards; without it, images are drawn",
     )  # fmt: skip

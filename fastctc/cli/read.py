@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import math
+import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from fastctc.cli.options import (
     add_decoding,
     add_running,
+    add_workers,
     knowledge_of,
     one_line,
     picture_file,
     positive_int,
     recognizer_of,
 )
-from fastctc.crnn import Hypothesis, Reading, Recognizer, explain
-from fastctc.crnn.data import images_in, shipped_checkpoints, to_json
+from fastctc.crnn import Reading, Recognizer, explain
+from fastctc.crnn.data import Inputs, progress, shipped_checkpoints, stamp, to_json
+from fastctc.crnn.read import Decoder, read_entries, row_of, why_unread, workers_for, write_readings
 from fastctc.figures import write_picture
 
 EXAMPLES = [
@@ -31,6 +32,7 @@ EXAMPLES = [
     "read --constraint '\\d{3}-\\d{4}' --nbest 3 numbers/",
     "read --lexicon words.txt --lm words.arpa.gz --lm-weight 0.8 --word-bonus 0.5 lines/",
     "read --hotwords names.txt lines/",
+    "read --output texts.parquet 'shards/{000..099}.tar'",
     "read --checkpoint wide --min-confidence 0.9 photos/",
     "read --checkpoint runs/a/model.safetensors a.png",
 ]
@@ -39,8 +41,9 @@ EXAMPLES = [
 def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Declare the options."""
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", type=Path,
-        help="an image file, or a folder: all images in it and below it",
+        "images", metavar="IMAGE", nargs="+",
+        help="an image file; a folder: all images in it and below it; a tar file, a Parquet file or an LMDB of"
+        " images; or a pattern of their names, such as 'shards-{000..099}.tar'",
     )  # fmt: skip
     names = " or ".join(repr(name) for name in shipped_checkpoints())
     parser.add_argument(
@@ -62,6 +65,11 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
         help="count a text as not read if its probability is below P, from 0 to 1 (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
+        "--output", metavar="FILE", type=Path,
+        help="write a .tsv, .jsonl or .parquet file; the same command goes on if it was killed. Several processes"
+        " of torchrun share the work",
+    )  # fmt: skip
+    parser.add_argument(
         "--explain", metavar="PICTURE", type=picture_file,
         help="draw where the image shows each character and how sure that is: a .png, .pdf or .svg file",
     )  # fmt: skip
@@ -69,36 +77,70 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
         "--batch-size", type=positive_int, default=64, metavar="N",
         help="images at once (default: %(default)s)",
     )  # fmt: skip
+    add_workers(parser)
     add_running(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read the images and print their texts."""
+    """Read the images, and print their texts or write them into a file."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and arguments.output is None:
+        raise ValueError("several processes read, which needs --output: a file that they write together")
+    if several and arguments.device == "cuda":
+        arguments.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     recognizer = recognizer_of(arguments)
-    failed = 0
-    paths: list[Path] = []
-    for path in arguments.images:
-        found = images_in(path, recursive=True) if path.is_dir() else [path]
-        if not found:
-            _print_error(path, "no image in this folder", arguments)
-            failed += 1
-        paths += found
-    total = len(paths) + failed
-    if arguments.explain and total != 1:
-        raise ValueError(f"--explain draws one image, but {total} are to be read")
-    readings = recognizer.read_stream(
-        paths, arguments.batch_size,
-        beam_size=arguments.beam_size, nbest=arguments.nbest, **knowledge_of(arguments, recognizer.alphabet),
+    return _write(recognizer, arguments) if arguments.output else _print(recognizer, arguments)
+
+
+def _write(recognizer: Recognizer, arguments: argparse.Namespace) -> int:
+    """Write the texts into a file."""
+    for option in ("json", "explain"):
+        if getattr(arguments, option):
+            raise ValueError(
+                f"--{option} is given with --output, whose format follows from the name of its file"
+            )
+    names = ("lexicon", "lm", "hotwords")
+    files = {name: [str(file), stamp(file)] for name in names if (file := getattr(arguments, name))}
+    values = {name: getattr(arguments, name) for name in ("constraint", "lm_weight", "word_bonus")}
+    with progress("reading", "img", Inputs(arguments.images).count()) as bar:
+        written = write_readings(
+            recognizer, arguments.images, arguments.output, batch_size=arguments.batch_size,
+            beam_size=arguments.beam_size, nbest=arguments.nbest, min_confidence=arguments.min_confidence,
+            workers=arguments.workers, model_scores=_has_model(arguments), settings=files | values,
+            on_progress=bar.update, **knowledge_of(arguments, recognizer.alphabet),
+        )  # fmt: skip
+    if written is None:
+        return 0
+    if written.failed:
+        print(f"{written.failed} of {written.count} could not be read", file=sys.stderr)
+    print(f"{written.count} images in {arguments.output}", file=sys.stderr)
+    return 1 if written.failed else 0
+
+
+def _print(recognizer: Recognizer, arguments: argparse.Namespace) -> int:
+    """Print the texts."""
+    inputs = Inputs(arguments.images)
+    if arguments.explain and (count := sum(1 for _ in inputs.entries(lambda number: False))) != 1:
+        raise ValueError(f"--explain draws one image, but {count} are to be read")
+    decoder = Decoder(
+        recognizer.alphabet, beam_size=arguments.beam_size, nbest=arguments.nbest,
+        **knowledge_of(arguments, recognizer.alphabet),
     )  # fmt: skip
-    for path, reading in zip(paths, readings, strict=True):
-        error = _why_unread(reading, arguments)
+    workers = workers_for(inputs) if arguments.workers is None else arguments.workers
+    failed = total = 0
+    for name, reading in read_entries(
+        recognizer, inputs.entries(), decoder, batch_size=arguments.batch_size, workers=workers
+    ):
+        total += 1
+        error = why_unread(reading, arguments.min_confidence)
         if error is not None:
-            _print_error(path, error, arguments)
+            print(f"{one_line(name)}: {error}", file=sys.stderr)
             failed += 1
-            continue
-        _print_reading(path, reading, arguments)
-        if arguments.explain:
-            _explain(recognizer, path, reading, arguments.explain)
+        _print_reading(name, reading, error, arguments)
+        if error is None and arguments.explain:
+            (entry,) = inputs.entries()
+            assert isinstance(entry.image, Path | bytes)
+            write_picture(explain(recognizer, entry.image, reading).plot(), arguments.explain)
     if failed:
         print(f"{failed} of {total} could not be read", file=sys.stderr)
     return 1 if failed else 0
@@ -112,49 +154,20 @@ def _share(text: str) -> float:
     return value
 
 
-def _why_unread(reading: Reading, arguments: argparse.Namespace) -> str | None:
-    """Return why a reading does not count; None if it does."""
-    if reading.error is not None:
-        return reading.error
-    if not math.isfinite(reading.score):
-        return f"its score is {reading.score}"
-    least = arguments.min_confidence
-    if reading.confidence < least:
-        return f"confidence {reading.confidence:.3g} is below {least:g}: {one_line(reading.text)!r}"
-    return None
+def _has_model(arguments: argparse.Namespace) -> bool:
+    """Return True if hypotheses have scores of models."""
+    return bool(arguments.lexicon or arguments.lm or arguments.hotwords)
 
 
-def _print_reading(path: Path, reading: Reading, arguments: argparse.Namespace) -> None:
-    warning = reading.warning
+def _print_reading(name: str, reading: Reading, error: str | None, arguments: argparse.Namespace) -> None:
+    """Print a reading; in JSON an error too, so that there is a line for each image."""
     if arguments.json:
-        nbest = [_to_dict(each, arguments) for each in reading.nbest]
-        line = {
-            "path": str(path), "text": reading.text, "score": reading.score,
-            "confidence": reading.confidence, "nbest": nbest,
-        }  # fmt: skip
-        print(to_json(line | ({"warning": warning} if warning else {})))
-    elif arguments.nbest > 1:
+        least, model_scores = arguments.min_confidence, _has_model(arguments)
+        print(to_json(row_of(name, reading, min_confidence=least, model_scores=model_scores)))
+    elif error is None and arguments.nbest > 1:
         for hypothesis in reading.nbest:
-            print(f"{one_line(path)}\t{one_line(hypothesis.text)}\t{hypothesis.score:.6g}")
-    else:
-        print(f"{one_line(path)}\t{one_line(reading.text)}")
-    if warning and not arguments.json:
-        print(f"{one_line(path)}: warning: {warning}", file=sys.stderr)
-
-
-def _to_dict(hypothesis: Hypothesis, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return a hypothesis for JSON, with the score of models if there are any."""
-    values = {"text": hypothesis.text, "log_prob": hypothesis.log_prob}
-    has_model = arguments.lexicon or arguments.lm or arguments.hotwords
-    return values | ({"model_score": hypothesis.model_score} if has_model else {})
-
-
-def _print_error(path: Path, error: str, arguments: argparse.Namespace) -> None:
-    """Print why there is no text; in JSON too, so that there is a line for each image."""
-    print(f"{one_line(path)}: {error}", file=sys.stderr)
-    if arguments.json:
-        print(to_json({"path": str(path), "text": None, "score": None, "nbest": [], "error": error}))
-
-
-def _explain(recognizer: Recognizer, image: Path, reading: Reading, picture: Path) -> None:
-    write_picture(explain(recognizer, image, reading).plot(), picture)
+            print(f"{one_line(name)}\t{one_line(hypothesis.text)}\t{hypothesis.score:.6g}")
+    elif error is None:
+        print(f"{one_line(name)}\t{one_line(reading.text)}")
+    if reading.warning and error is None and not arguments.json:
+        print(f"{one_line(name)}: warning: {reading.warning}", file=sys.stderr)

@@ -12,8 +12,17 @@ from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from fastctc.cli.options import add_drawing, add_settings, add_workers, given, option_of, refuse_drawing
+from fastctc.cli.options import (
+    add_drawing,
+    add_settings,
+    add_workers,
+    drawn_domain,
+    given,
+    option_of,
+    refuse_drawing,
+)
 from fastctc.crnn import PRESETS, TrainConfig, TrainResult, load_checkpoint, overfit_one_batch, train
+from fastctc.crnn.data import DOMAINS
 from fastctc.crnn.training import GROUPS, ResumeError, saved_config
 
 log = logging.getLogger(__name__)
@@ -29,6 +38,7 @@ EXAMPLES = [
     "train --out runs/exact --steps 2000 --images 20000 --seed 3 --threads 2",
     "train --out runs/scans --data data/scans --median 3 --rotate 3 --noise 8",
     "train --out runs/shipped --preset shipped --threads 2",
+    "train --out runs/names --words names.txt --fonts fonts/ --steps 3000",
     "train --data data/mine --overfit-one-batch",
 ]
 TITLES = {
@@ -46,12 +56,15 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     parser.set_defaults(usage_error=parser.error)
     parser.add_argument("--out", metavar="DIR", help="folder for model, state, log and curve")
     presets = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    presets.add_argument("--preset", choices=PRESETS, default="quick")
-    preset = PRESETS[presets.parse_known_args(argv)[0].preset]
+    presets.add_argument("--preset", choices=PRESETS, default=_preset_of(drawn_domain(argv)))
+    name = presets.parse_known_args(argv)[0].preset
+    preset = PRESETS[name]
+    parser.set_defaults(default_preset=name)
     parser.add_argument(
         "--preset", choices=PRESETS,
-        help="recipe that the other options change: quick takes 8 minutes on 2 CPU cores; shipped and wide made the"
-        " checkpoints in the package, wide needs fastctc[fonts] (default: quick)",
+        help="recipe that the other options change: quick takes 8 minutes on 2 CPU cores; shipped, wide and words"
+        " made the checkpoints in the package, wide needs fastctc[fonts] and words needs fastctc[words] (default:"
+        " quick, or the recipe of the domain)",
     )  # fmt: skip
     parser.add_argument(
         "--overfit-one-batch", action="store_true",
@@ -62,6 +75,13 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     add_drawing(parser, argv, preset.draw)
     for name in GROUPS:
         add_settings(parser, name, getattr(preset, name), TITLES[name])
+
+
+def _preset_of(domain: str | None) -> str:
+    """Return the first preset that draws a domain, or any."""
+    return next(
+        name for name, each in PRESETS.items() if domain is None or type(each.draw) is DOMAINS[domain].draw
+    )
 
 
 def add_run_options(
@@ -103,12 +123,12 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 "--resume goes on with a run, but --overfit-one-batch begins anew: give one of them"
             )
-        outcome = overfit_one_batch(_recipe(arguments, arguments.preset or "quick"))
+        outcome = overfit_one_batch(_recipe(arguments, arguments.default_preset))
         print(outcome.summary())
         return 0 if outcome.succeeded else 1
     if arguments.out is None:
         arguments.usage_error("the following arguments are required: --out")
-    result = run_training(arguments, arguments.preset)
+    result = run_training(arguments, arguments.preset, arguments.default_preset)
     if _is_first():
         print(f"checkpoint {result.checkpoint}")
         print(f"unseen images: {result.evaluation.summary()}")
@@ -127,12 +147,13 @@ def _is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def run_training(arguments: argparse.Namespace, preset: str | None) -> TrainResult:
+def run_training(arguments: argparse.Namespace, preset: str | None, default: str = "quick") -> TrainResult:
     """Train with a preset and the options that were given, from the start or resumed.
 
     Args:
         arguments: the options.
-        preset: name of the recipe that the options change; None: quick, or the recipe of the run to resume.
+        preset: name of the recipe that the options change; None: the recipe of the run to resume, or ``default``.
+        default: name of the recipe of a new run.
     """
     if not _is_first():
         logging.getLogger("fastctc").setLevel(logging.ERROR)
@@ -140,7 +161,7 @@ def run_training(arguments: argparse.Namespace, preset: str | None) -> TrainResu
     if config is not None:
         config = _resumed(arguments, config) if preset is None else _recipe(arguments, preset)
     else:
-        config = _recipe(arguments, preset or "quick")
+        config = _recipe(arguments, preset or default)
         if arguments.resume:
             log.info("nothing to resume in %s: starting", arguments.out)
     try:
@@ -161,10 +182,12 @@ def run_training(arguments: argparse.Namespace, preset: str | None) -> TrainResu
 
 def _option(error: ResumeError) -> str:
     """Return the option of the setting that an error names."""
-    configs = {"recipe": TrainConfig, "draw": type(PRESETS["quick"].draw), **GROUPS}
-    config = configs[error.group]
-    known = error.setting in {each.name for each in fields(config)}
-    return option_of(config, error.setting) if known else f"--{error.setting.replace('_', '-')}"
+    draws = [domain.draw for domain in DOMAINS.values()]
+    configs = draws if error.group == "draw" else [{"recipe": TrainConfig, **GROUPS}[error.group]]
+    for config in configs:
+        if error.setting in {each.name for each in fields(config)}:
+            return option_of(config, error.setting)
+    return f"--{error.setting.replace('_', '-')}"
 
 
 def _resumed(arguments: argparse.Namespace, saved: TrainConfig) -> TrainConfig:
@@ -197,6 +220,11 @@ def _recipe(arguments: argparse.Namespace, preset: str) -> TrainConfig:
         if parts["schedule"].get("steps", 0) is None:
             parts["draw"].setdefault("images", None)
         assert config.draw is not None, "presets draw"
+        domain = arguments.__dict__.get("drawn_domain")
+        if domain is not None and type(config.draw) is not DOMAINS[domain].draw:
+            raise ValueError(
+                f"--preset is {preset}, which does not draw {domain}: give --preset {_preset_of(domain)}"
+            )
         changes["draw"] = replace(config.draw, **parts["draw"])
     if "start_from" in changes and parts["preprocess"]:  # options change what the checkpoint has
         config = replace(config, preprocess=load_checkpoint(changes["start_from"]).preprocess)

@@ -5,7 +5,7 @@
 ''
 """
 
-from fastctc.crnn import formulas
+from fastctc.crnn import formulas, words
 from fastctc.crnn.data import (
     AugmentConfig,
     Constraint,
@@ -45,10 +45,12 @@ from fastctc.crnn.training import (
     settled,
     train,
 )
+from fastctc.crnn.words import WordDraw, WordSource
 
-register(formulas.DOMAIN)
+for _domain in (formulas.DOMAIN, words.DOMAIN):
+    register(_domain)
 
-PRESETS = {**formulas.PRESETS}
+PRESETS = {**formulas.PRESETS, **words.PRESETS}
 """Training recipes by their names, see ``fastctc train --preset``."""
 
 __all__ = [
@@ -77,6 +79,8 @@ __all__ = [
     "TrainConfig",
     "TrainError",
     "TrainResult",
+    "WordDraw",
+    "WordSource",
     "evaluate",
     "explain",
     "explore",

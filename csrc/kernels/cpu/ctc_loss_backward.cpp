@@ -79,8 +79,7 @@ void backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspac
       const bool nan = status == kNotANumber && t < p.input_lengths[n];
       for (int64_t c = 0; c < p.classes; ++c) scalars[c] = nan ? Scalar(NAN) : Scalar(0);
     }
-    if (in_place) continue;
-    for (int64_t c = 0; c < p.classes; ++c) from_scalar(scalars[c], out[c * p.grad_stride_c]);
+    if (!in_place) store_row(scalars, p.classes, out, p.grad_stride_c);
   }
 }
 

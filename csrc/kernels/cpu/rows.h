@@ -15,8 +15,22 @@ inline const Scalar* contiguous_row(const Element* x, int64_t stride, int64_t cl
   if constexpr (sizeof(Element) == sizeof(Scalar)) {
     if (stride == 1) return reinterpret_cast<const Scalar*>(x);
   }
-  for (int64_t c = 0; c < classes; ++c) copy[c] = to_scalar(x[c * stride]);
+  if (stride == 1) {  // a loop that compilers vectorize
+    for (int64_t c = 0; c < classes; ++c) copy[c] = to_scalar(x[c]);
+  } else {
+    for (int64_t c = 0; c < classes; ++c) copy[c] = to_scalar(x[c * stride]);
+  }
   return copy;
+}
+
+// Stores a row of C classes as Elements.
+template <class Scalar, class Element>
+inline void store_row(const Scalar* row, int64_t classes, Element* out, int64_t stride) {
+  if (stride == 1) {
+    for (int64_t c = 0; c < classes; ++c) from_scalar(row[c], out[c]);
+  } else {
+    for (int64_t c = 0; c < classes; ++c) from_scalar(row[c], out[c * stride]);
+  }
 }
 
 // f of each vector of a row, summed up (or what else `op` does); lanes beyond the row are `neutral`. A row of few

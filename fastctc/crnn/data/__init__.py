@@ -4,7 +4,8 @@ from fastctc.crnn.data.augment import CHANGES, AugmentConfig, Draw, augmented, d
 from fastctc.crnn.data.batches import Batch, BatchMaker
 from fastctc.crnn.data.cache import Collected, cached
 from fastctc.crnn.data.claim import FolderInUseError, claimed
-from fastctc.crnn.data.collection import collect, collect_all, write_folder
+from fastctc.crnn.data.collection import CRASHED, collect, collect_all, write_folder
+from fastctc.crnn.data.containers import Entry, is_container, parquet_package
 from fastctc.crnn.data.domain import (
     DOMAINS,
     Constraint,
@@ -17,7 +18,9 @@ from fastctc.crnn.data.domain import (
     register,
     shipped_checkpoints,
 )
+from fastctc.crnn.data.font_files import font_files, installed_fonts, package_folder, printed
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
+from fastctc.crnn.data.inputs import Inputs
 from fastctc.crnn.data.json_text import finite, to_json
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare, steps
 from fastctc.crnn.data.progress_bar import progress
@@ -50,12 +53,14 @@ from fastctc.crnn.data.visual_order import (
     make_alphabet,
     with_mirrored,
 )
-from fastctc.crnn.data.workers import default_workers
-from fastctc.files import DiskFullError, explain_full_disk, no_such_file, write_atomically
+from fastctc.crnn.data.workers import WORTH, default_workers, map_chunks
+from fastctc.files import DiskFullError, explain_full_disk, no_such_file, stamp, write_atomically
 
 __all__ = [
     "CHANGES",
+    "CRASHED",
     "DOMAINS",
+    "WORTH",
     "AugmentConfig",
     "Batch",
     "BatchMaker",
@@ -66,9 +71,11 @@ __all__ = [
     "Draw",
     "DrawConfig",
     "Drawn",
+    "Entry",
     "FolderInUseError",
     "ImageError",
     "ImageLike",
+    "Inputs",
     "KeyedSource",
     "LabelConfig",
     "LabelError",
@@ -100,19 +107,26 @@ __all__ = [
     "draws",
     "explain_full_disk",
     "finite",
+    "font_files",
     "frames_needed",
     "hash_of_code",
     "help_of",
     "images_in",
+    "installed_fonts",
+    "is_container",
     "kind_of",
     "make_alphabet",
+    "map_chunks",
     "more_than",
     "no_such_file",
     "normalize",
     "open_source",
     "own_torch_state",
+    "package_folder",
     "pad_batch",
+    "parquet_package",
     "prepare",
+    "printed",
     "progress",
     "register",
     "seeded",
@@ -120,6 +134,7 @@ __all__ = [
     "settings_of",
     "shipped_checkpoints",
     "split_holdout",
+    "stamp",
     "steps",
     "to_json",
     "usable_device",

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -111,28 +111,60 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+@cache
+def _suffixes() -> frozenset[str]:
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in _formats())
+
+
+def is_image_name(name: str) -> bool:
+    """Return True if a file name ends as the name of an image does."""
+    return os.path.splitext(name)[1].lower() in _suffixes()
+
+
 def images_in(folder: Path, *, recursive: bool = False) -> list[Path]:
     """Return the image files in a folder, by name.
 
     Args:
         folder: where.
+        recursive: also those in folders below it, see :func:`files_in`.
+
+    Raises:
+        OSError: the folder itself cannot be read.
+    """
+    return list(files_in(folder, is_image_name, recursive=recursive))
+
+
+def files_in(folder: Path, accepted: Callable[[str], bool], *, recursive: bool = False) -> Iterator[Path]:
+    """Yield the files in a folder, in the order of their paths; one folder at a time is in memory.
+
+    Args:
+        folder: where.
+        accepted: returns whether a file is one of these, by its name.
         recursive: also those in folders below it. Folders that are hidden, links, or not readable are left out.
 
     Raises:
         OSError: the folder itself cannot be read.
     """
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()}
+    with os.scandir(folder) as entries:
+        found = sorted(
+            (entry.name, is_folder)
+            for entry in entries
+            if (is_folder := _is(entry.is_dir, follow_symlinks=False)) or accepted(entry.name)
+        )
+    for name, is_folder in found:
+        path = folder / name
+        if not is_folder:
+            if _is(path.is_file):
+                yield path
+        elif recursive and not name.startswith("."):
+            with suppress(OSError):
+                yield from files_in(path, accepted, recursive=True)
 
-    def refuse(error: OSError) -> None:
-        if error.filename == os.fspath(folder):
-            raise error
 
-    def files() -> Iterator[Path]:
-        for place, below, names in os.walk(folder, onerror=refuse):
-            below[:] = [name for name in below if recursive and not name.startswith(".")]
-            yield from (Path(place, name) for name in names)
-
-    return sorted(path for path in files() if path.suffix.lower() in suffixes and path.is_file())
+def _is(test: Callable[..., bool], **options: bool) -> bool:
+    with suppress(OSError):
+        return test(**options)
+    return False
 
 
 def _file(path: Path) -> io.BufferedReader:

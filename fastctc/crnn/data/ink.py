@@ -32,11 +32,12 @@ SPECKLED = 0.02  # share of lone pixels from which a picture of two levels is di
 ROWS = 64  # rows on which an uneven ground is estimated
 
 
-def gray_steps(image: Image.Image) -> Iterator[tuple[str, Image.Image]]:
+def gray_steps(image: Image.Image, *, find: bool = True) -> Iterator[tuple[str, Image.Image]]:
     """Yield the gray levels of a picture, then what else was needed to see its ink.
 
     Args:
         image: mode 1, L or RGB.
+        find: whether ink is looked for in gray levels too; False: only in colors where gray levels show nothing.
 
     Yields:
         (name of the step, picture of mode L) pairs, the first of them ``"gray"``.
@@ -46,7 +47,7 @@ def gray_steps(image: Image.Image) -> Iterator[tuple[str, Image.Image]]:
     if image.mode == "RGB" and (found := by_color(image, gray)) is not None:
         gray = found
         yield "color", gray
-    for name, step in _STEPS:
+    for name, step in _STEPS if find else ():
         if (found := step(gray)) is not None:
             gray = found
             yield name, gray

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -109,13 +109,16 @@ class PreprocessConfig:
         max_width: columns after resizing, above which training refuses an image, and reading reads it in tiles.
         max_pixels: pixels of the original image, above which it is reduced by a whole factor. An image of 7 times
             as many is refused undecoded.
+        ink: ``"found"``: each image is searched for its ink, which becomes dark on an even ground; ``"gray"``: the
+            network sees gray levels as they are, for models that are trained on many kinds of grounds. The latter
+            needs a ``tone`` of 0.
         contrast_floor: gray levels added to the standard deviation an image is divided by.
         tone_floor: gray levels of difference that the tone curve takes as full at least, so that an empty image
             stays empty instead of becoming amplified noise.
         median: side of the square window of a median filter, odd: removes specks. 0: none.
         gaussian: standard deviation in pixels of a Gaussian filter: removes fine noise. 0: none.
         tone: exponent of the tone curve on an image's difference from its background. Below 1 it lifts faint
-            ink, which dark specks would otherwise leave without contrast.
+            ink, which dark specks would otherwise leave without contrast. 0: none.
         equalize: makes the levels of ink equally frequent (histogram equalization). The tone curve shows faint
             ink too, and lets noise grow less.
         binarize: makes all black or white, by the threshold of Otsu (1979) of each image.
@@ -126,15 +129,14 @@ class PreprocessConfig:
     height: int | None = setting(None, **at_least(1))
     max_width: int = setting(2048, **at_least(1))
     max_pixels: int = setting(25_000_000, **at_least(1))
+    ink: Literal["found", "gray"] = setting("found")
     contrast_floor: float = setting(8.0, lambda value: 0 < value < math.inf, "a number more than 0")
     tone_floor: int = setting(16, **at_least(1))
     median: int = _filter(0, _median, shown=3, **_WINDOW)
     gaussian: float = _filter(
         0.0, _gaussian, shown=0.8, metavar="PIXELS", **between(0, LARGEST_FILTER, "pixels")
     )
-    tone: float = setting(
-        0.5, lambda value: 0 < value < math.inf, "a number more than 0", apply=_tone, title="tone curve"
-    )
+    tone: float = setting(0.5, apply=_tone, title="tone curve", **at_least(0))
     equalize: bool = _filter(False, _equalize, shown=True)
     binarize: bool = _filter(False, _binarize, shown=True)
     opening: int = _filter(0, _opening, shown=3, **_WINDOW)
@@ -142,6 +144,10 @@ class PreprocessConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.ink == "gray" and self.tone:
+            raise ValueError(
+                f"tone is {self.tone:g}, expected 0 with ink 'gray': the tone curve shows found ink"
+            )
 
     @property
     def rows(self) -> int:
@@ -230,7 +236,7 @@ def _steps(original: Image.Image, config: PreprocessConfig) -> Iterator[tuple[st
             f" the limit is max_width, {config.max_width}"
         )
     yield "original", original
-    for name, gray in gray_steps(original):
+    for name, gray in gray_steps(original, find=config.ink == "found"):
         yield name, gray
     for each in _APPLIED:
         value = getattr(config, each.name)

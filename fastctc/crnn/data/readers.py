@@ -10,6 +10,8 @@ PAGE-XML or ALTO files, directly in the folder or in its subfolder ``page``
     pages whose lines are cut out, see :mod:`fastctc.crnn.data.page_xml`.
 ``data.mdb``
     an LMDB of encoded images, keys ``num-samples``, ``image-%09d`` and ``label-%09d``, counted from 1.
+tar files and Parquet files
+    shards of images with their texts, see :mod:`fastctc.crnn.data.containers`.
 images whose file names hold their texts
     with :attr:`LabelConfig.label_pattern`.
 
@@ -29,7 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fastctc.crnn.data.images import images_in
+from fastctc.crnn.data.container_source import ContainerSource
+from fastctc.crnn.data.containers import LMDB_FILE, is_container
+from fastctc.crnn.data.images import files_in, images_in
 from fastctc.crnn.data.labels import PARSERS, decoded, read_labels
 from fastctc.crnn.data.page_xml import PageSource, page_files
 from fastctc.crnn.data.samples import LabelError
@@ -38,7 +42,7 @@ from fastctc.crnn.data.sources import LabeledSource
 from fastctc.files import no_such_file, stamp
 
 LABELS_FILE = "labels.tsv"
-DATA_FILES = (LABELS_FILE, *(f"labels{suffix}" for suffix in PARSERS if suffix != ".tsv"), "data.mdb")
+DATA_FILES = (LABELS_FILE, *(f"labels{suffix}" for suffix in PARSERS if suffix != ".tsv"), LMDB_FILE)
 TEXT_SUFFIX = ".gt.txt"
 
 
@@ -81,13 +85,14 @@ def open_source(path: str | Path, labels: LabelConfig | None = None) -> LabeledS
     """Return the data set in a folder, by the labels file or LMDB that is there; or in such a file itself.
 
     Args:
-        path: a folder, see :mod:`fastctc.crnn.data.readers`, or one labels file, ``.mdb`` or ``.xml`` file.
+        path: a folder, see :mod:`fastctc.crnn.data.readers`, or one labels file, ``.mdb``, ``.xml``, ``.tar`` or
+            ``.parquet`` file.
         labels: how texts are read; None: the defaults of :class:`LabelConfig`.
 
     Raises:
         LabelError: nothing of that is there, or several labels files are, or the one there cannot be read. The
             message names the line.
-        ModuleNotFoundError: it is an LMDB, but the package ``lmdb`` is missing.
+        ModuleNotFoundError: it is an LMDB or a Parquet file, but the package ``lmdb`` or ``pyarrow`` is missing.
     """
     path, config = Path(path), labels or LabelConfig()
     if config.label_pattern is not None and path.is_dir():
@@ -98,6 +103,8 @@ def open_source(path: str | Path, labels: LabelConfig | None = None) -> LabeledS
             return BesideSource(path, config)
         if not found and (pages := page_files(path)):
             return PageSource(pages, config.normalized)
+        if not found and (shards := list(files_in(path, is_container))):
+            return ContainerSource(shards, config.normalized)
         if len(found) != 1:
             has = " and ".join(found) or f"none of {', '.join(DATA_FILES)}, and no *{TEXT_SUFFIX} or *.xml"
             hint = "" if found else ", or a label_pattern for file names that hold the texts"
@@ -112,6 +119,8 @@ def open_source(path: str | Path, labels: LabelConfig | None = None) -> LabeledS
         return PageSource([path], config.normalized)
     if path.suffix == ".mdb":
         return LmdbSource(path, config)
+    if is_container(path.name):
+        return ContainerSource([path], config.normalized)
     return FolderSource(path.parent, path.name, config)
 
 
@@ -295,28 +304,28 @@ class LmdbSource:
 
     def __call__(self, index: int) -> tuple[bytes, str]:
         """Return a sample's encoded image and its text; LabelError if one of them is missing or not UTF-8."""
-        image, text = self._stored(index)
-        return image, self.config.normalized(text)
+        return self.image(index), self.config.normalized(self.stored_text(index))
+
+    def image(self, index: int) -> bytes:
+        """Return a sample's encoded image; LabelError if it is missing."""
+        return self._value("image", index)
 
     def stored_text(self, index: int) -> str:
-        """Return the text of a sample as the file has it."""
-        return self._stored(index)[1]
-
-    def _stored(self, index: int) -> tuple[bytes, str]:
-        if not 0 <= index < self._count:
-            raise IndexError(f"sample {index} of {self._count}")
-        with _opened(self.path) as environment, environment.begin() as transaction:
-            image, label = (
-                transaction.get(f"{what}-{index + 1:09d}".encode()) for what in ("image", "label")
-            )
-        if image is None or label is None:
-            missing = "image" if image is None else "label"
-            raise LabelError(f"no key {missing}-{index + 1:09d}")
+        """Return the text of a sample as the file has it; LabelError if it is missing or not UTF-8."""
         try:
-            return image, label.decode()
+            return self._value("label", index).decode()
         except UnicodeDecodeError as error:
             reason = f"{error.reason} at byte {error.start}"
             raise LabelError(f"label-{index + 1:09d} is not UTF-8: {reason}") from error
+
+    def _value(self, what: str, index: int) -> bytes:
+        if not 0 <= index < self._count:
+            raise IndexError(f"sample {index} of {self._count}")
+        with _opened(self.path) as environment, environment.begin() as transaction:
+            value: bytes | None = transaction.get(f"{what}-{index + 1:09d}".encode())
+        if value is None:
+            raise LabelError(f"no key {what}-{index + 1:09d}")
+        return value
 
     def name(self, index: int) -> str:
         """Return the key of a sample's image."""
@@ -331,16 +340,22 @@ class LmdbSource:
         }
 
 
+def lmdb_package(path: Path) -> Any:
+    """Return the module that reads LMDBs; ModuleNotFoundError if it is missing."""
+    try:
+        import lmdb
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{path} needs the package lmdb: pip install fastctc[lmdb]") from error
+    return lmdb
+
+
 _lmdb_lock = threading.Lock()
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Open an LMDB file for reading, in one thread at a time."""
-    try:
-        import lmdb
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{path} needs the package lmdb: pip install fastctc[lmdb]") from error
+    lmdb = lmdb_package(path)
     with _lmdb_lock:
         try:
             with lmdb.open(

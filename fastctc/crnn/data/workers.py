@@ -1,4 +1,4 @@
-"""Worker processes: call a function with many indices, in order, even if a process crashes."""
+"""Worker processes: call a function with many things, in order, even if a process crashes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -18,10 +18,13 @@ import torch
 log = logging.getLogger(__name__)
 
 CHUNK = 64
+AHEAD = 4  # chunks for each worker that are read, worked at, or waiting to be used
 WORTH = 1_000  # indices from which worker processes save more time than their start takes
 
+_T = TypeVar("_T")
 _R = TypeVar("_R")
-_worker_function: Callable[[int], Any]
+_Chunk = TypeVar("_Chunk", bound=Sequence[Any])
+_worker_function: Callable[[Any], Any]
 
 
 def default_workers() -> int:
@@ -44,67 +47,90 @@ def map_in_chunks(
     Raises:
         RuntimeError: worker processes cannot start.
     """
-    chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     if workers is None:
         workers = default_workers() if len(indices) >= WORTH else 0
-    if workers < 1 or len(chunks) < 2:
+    if len(indices) <= CHUNK:
+        workers = 0
+    chunks = (indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK))
+    return map_chunks(function, chunks, workers, on_crash)
+
+
+def map_chunks(
+    function: Callable[[_T], _R], chunks: Iterable[_Chunk], workers: int, on_crash: Callable[[_T], _R]
+) -> Iterator[tuple[_Chunk, list[_R]]]:
+    """Yield chunks of anything picklable, in order, each with the function of its elements.
+
+    Chunks are taken when workers need them: at most ``AHEAD`` for each worker are in memory.
+
+    Args:
+        function: must be picklable if ``workers`` > 0.
+        chunks: sequences of what it is called with.
+        workers: processes that call it; 0 calls it in this one.
+        on_crash: returns the result of an element that crashed its worker process.
+
+    Raises:
+        RuntimeError: worker processes cannot start.
+    """
+    if workers < 1:
         for chunk in chunks:
-            yield chunk, [function(index) for index in chunk]
+            yield chunk, [function(each) for each in chunk]
         return
-    done = 0
-    while done < len(chunks):
+    todo, sent = iter(chunks), deque[_Chunk]()
+    while True:
         try:
-            for items in _pool_map(function, chunks[done:], workers):
-                yield chunks[done], items
-                done += 1
+            yield from _pool_map(function, todo, sent, workers)
+            return
         except BrokenProcessPool:  # in this chunk, or in one that other workers were at
-            chunk = chunks[done]
-            log.warning("a worker process crashed: taking %d to %d one by one", chunk[0], chunk[-1])
+            chunk = sent.popleft()
+            log.warning("a worker process crashed: taking %s to %s one by one", chunk[0], chunk[-1])
             yield chunk, _one_by_one(function, chunk, on_crash)
-            done += 1
 
 
-def _pool_map(function: Callable[[int], _R], chunks: list[range], workers: int) -> Iterator[list[_R]]:
-    """Yield the function of each index of each chunk, in order; workers are a few chunks ahead."""
+def _pool_map(
+    function: Callable[[_T], _R], todo: Iterator[_Chunk], sent: deque[_Chunk], workers: int
+) -> Iterator[tuple[_Chunk, list[_R]]]:
+    """Yield chunks with the function of their elements; ``sent`` holds those that workers were given."""
     with _pool(function, workers) as pool:
-        waiting: deque[Future[list[_R]]] = deque()
-        todo = iter(chunks)
         try:
+            waiting: deque[Future[list[_R]]] = deque(pool.submit(_run_in_worker, chunk) for chunk in sent)
             while True:
-                waiting += [pool.submit(_run_in_worker, c) for c in islice(todo, 4 * workers - len(waiting))]
+                for chunk in islice(todo, AHEAD * workers - len(sent)):
+                    sent.append(chunk)
+                    waiting.append(pool.submit(_run_in_worker, chunk))
                 if not waiting:
                     return
-                yield waiting.popleft().result()
+                items = waiting.popleft().result()
+                yield sent.popleft(), items
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_by_one(function: Callable[[int], _R], chunk: range, on_crash: Callable[[int], _R]) -> list[_R]:
-    """Return the function of each index of a chunk that may hold one that crashes its process."""
+def _one_by_one(function: Callable[[_T], _R], chunk: Sequence[_T], on_crash: Callable[[_T], _R]) -> list[_R]:
+    """Return the function of each element of a chunk that may hold one that crashes its process."""
     items: list[_R] = []
     while len(items) < len(chunk):
         with _pool(function, 1) as pool:
             try:
-                pool.submit(_run_in_worker, chunk[:0]).result()
+                pool.submit(_run_in_worker, ()).result()
             except BrokenProcessPool as error:
                 raise RuntimeError(
                     "worker processes cannot start: use workers=0, or in a script, begin under"
                     " if __name__ == '__main__'"
                 ) from error
             try:
-                for index in chunk[len(items) :]:
-                    items += pool.submit(_run_in_worker, range(index, index + 1)).result()
+                for each in chunk[len(items) :]:
+                    items += pool.submit(_run_in_worker, (each,)).result()
             except BrokenProcessPool:
-                items.append(on_crash(index))
+                items.append(on_crash(each))
     return items
 
 
-def _pool(function: Callable[[int], Any], workers: int) -> ProcessPoolExecutor:
+def _pool(function: Callable[[Any], Any], workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, context, _start_worker, (function,))
 
 
-def _start_worker(function: Callable[[int], Any]) -> None:
+def _start_worker(function: Callable[[Any], Any]) -> None:
     """Keep the function in a new worker, and make the worker end when its parent is killed."""
     global _worker_function
     _worker_function = function
@@ -119,5 +145,5 @@ def _start_worker(function: Callable[[int], Any]) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _run_in_worker(chunk: range) -> list[Any]:
-    return [_worker_function(index) for index in chunk]
+def _run_in_worker(chunk: Iterable[Any]) -> list[Any]:
+    return [_worker_function(each) for each in chunk]

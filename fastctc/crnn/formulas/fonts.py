@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cache
-from math import ceil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont
 
+from fastctc.crnn.data import font_files, package_folder, printed
 from fastctc.crnn.formulas.grammar import CHARACTERS
 
 FONT_PACKAGES = (
@@ -43,7 +43,7 @@ def find_fonts(*, system: bool = False, packages: bool = False) -> tuple[str, ..
         folders.append(Path("/usr/share/fonts"))
     found: dict[tuple[str | None, str | None], str] = {}
     for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".ttf", ".otf")):
+        for path in font_files(folder):
             if draws_formulas(str(path)):
                 found.setdefault(ImageFont.truetype(str(path), 16).getname(), str(path))
     return tuple(found.values())
@@ -71,22 +71,3 @@ def draws_formulas(path: str) -> bool:
         and all(glyphs[c].height > 1.5 * glyphs[c].width for c in "()")
         and equals_rows[len(equals_rows) // 2] == 0
     )
-
-
-def package_folder(name: str, extra: str | None = None) -> Path:
-    """Return where a package is installed, without importing it; name the extra of a missing one."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        install = name if extra is None else f"fastctc[{extra}]"
-        raise ModuleNotFoundError(
-            f"drawing these formulas needs the {name} package: pip install {install}", name=name
-        )
-    return Path(spec.submodule_search_locations[0])
-
-
-def printed(character: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """Return one character, upright: the tightest box of its coverage (0-255), or an empty one for no ink."""
-    left, top, right, bottom = font.getbbox(character)
-    image = Image.new("L", (ceil(right - left) + 4, ceil(bottom - top) + 4))
-    ImageDraw.Draw(image).text((2 - left, 2 - top), character, font=font, fill=255)
-    return image.crop(image.getbbox() or (0, 0, 0, 0))

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from fastctc.crnn.formulas.fonts import package_folder, printed
+from fastctc.crnn.data import package_folder, printed
 from fastctc.crnn.formulas.grammar import CHARACTERS
 
 Look = Literal["contest", "default"]

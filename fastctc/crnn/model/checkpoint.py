@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,14 @@ class Checkpoint:
         model: in evaluation mode, on the CPU, float32.
         alphabet: characters and blank.
         preprocess: how an image is prepared for the model.
-        training: record of the training: recipe, seed, steps, accuracy, versions. No code depends on it.
+        training: record of the training: recipe, seed, steps, accuracy, versions. No reading depends on it.
     """
 
     model: CRNN
     alphabet: Alphabet
     preprocess: PreprocessConfig
     training: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -71,6 +73,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "architecture": asdict(checkpoint.model.config),
         "training": checkpoint.training,
     }
+    if checkpoint.temperature != 1.0:
+        description["temperature"] = checkpoint.temperature
     tensors = {name: _packed(tensor) for name, tensor in checkpoint.model.state_dict().items()}
     content = save(tensors, metadata={"fastctc": to_json(description, sort_keys=True)})
     write_atomically(Path(path), content)
@@ -113,12 +117,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         }
         model.load_state_dict(weights, strict=True, assign=True)
         _check_fit(model.config, alphabet, preprocess)
+        temperature = float(description.get("temperature", 1.0))
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}, expected a number above 0")
     except Exception as error:  # a damaged description raises almost anything
         raise CheckpointError(f"{path} does not hold what it describes: {error}") from error
     record = description.get("training", {})
     if not isinstance(record, dict):
         record = {DAMAGED: f"expected an object, the file has {to_json(record)[:80]}"}
-    return Checkpoint(model.eval(), alphabet, preprocess, record)
+    return Checkpoint(model.eval(), alphabet, preprocess, record, temperature)
 
 
 def _check_fit(config: CRNNConfig, alphabet: Alphabet, preprocess: PreprocessConfig) -> None:

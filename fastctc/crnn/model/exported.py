@@ -111,10 +111,7 @@ def _steps(config: PreprocessConfig) -> list[str]:
         " parts on white; gray = (299 R + 587 G + 114 B) / 1000, as Pillow's convert('L'). Levels of more than"
         " 8 bits: the lowest becomes 0, the highest 255.",
         *([f"Filters, see fastctc.crnn.PreprocessConfig: {', '.join(filters)}."] if filters else []),
-        "Tone curve: background = the lowest level that at least half of the pixels do not exceed; darker ="
-        " background - lowest level, lighter = highest level - background. A level g becomes"
-        f" rint(255 * (1 - s ** {config.tone})), where s = clip(d / max(darker, lighter, {config.tone_floor}),"
-        " 0, 1) and d = background - g if darker >= lighter, else g - background.",
+        *([_tone_curve(config)] if config.tone else []),
         f"Resize to {config.rows} rows and max(1, round(width * {config.rows} / height)) columns, as"
         f" Pillow's BILINEAR (antialiased); refuse more than {config.max_width} columns.",
         "Stack as images (N, 1, H, W) uint8, each at the left, the rest of the columns anything; widths (N,)"
@@ -125,6 +122,16 @@ def _steps(config: PreprocessConfig) -> list[str]:
         "Greedy text: the most probable class of each frame, repeats once, without the blank; a class's text"
         " is in classes.",
     ]
+
+
+def _tone_curve(config: PreprocessConfig) -> str:
+    return (
+        "Tone curve: background = the lowest level that at least half of the pixels do not exceed; d(g) ="
+        " background - g if the sum of the squares of these differences over the pixels below the background is at"
+        " least the sum over those above, else g - background; largest = d of the farthest level on that side. A"
+        f" level g becomes rint(255 * (1 - s ** {config.tone})), where s = clip(d(g) / max(largest,"
+        f" {config.tone_floor}), 0, 1)."
+    )
 
 
 def plain(model: CRNN) -> CRNN:

@@ -10,15 +10,15 @@ change the result.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from fastctc.crnn.model.masked_norm import MaskedBatchNorm, zero_padding
 
 ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
 
@@ -95,31 +95,6 @@ def _divided(widths: Tensor, by: int) -> Tensor:
     return torch.div(widths + by - 1, by, rounding_mode="floor")
 
 
-class MaskedBatchNorm(nn.BatchNorm2d):
-    """Batch normalization whose statistics in training leave the padding out."""
-
-    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
-        """Apply ``BatchNorm2d`` over the columns where ``inside`` is true.
-
-        Args:
-            x: (N, C, H, W).
-            inside: (N, 1, 1, W) bool, or None where nothing is padding.
-        """
-        if not self.training or inside is None:
-            return super().forward(x)
-        assert self.running_mean is not None and self.running_var is not None
-        count = inside.sum() * x.shape[2]
-        mean = (x.float() * inside).sum((0, 2, 3)) / count
-        centered = x.float() - mean.view(1, -1, 1, 1)
-        variance = (centered.square() * inside).sum((0, 2, 3)) / count
-        with torch.no_grad():
-            momentum = 0.1 if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * count / (count - 1).clamp_min(1), momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centered * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
-
-
 class ConvStage(nn.Module):
     """Convolution, normalization, ReLU, padding zeroed, and max-pooling by whole windows."""
 
@@ -138,11 +113,9 @@ class ConvStage(nn.Module):
         x = self.conv(x)
         widths = None if widths is None else _divided(widths, self.stride)
         inside = _inside(x, widths)
-        if self.norm is not None:
-            x = self.norm(x, inside)
-        x = F.relu(x, inplace=True)
-        if inside is not None:
-            x = x * inside if torch.is_grad_enabled() else x.mul_(inside)
+        x = F.relu(x, inplace=True) if self.norm is None else self.norm(x, inside)
+        if inside is not None and not (self.norm is not None and self.training):
+            x = x * inside if torch.is_grad_enabled() else zero_padding(x, inside)
         if self.pool != (1, 1):
             x = F.max_pool2d(
                 x, self.pool
@@ -177,8 +150,8 @@ class ConvHead(nn.Module):
         if inside is not None:
             x = x * inside
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            step = F.relu(norm(conv(x), inside))
-            x = x + (step if inside is None else step * inside)
+            step = norm(conv(x), inside)
+            x = x + (step if inside is None or self.training else step * inside)
         return x.squeeze(2).transpose(1, 2)
 
 
@@ -332,27 +305,3 @@ class CRNN(nn.Module):
             raise ValueError(
                 f"widths has {int(widths.min())} to {int(widths.max())}, expected 1 to {images.shape[3]}"
             )
-
-
-class _Folded(nn.Module):
-    """The place of a normalization that is folded into the convolution before it; returns its input."""
-
-    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
-        return x
-
-
-def folded(model: CRNN) -> CRNN:
-    """Return a copy of a model for reading, its normalization folded into the convolutions.
-
-    Its output differs from the model's by rounding. It cannot be trained or saved.
-    """
-    model = copy.deepcopy(model).eval()
-    for stage in cast("list[ConvStage]", model.stages):
-        if stage.norm is not None:
-            stage.conv, stage.norm = fuse_conv_bn_eval(stage.conv, stage.norm), None
-    if isinstance(model.head, ConvHead):
-        convs, norms = model.head.convs, model.head.norms
-        for i in range(len(convs)):
-            conv, norm = cast(nn.Conv2d, convs[i]), cast(MaskedBatchNorm, norms[i])
-            convs[i], norms[i] = fuse_conv_bn_eval(conv, norm), _Folded()
-    return model

@@ -23,7 +23,8 @@ from fastctc.crnn.data import (
     open_source,
     own_torch_state,
 )
-from fastctc.crnn.model import CRNN
+from fastctc.crnn.model import CRNN, small_letters
+from fastctc.crnn.read.calibration import calibration_error, confidence_of
 from fastctc.crnn.read.decoding import Decoder, Scorers, are_numbers
 from fastctc.crnn.read.inference import infer, reading_config
 from fastctc.crnn.read.recognize import Recognizer
@@ -91,11 +92,19 @@ class Evaluation:
         outcomes: of the samples, in their order.
         samples: what was read, for pictures of it.
         problems: samples that could not be read; they are not counted.
+        temperature: of the model, see :attr:`fastctc.crnn.Checkpoint.temperature`.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     samples: Samples = field(default_factory=Samples, repr=False, compare=False)
     problems: list[Problem] = field(default_factory=list)
+    temperature: float = 1.0
+
+    @property
+    def calibration_error(self) -> float:
+        """Return the expected distance of confidence from the share of exact texts, 0 to 1."""
+        confidences = [confidence_of(outcome.score, self.temperature) for outcome in self.outcomes]
+        return calibration_error(confidences, [outcome.edits == 0 for outcome in self.outcomes])
 
     @property
     def count(self) -> int:
@@ -187,7 +196,7 @@ class Evaluation:
         return {
             "count": self.count, "correct": self.correct, "exact_match": self.exact_match,
             "character_error_rate": self.character_error_rate, "edits": self.edits,
-            "characters": self.characters,
+            "characters": self.characters, "calibration_error": self.calibration_error,
             "by_kind": [{"kind": kind} | asdict(share) for kind, share in self.by_kind().items()],
             "by_length": [{"length": length} | asdict(share) for length, share in self.by_length().items()],
             "by_contrast": [
@@ -215,7 +224,7 @@ def evaluate(
     """Read a labeled data set and compare what is read with the labels.
 
     Args:
-        recognizer: reads the images.
+        recognizer: reads the images; without case, the labels are compared in small letters.
         data: a folder, a labels file or an LMDB, see :func:`fastctc.crnn.open_source`, or what it returns.
         batch_size: images that go through the model together; no influence on the result.
         beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint`` and ``scorer``.
@@ -233,11 +242,15 @@ def evaluate(
     source = open_source(data) if isinstance(data, str | Path) else data
     checkpoint = recognizer.checkpoint
     samples, problems = collect_all(source, reading_config(checkpoint.preprocess), workers=workers)
-    return evaluate_samples(
+    if recognizer.ignore_case:
+        samples.texts = [small_letters(text) for text in samples.texts]
+    result = evaluate_samples(
         recognizer.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=batch_size,
-        device=recognizer.device, beam_size=beam_size, constraint=constraint, scorer=scorer, problems=problems,
-        on_progress=on_progress,
+        device=recognizer.device, precision=recognizer.precision, beam_size=beam_size, constraint=constraint,
+        scorer=scorer, problems=problems, on_progress=on_progress,
     )  # fmt: skip
+    result.temperature = checkpoint.temperature
+    return result
 
 
 @own_torch_state()
@@ -249,6 +262,7 @@ def evaluate_samples(
     *,
     batch_size: int = 128,
     device: torch.device | str = "cpu",
+    precision: str = "fp32",
     beam_size: int | None = None,
     constraint: Constraint | None = None,
     scorer: Scorers | None = None,
@@ -266,6 +280,7 @@ def evaluate_samples(
         preprocess: the settings the images were made with.
         batch_size: images that go through the model together; no influence on the result.
         device: where the model is.
+        precision: see :func:`fastctc.crnn.read.infer`.
         beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint`` and ``scorer``.
         constraint: which texts are allowed; None: all.
         scorer: what weighs texts; None: nothing.
@@ -280,7 +295,7 @@ def evaluate_samples(
     counted: list[int] = []
     for start in range(0, len(samples), batch_size):
         part = slice(start, start + batch_size)
-        log_probs, lengths = infer(model, samples.images[part], preprocess, device)
+        log_probs, lengths = infer(model, samples.images[part], preprocess, device, precision)
         usable = are_numbers(log_probs, lengths).tolist()
         for n, (hypotheses, name, right, contrast) in enumerate(
             zip(

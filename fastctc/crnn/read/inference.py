@@ -10,6 +10,9 @@ from torch import Tensor
 from fastctc.crnn.data import Pixels, PreprocessConfig, normalize, own_torch_state, pad_batch
 from fastctc.crnn.model import CRNN
 
+PRECISIONS = ("fp32", "bf16")
+_has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported
+
 MAX_TILES = 32
 """Tiles of ``max_width`` columns that an image has at most."""
 
@@ -21,8 +24,20 @@ def reading_config(preprocess: PreprocessConfig) -> PreprocessConfig:
     return replace(preprocess, max_width=MAX_TILES * preprocess.max_width)
 
 
+def check_precision(precision: str, device: torch.device | str) -> None:
+    """Raise ValueError if a precision is not one of ``PRECISIONS``, or if the processor cannot compute in it."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if precision == "bf16" and torch.device(device).type == "cpu" and not _has_bf16():
+        raise ValueError("precision is 'bf16', which this processor cannot compute: use 'fp32'")
+
+
 def infer(
-    model: CRNN, images: list[Pixels], preprocess: PreprocessConfig, device: torch.device | str = "cpu"
+    model: CRNN,
+    images: list[Pixels],
+    preprocess: PreprocessConfig,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities of prepared images.
 
@@ -33,11 +48,23 @@ def infer(
         images: N arrays (H, W_n) uint8.
         preprocess: the settings the images were made with.
         device: where the model is.
+        precision: ``"fp32"``, or ``"bf16"``: convolutions and matrix products in bfloat16.
 
     Returns:
         log_probs (N, T, C) float32 natural-log probabilities, and lengths (N,) int64, the frames of each image.
         Frames beyond an image's length carry no meaning.
     """
+    with (
+        own_torch_state(),
+        torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        return _infer(model, images, preprocess, device)
+
+
+def _infer(
+    model: CRNN, images: list[Pixels], preprocess: PreprocessConfig, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities (N, T, C) and lengths (N,) in the precision that is set."""
     usual = [n for n, image in enumerate(images) if image.shape[1] <= preprocess.max_width]
     if len(usual) == len(images):
         return _infer_batch(model, images, preprocess, device)
@@ -57,11 +84,8 @@ def _infer_batch(
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (N, T, C) and lengths (N,) of images that go through the model together."""
     pixels, widths = pad_batch(images)
-    with own_torch_state():
-        normalized = normalize(pixels.to(device), widths.to(device), preprocess)
-        log_probs, lengths = model(
-            normalized.contiguous(memory_format=torch.channels_last), widths.to(device)
-        )
+    normalized = normalize(pixels.to(device), widths.to(device), preprocess)
+    log_probs, lengths = model(normalized.contiguous(memory_format=torch.channels_last), widths.to(device))
     return log_probs, lengths
 
 
@@ -82,12 +106,11 @@ def _infer_tiles(
     own = max(step, preprocess.max_width // step * step - 2 * context)
     pixels, widths = pad_batch([image])
     frames: list[Tensor] = []
-    with own_torch_state():
-        normalized = normalize(pixels.to(device), widths.to(device), preprocess)[..., : image.shape[1]]
-        for start in range(0, image.shape[1], own):
-            left = max(0, start - context)
-            tile = normalized[..., left : start + own + context]
-            log_probs, _ = model(tile.contiguous(memory_format=torch.channels_last))
-            first = (start - left) // step
-            frames.append(log_probs[0, first : first + own // step])
+    normalized = normalize(pixels.to(device), widths.to(device), preprocess)[..., : image.shape[1]]
+    for start in range(0, image.shape[1], own):
+        left = max(0, start - context)
+        tile = normalized[..., left : start + own + context]
+        log_probs, _ = model(tile.contiguous(memory_format=torch.channels_last))
+        first = (start - left) // step
+        frames.append(log_probs[0, first : first + own // step])
     return torch.cat(frames)

@@ -21,13 +21,15 @@ from fastctc.crnn.data import (
     ImageError,
     ImageLike,
     Prepared,
+    PreprocessConfig,
     own_torch_state,
     prepare,
     usable_device,
 )
-from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint
+from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint, without_case
+from fastctc.crnn.read.calibration import confidence_of
 from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
-from fastctc.crnn.read.inference import infer, reading_config
+from fastctc.crnn.read.inference import check_precision, infer, reading_config
 from fastctc.crnn.read.nothing import why_nothing
 from fastctc.text import Alphabet, TextSpan, character_spans
 
@@ -76,6 +78,7 @@ class Reading:
         warning: why the text may not be what the image shows, such as an empty text of an image that has ink;
             None without a reason.
         evidence: the model's output; None if the image could not be read.
+        temperature: of the model, see :attr:`fastctc.crnn.Checkpoint.temperature`.
     """
 
     text: str
@@ -84,16 +87,28 @@ class Reading:
     error: str | None = None
     warning: str | None = None
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
+    temperature: float = field(default=1.0, repr=False, compare=False)
 
     @property
     def confidence(self) -> float:
-        """Return the probability of ``text`` given the image, summed over all alignments: 0 to 1."""
-        return math.exp(min(0.0, self.nbest[0].log_prob if self.nbest else self.score))
+        """Return the probability of ``text`` given the image, summed over all alignments: 0 to 1.
+
+        A calibrated model has a temperature, which brings it near the share of such texts that are exact.
+        """
+        return confidence_of(self.nbest[0].log_prob if self.nbest else self.score, self.temperature)
 
     @cached_property
     def spans(self) -> list[TextSpan]:
         """Return the characters of ``text`` from left to right, with their columns in the original image."""
         return [] if self.evidence is None else self.evidence.spans(self.text)
+
+
+def prepared(image: ImageLike, preprocess: PreprocessConfig) -> Prepared | str:
+    """Return an image prepared for the model, or why it cannot be read."""
+    try:
+        return prepare(image, preprocess)
+    except ImageError as error:
+        return str(error)
 
 
 class Recognizer:
@@ -106,28 +121,48 @@ class Recognizer:
         ''
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
-        self.checkpoint = checkpoint
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str | torch.device = "cpu",
+        *,
+        precision: str = "fp32",
+        ignore_case: bool = False,
+    ) -> None:
+        self.ignore_case = ignore_case
+        self.checkpoint = checkpoint = without_case(checkpoint) if ignore_case else checkpoint
         self.alphabet = checkpoint.alphabet
         self.device = usable_device(device)
-        self._preprocess = reading_config(checkpoint.preprocess)
+        check_precision(precision, self.device)
+        self.precision = precision
+        self.preprocess = reading_config(checkpoint.preprocess)
         self.model: CRNN = folded(checkpoint.model).to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, checkpoint: str | Path = "shipped", device: str | torch.device = "cpu") -> Recognizer:
+    def load(
+        cls,
+        checkpoint: str | Path = "shipped",
+        device: str | torch.device = "cpu",
+        *,
+        precision: str = "fp32",
+        ignore_case: bool = False,
+    ) -> Recognizer:
         """Return a recognizer with the model of a checkpoint.
 
         Args:
-            checkpoint: a file, or the name of a model that comes with the package: ``"shipped"`` or ``"wide"``.
+            checkpoint: a file, or the name of a model that comes with the package: ``"shipped"``,
+                ``"wide"`` or ``"words"``.
             device: where the model runs.
+            precision: ``"fp32"``, or ``"bf16"``, which is faster where the processor multiplies it.
+            ignore_case: read all letters as small ones; the probabilities of a letter and its capital are added.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: ``device`` cannot be used.
+            ValueError: ``device`` cannot be used, or cannot compute in this precision.
             fastctc.crnn.CheckpointError: not a checkpoint, damaged, or of a later version.
         """
-        return cls(load_checkpoint(checkpoint), device)
+        return cls(load_checkpoint(checkpoint), device, precision=precision, ignore_case=ignore_case)
 
     @overload
     def read(  # type: ignore[overload-overlap]  # a text is one path
@@ -210,16 +245,14 @@ class Recognizer:
         )
 
     def _read_chunk(self, images: Sequence[ImageLike], decoder: Decoder) -> list[Reading]:
-        readings: list[Reading | None] = []
-        prepared = []
-        for image in images:
-            try:
-                prepared.append(prepare(image, self._preprocess))
-                readings.append(None)
-            except ImageError as error:
-                readings.append(Reading("", -math.inf, error=str(error)))
-        read = iter(self._read_prepared(prepared, decoder))
-        return [next(read) if reading is None else reading for reading in readings]
+        return self.read_prepared([prepared(image, self.preprocess) for image in images], decoder)
+
+    def read_prepared(self, images: Sequence[Prepared | str], decoder: Decoder) -> list[Reading]:
+        """Return the readings of images that :func:`prepared` has made, as one batch."""
+        read = iter(self._read_prepared([each for each in images if not isinstance(each, str)], decoder))
+        return [
+            Reading("", -math.inf, error=each) if isinstance(each, str) else next(read) for each in images
+        ]
 
     @own_torch_state()
     def _read_prepared(self, prepared: list[Prepared], decoder: Decoder) -> list[Reading]:
@@ -227,7 +260,9 @@ class Recognizer:
         if not prepared:
             return []
         pixels = [each.pixels for each in prepared]
-        log_probs, lengths = infer(self.model, pixels, self.checkpoint.preprocess, self.device)
+        log_probs, lengths = infer(
+            self.model, pixels, self.checkpoint.preprocess, self.device, self.precision
+        )
         found, frames = decoder(log_probs, lengths), log_probs.cpu()
         columns = self.model.config.columns_per_frame
         return [
@@ -241,16 +276,19 @@ class Recognizer:
                     columns * image.size[0] / image.pixels.shape[1],
                     image.size[0],
                 ),
+                self.checkpoint.temperature,
             )
             for n, (hypotheses, image) in enumerate(zip(found, prepared, strict=True))
         ]
 
 
-def _reading(decoder: Decoder, hypotheses: list[Hypothesis], image: Prepared, evidence: Evidence) -> Reading:
+def _reading(
+    decoder: Decoder, hypotheses: list[Hypothesis], image: Prepared, evidence: Evidence, temperature: float
+) -> Reading:
     if not hypotheses:
         error = decoder.why_no_hypothesis(evidence.log_probs)
         return Reading("", -math.inf, error=error, warning=image.warning)
     text, score = hypotheses[0].text, hypotheses[0].score
     warnings = [image.warning, None if text else why_nothing(image.pixels)]
     warning = "; ".join(filter(None, warnings)) or None
-    return Reading(text, score, hypotheses, warning=warning, evidence=evidence)
+    return Reading(text, score, hypotheses, warning=warning, evidence=evidence, temperature=temperature)

@@ -206,7 +206,9 @@ def test_filters_larger_than_the_image(settings):
     ("settings", "message"),
     [
         ({"height": 0}, "height is 0, expected at least 1"),
-        ({"tone": 0.0}, "tone is 0.0, expected a number more than 0"),
+        ({"tone": -0.5}, "tone is -0.5, expected at least 0"),
+        ({"ink": "gray"}, "tone is 0.5, expected 0 with ink 'gray'"),
+        ({"ink": "blue"}, "ink is 'blue', expected 'found' or 'gray'"),
         ({"tone_floor": 0}, "tone_floor is 0"),
         ({"contrast_floor": float("nan")}, "contrast_floor is nan"),
         ({"median": 4}, "median is 4, expected 0 or an odd number from 3 to 31"),
@@ -410,3 +412,17 @@ def test_normalising_does_not_see_the_padding():
         torch.testing.assert_close(together[n, :, :, :w], alone[0], rtol=1e-5, atol=1e-5)
         assert (together[n, :, :, w:] == 0).all()
     assert abs(together[0].mean()) < 1e-5 and 0.8 < together[0].std() < 1
+
+
+def test_gray_levels_stay_as_they_are_where_no_ink_is_looked_for():
+    rng = np.random.default_rng(0)
+    ground = np.add.outer(np.arange(32), np.arange(90)).astype(np.uint8) + rng.integers(
+        0, 20, (32, 90), np.uint8
+    )
+    prepared = prepare(ground, PreprocessConfig(height=32, ink="gray", tone=0.0))
+    assert np.array_equal(prepared.pixels, ground)
+    assert not np.array_equal(prepare(ground, PreprocessConfig(height=32)).pixels, ground)
+    colors = np.full((32, 90, 3), (200, 60, 60), np.uint8)
+    colors[8:24, 20:70] = (60, 122, 80)  # about as light
+    shown = prepare(colors, PreprocessConfig(height=32, ink="gray", tone=0.0)).pixels
+    assert int(shown.max()) - int(shown.min()) > 100

@@ -20,6 +20,7 @@ pytest.importorskip("captcha.image")
 
 import captcha.image
 
+from fastctc.crnn.data import package_folder
 from fastctc.crnn.formulas import (
     CHARACTERS,
     FormulaDraw,
@@ -32,7 +33,7 @@ from fastctc.crnn.formulas import (
     random_formula,
 )
 from fastctc.crnn.formulas.drawing import CaptchaRenderer, GlyphRenderer, make_renderer
-from fastctc.crnn.formulas.fonts import draws_formulas, package_folder
+from fastctc.crnn.formulas.fonts import draws_formulas
 from fastctc.crnn.formulas.glyphs import captcha_draws_from, captcha_image, glyph_bank
 
 LOOKS = ("contest", "default")

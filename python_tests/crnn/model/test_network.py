@@ -1,13 +1,16 @@
 """The networks: padding does not matter, every head learns, wrong sizes raise."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from recipes import recipe
 from torch import nn
 
 from fastctc.crnn.data import Batch, PreprocessConfig, kind_of, normalize
-from fastctc.crnn.model import CRNN, CRNNConfig, folded
-from fastctc.crnn.model.network import ARCHITECTURES, MaskedBatchNorm
+from fastctc.crnn.model import CRNN, CRNNConfig, MaskedBatchNorm, folded
+from fastctc.crnn.model.network import ARCHITECTURES
 from fastctc.crnn.read.decoding import greedy_texts
 from fastctc.crnn.training import ModelConfig, model_config, settled
 from fastctc.crnn.training.step import Learner, one_cycle
@@ -70,14 +73,42 @@ def test_a_folded_model_is_the_model(architecture):
         assert torch.equal(tensor, before[name]), name
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("width", [40, 96, 640])
+def test_a_folded_model_has_the_same_bits_on_any_number_of_threads(count, width):
+    """PyTorch's own convolution of one image depends on it."""
+    model = folded(model_with_random_statistics(CRNNConfig(8)).eval()).to(memory_format=torch.channels_last)
+    images = torch.randn(count, 1, model.config.height, width).contiguous(memory_format=torch.channels_last)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 4):
+            torch.set_num_threads(number)
+            with torch.no_grad():
+                results.append(model(images)[0])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_a_folded_model_is_copied_after_it_has_read():
+    model = folded(CRNN(SMALL["conv"]).eval())
+    images = torch.randn(1, 1, model.config.height, 96)
+    with torch.no_grad():
+        expected = model(images)[0]
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(other(images)[0], expected)
+    assert model(images)[0].requires_grad  # as an explanation of a reading may need it
+    torch.testing.assert_close(model(images)[0].detach(), expected, rtol=0, atol=3e-5)
+
+
 @pytest.mark.parametrize("architecture", SMALL)
 def test_padding_does_not_change_training(architecture):
     gradients = []
     height = SMALL[architecture].height
     images = [torch.randn(1, 1, height, w, generator=torch.Generator().manual_seed(w)) for w in WIDTHS]
     for width in (96, 160):
-        model = model_with_random_statistics(SMALL[architecture]).train()
-        log_probs, lengths = model(padded(images, width), torch.tensor(WIDTHS))
+        model = model_with_random_statistics(SMALL[architecture]).train().double()
+        log_probs, lengths = model(padded(images, width).double(), torch.tensor(WIDTHS))
         sum(log_probs[n, :length].square().sum() for n, length in enumerate(lengths)).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
         gradients[-1] |= {name: b for name, b in model.named_buffers() if "running" in name}
@@ -91,11 +122,36 @@ def test_masked_norm_is_the_norm_of_what_is_inside():
     inside = (torch.arange(6) < widths[:, None])[:, None, None, :]
     masked, plain = MaskedBatchNorm(3), nn.BatchNorm2d(3)
     columns = torch.cat([x[0], x[1, :, :, :2]], dim=2)[None]  # (1, 3, 4, 8)
-    expected = plain(columns)
+    expected = plain(columns).relu()
     result = masked(x, inside)
     torch.testing.assert_close(torch.cat([result[0], result[1, :, :, :2]], dim=2)[None], expected)
     torch.testing.assert_close(masked.running_mean, plain.running_mean)
     torch.testing.assert_close(masked.running_var, plain.running_var)
+
+
+def test_the_gradient_of_the_masked_norm_is_that_of_its_definition():
+    torch.manual_seed(0)
+    norm = MaskedBatchNorm(5).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    inputs = torch.randn(3, 5, 4, 9, dtype=torch.float64) * 2 + 3
+    inside = (torch.arange(9) < torch.tensor([9, 4, 6])[:, None])[:, None, None, :]
+    upstream = torch.randn_like(inputs)
+
+    def definition(x: torch.Tensor) -> torch.Tensor:
+        columns = torch.cat([x[n, :, :, :width] for n, width in enumerate((9, 4, 6))], dim=2)
+        mean, variance = columns.mean((1, 2)), columns.var((1, 2), correction=0)
+        scale = norm.weight * torch.rsqrt(variance + norm.eps)
+        y = (x - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+        return y.relu() * inside
+
+    found = []
+    for apply in (lambda x: norm(x, inside), definition):
+        x = inputs.clone().requires_grad_()
+        y = apply(x * 1.0)  # the input of a norm is the result of a convolution, which the norm may change
+        found.append([y, *torch.autograd.grad((y * upstream).sum(), [x, norm.weight, norm.bias])])
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_sizes():

@@ -90,6 +90,8 @@ def test_groups():
     assert result.confusion()["7", "1"] == 1 and result.confusion()["8", ""] == 1
     assert (result.edits, result.characters) == (8, 26)
     result.outcomes.append(outcome("text", "text"))
+    assert result.by_kind() == {"digits": Share(2, 4), "letters": Share(1, 1)}  # text of other kinds, too
+    result.outcomes.append(outcome("", ""))
     assert result.by_kind() == {}
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from fastctc.crnn import FormulaSource
 from fastctc.crnn.data import PreprocessConfig, prepare
 from fastctc.crnn.model import CRNN, Checkpoint, CRNNConfig, save_checkpoint
-from fastctc.crnn.read import Recognizer, infer
+from fastctc.crnn.read import Recognizer, infer, inference
 from fastctc.crnn.read.decoding import greedy_hypotheses, greedy_texts
 from fastctc.text import Alphabet
 
@@ -95,3 +96,26 @@ def test_options_out_of_range(recognizer):
     ]:
         with pytest.raises(ValueError, match=message):
             recognizer.read_stream([], **options)
+
+
+@pytest.mark.skipif(not inference._has_bf16(), reason="this processor cannot compute in bfloat16")
+def test_bf16_reads_the_same_texts():
+    """Scores of drawn formulas differ by less than 0.1, their confidence by less than 0.03."""
+    shipped, low = Recognizer.load("shipped"), Recognizer.load("shipped", precision="bf16")
+    source = FormulaSource(seed=3, renderer="glyphs")
+    images = [source(i)[0] for i in range(24)]
+    for one, other in zip(shipped.read(images), low.read(images), strict=True):
+        assert one.text == other.text and one.score != other.score
+        assert abs(one.score - other.score) < 0.1 and abs(one.confidence - other.confidence) < 0.03
+    wide = pictures([3000])  # in tiles
+    assert math.isclose(low.read(wide)[0].score, shipped.read(wide)[0].score, rel_tol=0.2)
+
+
+def test_precisions_that_cannot_be_used(recognizer, monkeypatch):
+    with pytest.raises(ValueError, match="precision is 'int8', expected one of fp32, bf16"):
+        Recognizer(recognizer.checkpoint, precision="int8")
+    monkeypatch.setattr(inference, "_has_bf16", lambda: False)
+    with pytest.raises(
+        ValueError, match="precision is 'bf16', which this processor cannot compute: use 'fp32'"
+    ):
+        Recognizer(recognizer.checkpoint, precision="bf16")

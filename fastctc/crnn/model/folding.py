@@ -1,0 +1,82 @@
+"""A network for reading alone: normalization folded into convolutions, weights in the order of the processor."""
+
+from __future__ import annotations
+
+import copy
+import platform
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+from fastctc.crnn.model.masked_norm import MaskedBatchNorm
+from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage
+
+
+def folded(model: CRNN) -> CRNN:
+    """Return a copy of a model for reading, its normalization folded into the convolutions.
+
+    Its output differs from the model's by rounding. It cannot be trained or saved.
+    """
+    model = copy.deepcopy(model).eval()
+    for stage in cast("list[ConvStage]", model.stages):
+        conv = stage.conv if stage.norm is None else fuse_conv_bn_eval(stage.conv, stage.norm)
+        stage.conv, stage.norm = _ConvReLU(conv), _Folded()  # type: ignore[assignment]
+    if isinstance(model.head, ConvHead):
+        convs, norms = model.head.convs, model.head.norms
+        for i in range(len(convs)):
+            conv, norm = cast(nn.Conv2d, convs[i]), cast(MaskedBatchNorm, norms[i])
+            convs[i], norms[i] = _ConvReLU(fuse_conv_bn_eval(conv, norm)), _Folded()
+    return model
+
+
+class _Folded(nn.Module):
+    """The place of a normalization and ReLU that are folded into the convolution before it."""
+
+    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        return x
+
+
+class _ConvReLU(nn.Module):
+    """Convolution and ReLU, on x86 by oneDNN.
+
+    PyTorch chooses between kernels by the size of a batch and the number of threads. Here one kernel takes all
+    batches, so rounding does not depend on threads. The weights are put into the order of the processor once.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self._packed: dict[torch.dtype, tuple[Tensor, Tensor | None]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_packed": {}}
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        if not _packs(x, dtype):
+            return F.relu(self.conv(x), inplace=True)
+        place = (self.conv.padding, self.conv.stride, self.conv.dilation, self.conv.groups)
+        if dtype not in self._packed:
+            bias = None if self.conv.bias is None else self.conv.bias.detach().to(dtype)
+            weight = self.conv.weight.detach().to(dtype)
+            self._packed[dtype] = torch.ops.mkldnn._reorder_convolution_weight(weight, *place), bias
+        weight, bias = self._packed[dtype]
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x.to(dtype), weight, bias, *place, "relu", [], "")
+        return y
+
+
+def _packs(x: Tensor, dtype: torch.dtype) -> bool:
+    """Return True if oneDNN computes the convolution of an input."""
+    return (
+        x.device.type == "cpu"
+        and dtype in (torch.float32, torch.bfloat16)
+        and not torch.is_grad_enabled()
+        and _HAS_ONEDNN
+        and bool(torch.backends.mkldnn.enabled)
+    )
+
+
+_HAS_ONEDNN = torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")

@@ -1,0 +1,172 @@
+"""The shape of a written text: glyphs on a line, then the line as a camera sees it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+STRIPS = 8  # parts of a line, each of which is bent as a whole
+_MARGIN = 6
+
+
+class Lettering(NamedTuple):
+    """Where the ink of a text is: coverage (0-255) of each pixel, one size.
+
+    Attributes:
+        fill: of the letters.
+        outline: of the letters made bolder by the outline; None: there is none.
+    """
+
+    fill: Image.Image
+    outline: Image.Image | None
+
+
+class Bend(NamedTuple):
+    """How a straight line of text lies in a picture.
+
+    Attributes:
+        turn: radians, anticlockwise.
+        slant: columns by which a row is shifted for each row that it is higher.
+        tilt: change of scale over the picture, along the line and across it.
+        arc: rows by which the middle of the line is above its ends, as a share of the height.
+        wave: rows of a whole wave of the line, as a share of the height.
+        stretch: width as a share of the width before.
+    """
+
+    turn: float = 0.0
+    slant: float = 0.0
+    tilt: tuple[float, float] = (0.0, 0.0)
+    arc: float = 0.0
+    wave: float = 0.0
+    stretch: float = 1.0
+
+
+def straight(text: str, font: ImageFont.FreeTypeFont, stroke: int, outline: int) -> Lettering:
+    """Write a text on a straight line.
+
+    Args:
+        text: of one line.
+        font: its size is the size of the text.
+        stroke: pixels by which the letters are made bolder.
+        outline: pixels of an outline; 0: none.
+    """
+
+    size = int(font.size)
+    room = math.ceil(font.getlength(text)) + 2 * size
+
+    def drawn(width: int) -> Image.Image:
+        image = Image.new("L", (room, 3 * size))
+        place = size // 2, 2 * size
+        ImageDraw.Draw(image).text(place, text, font=font, fill=255, stroke_width=width, anchor="ls")
+        return image
+
+    return _on_page(drawn, stroke, outline)
+
+
+def spaced(
+    text: str,
+    font: ImageFont.FreeTypeFont,
+    stroke: int,
+    outline: int,
+    spacing: float,
+    jitter: float,
+    rng: random.Random,
+) -> Lettering:
+    """Write a text letter by letter.
+
+    Args:
+        text: of one line.
+        font: its size is the size of the text.
+        stroke: pixels by which the letters are made bolder.
+        outline: pixels of an outline; 0: none.
+        spacing: pixels between the letters, more or less than the font has.
+        jitter: pixels by which a letter is above or below the line at most.
+        rng: of the heights of the letters.
+    """
+    size, places, x = int(font.size), [], 0.0
+    for character in text:
+        places.append((round(x), round(rng.uniform(-jitter, jitter))))
+        x += max(2.0, font.getlength(character) + spacing)
+    room = math.ceil(x) + 2 * size
+
+    def drawn(width: int) -> Image.Image:
+        image = Image.new("L", (room, 3 * size))
+        draw = ImageDraw.Draw(image)
+        for character, (px, py) in zip(text, places, strict=True):
+            place = size // 2 + px, 2 * size + py
+            draw.text(place, character, font=font, fill=255, stroke_width=width, anchor="ls")
+        return image
+
+    return _on_page(drawn, stroke, outline)
+
+
+def _on_page(drawn: Callable[[int], Image.Image], stroke: int, outline: int) -> Lettering:
+    """Return what ``drawn`` draws with a stroke and an outline, with a margin around it."""
+    page = drawn(stroke + outline)
+    box = page.getbbox()
+    if box is not None:
+        box = box[0] - _MARGIN, box[1] - _MARGIN, box[2] + _MARGIN, box[3] + _MARGIN
+    return Lettering(drawn(stroke).crop(box), page.crop(box)) if outline else Lettering(page.crop(box), None)
+
+
+def bent(lettering: Lettering, bend: Bend) -> Lettering:
+    """Return a lettering that is turned, slanted, in perspective and on a curve, cropped to its ink."""
+    width, height = lettering.fill.size
+    cos, sin = abs(math.cos(bend.turn)), abs(math.sin(bend.turn))
+    wide, high = width * bend.stretch, height * (1 + 2 * (abs(bend.arc) + abs(bend.wave)))
+    wide += 2 * abs(bend.slant) * height
+    lean = 1 + abs(bend.tilt[0]) + abs(bend.tilt[1])
+    size = math.ceil((wide * cos + high * sin) * lean), math.ceil((high * cos + wide * sin) * lean)
+    mesh = _mesh(bend, (width, height), size)
+
+    def moved(image: Image.Image) -> Image.Image:
+        return image.transform(size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
+
+    return cropped(Lettering(moved(lettering.fill), moved(lettering.outline) if lettering.outline else None))
+
+
+def cropped(lettering: Lettering) -> Lettering:
+    """Return a lettering without the margins around its ink."""
+    box = (lettering.outline or lettering.fill).getbbox()
+    if box is None:
+        return lettering
+    return Lettering(lettering.fill.crop(box), lettering.outline.crop(box) if lettering.outline else None)
+
+
+_Quad = tuple[float, float, float, float, float, float, float, float]
+_Box = tuple[int, int, int, int]
+
+
+def _mesh(bend: Bend, source: tuple[int, int], size: tuple[int, int]) -> list[tuple[_Box, _Quad]]:
+    """Return for each strip of the new picture the corners of its place in the source."""
+    width, height = source
+    new_width, new_height = size
+    cos, sin = math.cos(bend.turn), math.sin(bend.turn)
+
+    def origin(x: float, y: float) -> tuple[float, float]:
+        u, v = x - new_width / 2, y - new_height / 2
+        u, v = u * cos - v * sin, u * sin + v * cos
+        depth = 1 + bend.tilt[0] * u / new_width + bend.tilt[1] * v / new_height
+        u, v = u / depth, v / depth
+        along = max(-1.0, min(1.0, 2 * u / max(1.0, width * bend.stretch)))
+        rise = bend.arc * (1 - along * along) + bend.wave * math.sin(math.pi * along)
+        v += height * (rise - bend.arc / 2)
+        return (u + bend.slant * v) / bend.stretch + width / 2, v + height / 2
+
+    edges = [round(i * new_width / STRIPS) for i in range(STRIPS + 1)]
+    ends = [(origin(x, 0), origin(x, new_height)) for x in edges]
+    mesh: list[tuple[_Box, _Quad]] = []
+    for i in range(STRIPS):
+        if edges[i] < edges[i + 1]:
+            (north_west, south_west), (north_east, south_east) = ends[i], ends[i + 1]
+            mesh.append(
+                (
+                    (edges[i], 0, edges[i + 1], new_height),
+                    (*north_west, *south_west, *south_east, *north_east),
+                )
+            )
+    return mesh

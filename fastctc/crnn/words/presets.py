@@ -1,0 +1,20 @@
+"""Training recipes for words."""
+
+from __future__ import annotations
+
+from fastctc.crnn.data import AugmentConfig, PreprocessConfig
+from fastctc.crnn.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from fastctc.crnn.words.source import WordDraw
+
+PRESETS = {
+    "words": TrainConfig(
+        draw=WordDraw(images=70_000, rounds=3),
+        preprocess=PreprocessConfig(ink="gray", tone=0.0),
+        augment=AugmentConfig(stretch=0.08),
+        model=ModelConfig(hidden=256),
+        optimizer=OptimizerConfig("muon", ema=0.999),
+        schedule=ScheduleConfig(steps=6_500, parts=1, eval_images=1_000, eval_every=1_000, save_every=500),
+        threads=1,
+    ),
+}
+"""``words`` made the checkpoint of this name."""

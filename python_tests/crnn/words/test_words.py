@@ -1,0 +1,197 @@
+"""Drawn words: what is written, the faces, the pictures and their series."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastctc.crnn import WordDraw, WordSource
+from fastctc.crnn.data import PreprocessConfig, package_folder, prepare
+from fastctc.crnn.words import KINDS, Face, draw_text, find_faces, kind, word_list
+from fastctc.crnn.words.faces import can_draw, font_of, has_one_case
+from fastctc.crnn.words.lettering import Bend, bent, cropped, spaced, straight
+from fastctc.crnn.words.texts import SIGNS, TextDraw, is_unseen, letters_of
+
+pytest.importorskip("matplotlib")
+
+FONTS = package_folder("matplotlib") / "mpl-data" / "fonts" / "ttf"
+SANS = Face(str(FONTS / "DejaVuSans.ttf"))
+WORDS = ["apple", "Bridge", "cloud", "dust", "eleven", "forest", "glass", "house", "island", "jacket"]
+
+
+@pytest.fixture
+def draw(tmp_path: Path) -> WordDraw:
+    (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n\n apple \n", encoding="utf-8")
+    (tmp_path / "fonts").mkdir()
+    for name in ("DejaVuSans.ttf", "DejaVuSerif-Italic.ttf"):
+        (tmp_path / "fonts" / name).write_bytes((FONTS / name).read_bytes())
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photos" / "a.png")
+    return WordDraw(
+        words=str(tmp_path / "words.txt"), fonts=str(tmp_path / "fonts"), grounds=str(tmp_path / "photos")
+    )
+
+
+def test_kinds_of_texts():
+    for text, expected in {
+        "Wörter": "letters",
+        "3,50": "digits",
+        "-": "mixed",
+        "A1": "mixed",
+        "a b": "line",
+    }.items():
+        assert kind(text) == expected and expected in KINDS
+    assert kind(" ") is None and kind("a\tb") is None
+
+
+def test_seen_and_unseen_words_share_none(draw):
+    seen, unseen = word_list(draw.words, "seen"), word_list(draw.words, "unseen")
+    assert sorted({*seen, *unseen}) == sorted(WORDS)
+    many = [f"word{i}" for i in range(3000)]
+    assert 200 < sum(map(is_unseen, many)) < 400
+    assert is_unseen("Apple") == is_unseen("aPPLE")
+
+
+@pytest.mark.parametrize("texts", ["mixed", "words", "numbers", "codes", "lines"])
+def test_texts_are_in_the_alphabet_and_no_longer_than_asked(texts):
+    letters = "".join(sorted(set("".join(WORDS)) | set(string.ascii_letters)))
+    write = TextDraw(WORDS, letters, texts, 12)
+    drawn = [write(random.Random(i)) for i in range(600)]
+    assert all(1 <= len(text) <= 12 and text == text.strip() for text in drawn)
+    assert set("".join(drawn)) <= set(letters + SIGNS)
+    assert len(set(drawn)) > (30 if texts == "words" else 300)
+    if texts == "lines":
+        assert sum(" " in text for text in drawn) > 200
+    if texts == "numbers":
+        assert all(any(c.isdigit() for c in text) for text in drawn)
+
+
+def test_an_alphabet_has_both_cases_of_the_letters_of_its_words(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("Straße\nδω\n", encoding="utf-8")
+    assert letters_of(str(path)) == "".join(sorted("StraßeδωsTRAEΔΩ"))
+    characters = WordDraw(words=str(path)).characters
+    assert set("0123456789 -") <= set(characters) and characters == "".join(sorted(characters))
+    assert len(WordDraw().characters) == 95
+
+
+def test_word_files_without_a_word_are_refused(tmp_path):
+    (tmp_path / "none.txt").write_text("\n  \n")
+    with pytest.raises(ValueError, match="expected a file with one word a line, got none"):
+        word_list(str(tmp_path / "none.txt"), "seen")
+    for setting in ("fonts", "grounds"):
+        (tmp_path / "words.txt").write_text("word\n")
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        source = WordDraw(words=str(tmp_path / "words.txt"), **{setting: str(tmp_path / "empty")}).source(0)
+        with pytest.raises(ValueError, match=f"{setting} is .*empty'"):
+            source(0)
+
+
+def test_faces_are_checked(draw):
+    faces = find_faces(draw.fonts, "seen")
+    assert {Path(face.path).name for face in faces} == {"DejaVuSans.ttf", "DejaVuSerif-Italic.ttf"}
+    assert faces == find_faces(draw.fonts, "unseen")  # one family: too few for two parts
+    assert can_draw(SANS.path, "A") and can_draw(SANS.path, " ") and can_draw(SANS.path, "я")
+    assert not can_draw(SANS.path, "\ue000") and not can_draw(SANS.path, "漢")
+    assert not has_one_case(SANS.path)
+    symbols = str(FONTS / "cmsy10.ttf")
+    assert symbols not in [face.path for face in find_faces(None, "seen")]
+
+
+def test_a_character_that_no_font_has_is_an_error(draw, tmp_path):
+    (tmp_path / "words.txt").write_text("漢字\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="fonts lack characters of the texts, such as"):
+        WordDraw(words=str(tmp_path / "words.txt"), fonts=draw.fonts, texts="words").source(0)(0)
+
+
+def test_a_straight_line_is_what_pillow_writes():
+    font = font_of(SANS, 40)
+    ink = cropped(straight("Ag|j", font, 0, 0)).fill
+    mask = font.getmask("Ag|j", mode="L")
+    left, top, right, bottom = mask.getbbox()
+    assert ink.size == (right - left, bottom - top)
+    assert sum(ink.tobytes()) == sum(bytes(mask))
+
+
+def test_letters_with_no_extra_space_are_about_the_line():
+    font = font_of(SANS, 40)
+    line, letters = (
+        cropped(straight("fort", font, 1, 2)),
+        cropped(spaced("fort", font, 1, 2, 0.0, 0.0, random.Random(0))),
+    )
+    assert abs(line.fill.width - letters.fill.width) <= 3 and abs(line.fill.height - letters.fill.height) <= 1
+    assert line.outline is not None and line.outline.size == line.fill.size
+    assert np.all(np.asarray(line.outline) >= np.asarray(line.fill))
+    wide = cropped(spaced("fort", font, 0, 0, 10.0, 0.0, random.Random(0))).fill
+    assert wide.width >= letters.fill.width + 24
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        Bend(),
+        Bend(turn=0.3),
+        Bend(turn=-0.3, slant=0.4),
+        Bend(tilt=(0.5, 0.3)),
+        Bend(arc=0.6),
+        Bend(arc=-0.6, wave=0.2),
+        Bend(stretch=1.4),
+    ],
+    ids=str,
+)
+def test_bending_loses_no_ink(bend):
+    line = straight("Bending", font_of(SANS, 40), 0, 0)
+    ink = bent(line, bend).fill
+    before, after = np.asarray(line.fill, float).sum(), np.asarray(ink, float).sum()
+    assert 0.55 * before < after / bend.stretch < 1.6 * before
+    assert np.asarray(ink)[:, :1].any() and np.asarray(ink)[-1:].any()  # cropped to the ink, and not beyond
+
+
+def test_an_upward_turn_raises_the_right_end():
+    ink = np.asarray(bent(straight("--------", font_of(SANS, 40), 0, 0), Bend(turn=0.3)).fill, float)
+    rows = np.arange(len(ink)) @ ink / np.maximum(1, ink.sum(0))
+    assert rows[5] > rows[-6] + 10
+
+
+def test_pictures_depend_on_the_numbers_alone(draw):
+    source = draw.source(3, color=True)
+    again = pickle.loads(pickle.dumps(source))
+    for i in (0, 7, 10**9):
+        (image, text), (same, also) = source(i), again(i)
+        assert text == also and np.array_equal(image, same)
+        gray, _ = draw.source(3)(i)
+        assert gray.dtype == np.uint8 and np.array_equal(gray, np.asarray(image.convert("L")))
+    assert source(1)[1] != draw.source(4)(1)[1] or not np.array_equal(source(1)[0], draw.source(4)(1)[0])
+
+
+def test_every_look_can_be_prepared_and_shows_ink(draw):
+    config = PreprocessConfig(height=64, ink="gray", tone=0.0)
+    for look in ("clean", "scene", "mixed"):
+        source = WordSource(replace(draw, look=look), 5)
+        for i in range(60):
+            prepared = prepare(source(i)[0], config)
+            assert prepared.pixels.shape[0] == 64 and prepared.pixels.std() > 2, (look, i)
+
+
+def test_ink_differs_from_its_ground():
+    rng = random.Random(0)
+    for _ in range(200):
+        image = np.asarray(draw_text("HHHH", SANS, "clean", (), rng).convert("L"), float)
+        assert image.max() - image.min() > 60
+
+
+def test_the_key_changes_with_what_pictures_depend_on(draw, tmp_path):
+    key = draw.source(0).key()
+    assert key == draw.source(0).key() and key != draw.source(1).key()
+    (tmp_path / "fonts" / "DejaVuSans.ttf").unlink()
+    find_faces.cache_clear()
+    assert key != draw.source(0).key()
+    find_faces.cache_clear()
