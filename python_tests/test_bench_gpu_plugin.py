@@ -32,24 +32,36 @@ def test_last(): pass
 """
 
 
-def test_other_tests_run_after_one_that_hangs_or_breaks_cuda(tmp_path: Path) -> None:
-    pytest.importorskip("xdist")
-    (tmp_path / "torch.py").write_text(TORCH)
-    (tmp_path / "test_planted.py").write_text(TESTS)
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{BENCHMARKS}", "FASTCTC_LONGEST_TEST": "1.5"}
-    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "gpu_plugin", "-n", "1"]
-    done = subprocess.run(
-        [*command, str(tmp_path)],
-        env=environment,
-        cwd=tmp_path,
+def run(folder: Path, tests: str, longest: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest with the plugin and the stand-in; a test may take `longest` seconds."""
+    (folder / "torch.py").write_text(TORCH)
+    (folder / "test_planted.py").write_text(tests)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    environment = os.environ | {"PYTHONPATH": f"{folder}:{BENCHMARKS}", "FASTCTC_LONGEST_TEST": longest}
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "gpu_plugin", *options]
+    return subprocess.run(
+        [*command, str(folder)],
+        env={name: value for name, value in environment.items() if name != "PYTEST_XDIST_WORKER"},
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+
+
+def test_other_tests_run_after_one_that_hangs_or_breaks_cuda(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    done = run(tmp_path, TESTS, "1.5", "-n", "1")
     passed = {line.split("::")[1].strip() for line in done.stdout.splitlines() if " PASSED " in line}
     assert passed == {"test_first", "test_after_it", "test_after_that", "test_last"}, done.stdout
     assert done.stdout.count("\nworker 'gw") == 2  # crashed
     assert "CUDA is broken in this process: an illegal memory access" in done.stderr
     assert "in test_hangs" in done.stderr  # where it was
+
+
+def test_a_long_test_ends_no_run_that_has_one_process(tmp_path: Path) -> None:
+    slow = "import time\ndef test_slow(): time.sleep(0.5)\ndef test_last(): pass\n"
+    done = run(tmp_path, slow, "0.1", "-p", "no:xdist")
+    assert done.returncode == 0 and "2 passed" in done.stdout
+    assert "in test_slow" in done.stderr  # where it was

@@ -156,7 +156,7 @@ def test_gpu_suite_with_stand_ins_for_every_program(
         assert packed and packed.read().decode() == summary
     assert not list(tmp_path.glob("work.*"))
     calls = (tmp_path / "calls").read_text()
-    assert "-k cuda -m not slow python_tests/scoring/test_" in calls and "-p gpu_plugin" in calls
+    assert "-k cuda -m not slow python_tests/test_beam_search.py " in calls and "-p gpu_plugin" in calls
     assert "crnn" not in calls
 
 
