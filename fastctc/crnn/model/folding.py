@@ -23,7 +23,7 @@ def folded(model: CRNN) -> CRNN:
     model = copy.deepcopy(model).eval()
     for stage in cast("list[ConvStage]", model.stages):
         conv = stage.conv if stage.norm is None else fuse_conv_bn_eval(stage.conv, stage.norm)
-        stage.conv, stage.norm = _ConvReLU(conv), _Folded()  # type: ignore[assignment]
+        stage.conv, stage.norm = _ConvReLU(conv), cast(Any, _Folded())
     if isinstance(model.head, ConvHead):
         convs, norms = model.head.convs, model.head.norms
         for i in range(len(convs)):
@@ -39,7 +39,7 @@ class _Folded(nn.Module):
         return x
 
 
-class _ConvReLU(nn.Module):
+class _ConvReLU(nn.Conv2d):
     """Convolution and ReLU, on x86 by oneDNN.
 
     PyTorch chooses between kernels by the size of a batch and the number of threads. Here one kernel takes all
@@ -47,21 +47,25 @@ class _ConvReLU(nn.Module):
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
+        super().__init__(
+            conv.in_channels, conv.out_channels, cast(Any, conv.kernel_size), cast(Any, conv.stride),
+            cast(Any, conv.padding), cast(Any, conv.dilation), conv.groups, device="meta",
+        )  # fmt: skip
+        self.weight, self.bias = conv.weight, conv.bias
         self._packed: dict[torch.dtype, tuple[Tensor, Tensor | None]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": {}}
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply both to (N, C, H, W)."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if not _packs(x, dtype):
-            return F.relu(self.conv(x), inplace=True)
-        place = (self.conv.padding, self.conv.stride, self.conv.dilation, self.conv.groups)
+            return F.relu(super().forward(x), inplace=True)
+        place = (self.padding, self.stride, self.dilation, self.groups)
         if dtype not in self._packed:
-            bias = None if self.conv.bias is None else self.conv.bias.detach().to(dtype)
-            weight = self.conv.weight.detach().to(dtype)
+            bias = None if self.bias is None else self.bias.detach().to(dtype)
+            weight = self.weight.detach().to(dtype)
             self._packed[dtype] = torch.ops.mkldnn._reorder_convolution_weight(weight, *place), bias
         weight, bias = self._packed[dtype]
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(x.to(dtype), weight, bias, *place, "relu", [], "")

@@ -9,7 +9,7 @@ from recipes import recipe
 from torch import nn
 
 from fastctc.crnn.data import Batch, PreprocessConfig, kind_of, normalize
-from fastctc.crnn.model import CRNN, CRNNConfig, MaskedBatchNorm, folded
+from fastctc.crnn.model import CRNN, CRNNConfig, MaskedBatchNorm, folded, summarize
 from fastctc.crnn.model.network import ARCHITECTURES
 from fastctc.crnn.read.decoding import greedy_texts
 from fastctc.crnn.training import ModelConfig, model_config, settled
@@ -91,12 +91,15 @@ def test_a_folded_model_has_the_same_bits_on_any_number_of_threads(count, width)
 
 
 def test_a_folded_model_is_copied_after_it_has_read():
-    model = folded(CRNN(SMALL["conv"]).eval())
+    original = CRNN(SMALL["conv"]).eval()
+    model = folded(original)
     images = torch.randn(1, 1, model.config.height, 96)
     with torch.no_grad():
         expected = model(images)[0]
         for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             assert torch.equal(other(images)[0], expected)
+    shapes, expected_shapes = ([layer.shape for layer in summarize(m).layers] for m in (model, original))
+    assert shapes == expected_shapes
     assert model(images)[0].requires_grad  # as an explanation of a reading may need it
     torch.testing.assert_close(model(images)[0].detach(), expected, rtol=0, atol=3e-5)
 
