@@ -18,7 +18,6 @@ from fastctc.cli.options import (
     add_settings,
     add_workers,
     count_from_zero,
-    domain_in,
     drawing_of,
     given,
     knowledge_of,
@@ -26,6 +25,7 @@ from fastctc.cli.options import (
     positive_int,
     recognizer_of,
     refuse_drawing,
+    trained_domain,
 )
 from fastctc.crnn import (
     Evaluation,
@@ -86,7 +86,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     add_decoding(parser)
     add_running(parser)
     add_workers(parser)
-    add_drawing(parser, argv)
+    add_drawing(parser, argv, default=trained_domain(argv))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -106,11 +106,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         labels = LabelConfig(**given(arguments, "labels"))
         data, what = open_source(arguments.folder, labels), str(arguments.folder)
     else:
-        checkpoint = recognizer.checkpoint
-        source = drawing_of(arguments, checkpoint).source(arguments.seed, color=True)
+        source = drawing_of(arguments).source(arguments.seed, color=True)
         data, what = (
             Drawn(source, arguments.count, FIRST_UNSEEN),
-            f"{arguments.count} drawn {domain_in(arguments, checkpoint)}",
+            f"{arguments.count} drawn {arguments.drawn_domain}",
         )
     result = _read(recognizer, data, arguments)
     second = None

@@ -11,7 +11,6 @@ from fastctc.cli.options import (
     add_folder,
     add_settings,
     count_from_zero,
-    domain_in,
     drawing_of,
     given,
     one_line,
@@ -87,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         out = arguments.out or place.with_name(f"{place.name}-explore")
     else:
         data = Drawn(drawing_of(arguments).source(arguments.seed, color=True), arguments.limit)
-        domain = domain_in(arguments)
+        domain = arguments.drawn_domain
         title, out = f"Drawn {domain}", arguments.out or Path(f"{domain}-explore")
     with claimed(out):
         return _look(arguments, config, data, out, title)

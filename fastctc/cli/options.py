@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fastctc.crnn import Checkpoint, DrawConfig, Recognizer
+from fastctc.crnn import DrawConfig, Recognizer, load_checkpoint
 from fastctc.crnn.data import DOMAINS, constraints, help_of, kind_of, shipped_checkpoints
 from fastctc.crnn.read import HOTWORD_BONUS, PRECISIONS, scorers_from_files
 from fastctc.figures import PICTURE_SUFFIXES
@@ -143,49 +143,51 @@ def drawn_domain(argv: list[str]) -> str | None:
     return next((name for name, options in offered.items() if used & (options - shared)), None)
 
 
-def add_drawing(parser: argparse.ArgumentParser, argv: list[str], training: DrawConfig | None = None) -> None:
+def trained_domain(argv: list[str]) -> str | None:
+    """Return the domain whose drawings the checkpoint on a command line was trained on; None if there is none."""
+    for word in argv[1:]:
+        if word in shipped_checkpoints() or Path(word).exists():
+            try:
+                recipe = load_checkpoint(word).training.get("recipe") or {}
+            except (OSError, ValueError):  # the command tells what is wrong with it
+                return None
+            domain = (recipe.get("draw") or {}).get("domain")
+            return domain if domain in DOMAINS else None
+    return None
+
+
+def add_drawing(
+    parser: argparse.ArgumentParser,
+    argv: list[str],
+    training: DrawConfig | None = None,
+    *,
+    default: str | None = None,
+) -> None:
     """Offer the settings of drawing: of the domain that the command line names.
 
     Args:
         parser: parser of the command.
         argv: the command line.
         training: settings of a recipe, which are all offered; None: settings of images to show or to write.
+        default: the domain if none is named; None: the recipe's, or the first.
     """
     names = list(DOMAINS)
-    named = drawn_domain(argv)
     of_training = [name for name in names if type(training) is DOMAINS[name].draw]
-    name = named or (of_training or names)[0]
+    name = drawn_domain(argv) or default or (of_training or names)[0]
     parser.add_argument(
-        "--domain",
-        choices=names,
+        "--domain", choices=names,
         help=f"what is drawn (default: {name}; an option of another domain names it too)",
-    )
-    parser.set_defaults(drawn_domain=named)
-    if training is None or name not in of_training:
-        draw, without = DOMAINS[name].draw(), ("images", "rounds") if training is None else ()
-        draw = draw.unseen() if training is None else draw
-    else:
-        draw, without = training, ()
-    add_settings(parser, "draw", draw, f"drawing {name}", without=without)
+    )  # fmt: skip
+    parser.set_defaults(drawn_domain=name)
+    draw = training if training is not None and name in of_training else DOMAINS[name].draw()
+    if training is None:
+        draw = draw.unseen()
+    add_settings(parser, "draw", draw, f"drawing {name}", without=() if training else ("images", "rounds"))
 
 
-def drawing_of(arguments: argparse.Namespace, checkpoint: Checkpoint | None = None) -> DrawConfig:
-    """Return the settings of drawn images that are shown, written or evaluated.
-
-    Args:
-        arguments: the options.
-        checkpoint: its domain is drawn if the options name none.
-    """
-    return replace(DOMAINS[domain_in(arguments, checkpoint)].draw().unseen(), **given(arguments, "draw"))
-
-
-def domain_in(arguments: argparse.Namespace, checkpoint: Checkpoint | None = None) -> str:
-    """Return the domain that is drawn: the one of the options, of a checkpoint's training, or the first."""
-    if arguments.drawn_domain is not None:
-        return str(arguments.drawn_domain)
-    recipe = {} if checkpoint is None else checkpoint.training.get("recipe") or {}
-    trained = (recipe.get("draw") or {}).get("domain")
-    return trained if trained in DOMAINS and not given(arguments, "draw") else next(iter(DOMAINS))
+def drawing_of(arguments: argparse.Namespace) -> DrawConfig:
+    """Return the settings of drawn images that are shown, written or evaluated."""
+    return replace(DOMAINS[arguments.drawn_domain].draw().unseen(), **given(arguments, "draw"))
 
 
 def refuse_drawing(arguments: argparse.Namespace, images: str) -> None:

@@ -220,7 +220,7 @@ def _recipe(arguments: argparse.Namespace, preset: str) -> TrainConfig:
         if parts["schedule"].get("steps", 0) is None:
             parts["draw"].setdefault("images", None)
         assert config.draw is not None, "presets draw"
-        domain = arguments.__dict__.get("drawn_domain")
+        domain = vars(arguments).get("drawn_domain")  # demo has no options of drawing
         if domain is not None and type(config.draw) is not DOMAINS[domain].draw:
             raise ValueError(
                 f"--preset is {preset}, which does not draw {domain}: give --preset {_preset_of(domain)}"
