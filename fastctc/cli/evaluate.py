@@ -45,7 +45,7 @@ EXAMPLES = [
     "evaluate shipped --look contest --count 2000",
     "evaluate runs/demo/model.safetensors data/mine --mistakes 10",
     "evaluate shipped data/mine --json",
-    "evaluate runs/words data/signs --ignore-case",
+    "evaluate words data/signs --ignore-case",
     "evaluate runs/a data/test --compare runs/b",
     "evaluate shipped data/mine --report reports/mine",
     "evaluate runs/a data/val --calibrate calibrated.safetensors",

@@ -1,5 +1,7 @@
 """Words: lines of text in many fonts on many grounds, and the model that reads them."""
 
+from pathlib import Path
+
 from fastctc.crnn.data import Domain
 from fastctc.crnn.words.faces import Face, find_faces
 from fastctc.crnn.words.grounds import photographs
@@ -14,7 +16,7 @@ DOMAIN = Domain(
     kind=kind,
     kinds=KINDS,
     constraints={},
-    checkpoints={},
+    checkpoints={"words": Path(__file__).with_name("words.safetensors")},
 )
 """The domain of words: any printable text of one line."""
 
