@@ -131,7 +131,7 @@ class Gradient {
     write_classes();
     T::sync();
     write_labels();
-    if (T::rank() % kLanes == 0 && T::rank() < kWarp) {
+    if (T::rank() % kLanes == 0 && T::rank() < kWarp && T::rank() / kLanes <= last_) {
       const Element* const x = x_ + own * p_.stride_t + p_.blank * p_.stride_c;
       const Scalar value = kept(p_.from_logits ? to_scalar(*x) : Scalar(0), row_, factor_);
       const Scalar gamma = (total < 1 ? 1 - total : Scalar(0)) + blanks;
