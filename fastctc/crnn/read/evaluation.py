@@ -92,7 +92,7 @@ class Evaluation:
         outcomes: of the samples, in their order.
         samples: what was read, for pictures of it.
         problems: samples that could not be read; they are not counted.
-        temperature: of the model, see :attr:`fastctc.crnn.Checkpoint.temperature`.
+        temperature: of the model, see :class:`fastctc.crnn.Checkpoint`.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)

@@ -78,7 +78,7 @@ class Reading:
         warning: why the text may not be what the image shows, such as an empty text of an image that has ink;
             None without a reason.
         evidence: the model's output; None if the image could not be read.
-        temperature: of the model, see :attr:`fastctc.crnn.Checkpoint.temperature`.
+        temperature: of the model, see :class:`fastctc.crnn.Checkpoint`.
     """
 
     text: str
@@ -248,7 +248,7 @@ class Recognizer:
         return self.read_prepared([prepared(image, self.preprocess) for image in images], decoder)
 
     def read_prepared(self, images: Sequence[Prepared | str], decoder: Decoder) -> list[Reading]:
-        """Return the readings of images that :func:`prepared` has made, as one batch."""
+        """Return the readings of images that ``prepared`` has made, as one batch."""
         read = iter(self._read_prepared([each for each in images if not isinstance(each, str)], decoder))
         return [
             Reading("", -math.inf, error=each) if isinstance(each, str) else next(read) for each in images
