@@ -289,7 +289,7 @@ def test_output_that_cannot_be_written_is_an_error(folder):
 
 
 def test_running_out_of_memory_is_an_error_not_a_traceback(monkeypatch, capsys):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise MemoryError("Unable to allocate 9 TiB")
 
     monkeypatch.setattr(Image, "open", fail)

@@ -107,7 +107,7 @@ class _Panel(NamedTuple):
 
 @styled
 def plot_accuracy(evaluation: Evaluation) -> Figure:
-    """Draw exact match by length, by contrast, and by kind if the texts are of a domain.
+    """Draw exact match by length, by contrast, and by kind if the texts are of several kinds of a domain.
 
     A bar spans 95% confidence. The number at its foot counts the samples.
     """
@@ -156,7 +156,7 @@ def _panels(evaluation: Evaluation) -> list[_Panel]:
                 ticks,
             )
         )
-    if evaluation.domain is not None and kinds:
+    if evaluation.domain is not None and len(kinds) > 1:
         names = [evaluation.domain.kinds[kind] for kind in kinds]
         places = range(len(kinds))
         panels.append(_Panel(evaluation.domain.name, list(kinds.values()), places, (places, names)))
