@@ -114,12 +114,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     result = _read(recognizer, data, arguments)
     second = None
     if arguments.compare is not None:
-        other = Recognizer.load(
-            arguments.compare,
-            arguments.device,
-            precision=arguments.precision,
-            ignore_case=arguments.ignore_case,
-        )
+        other = recognizer_of(arguments, arguments.compare)
         second = _read(other, data, arguments)
     for problem in result.problems:
         print(one_line(problem), file=sys.stderr)

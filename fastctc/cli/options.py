@@ -149,8 +149,8 @@ def trained_domain(argv: list[str]) -> str | None:
         if word in shipped_checkpoints() or Path(word).exists():
             try:
                 recipe = load_checkpoint(word).training.get("recipe") or {}
-            except (OSError, ValueError):  # the command tells what is wrong with it
-                return None
+            except (OSError, ValueError):  # no checkpoint, or the command tells what is wrong with it
+                continue
             domain = (recipe.get("draw") or {}).get("domain")
             return domain if domain in DOMAINS else None
     return None
@@ -281,12 +281,12 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def recognizer_of(arguments: argparse.Namespace) -> Recognizer:
-    """Return the model of a command's checkpoint, on its device, and set the number of threads."""
+def recognizer_of(arguments: argparse.Namespace, checkpoint: str | None = None) -> Recognizer:
+    """Return the model of a checkpoint, by default the command's, on its device; set the number of threads."""
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     return Recognizer.load(
-        arguments.checkpoint,
+        checkpoint or arguments.checkpoint,
         arguments.device,
         precision=arguments.precision,
         ignore_case=arguments.ignore_case,

@@ -68,7 +68,7 @@ def container_entries(path: Path, wanted: Wanted, *, labels: bool = False) -> It
 
 
 def tar_entries(path: Path, wanted: Wanted, *, labels: bool = False) -> Iterator[Entry]:
-    """Yield the images of a tar file, of which those that are not wanted are passed by without reading.
+    """Yield the images of a tar file. Images that are not wanted are not read.
 
     Args:
         path: the file.

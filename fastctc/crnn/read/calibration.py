@@ -1,4 +1,4 @@
-"""How far a model's confidence is from its accuracy, and the temperature that brings it there."""
+"""Calibration: the distance of confidence from accuracy, and the temperature that reduces it."""
 
 from __future__ import annotations
 

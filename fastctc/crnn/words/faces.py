@@ -74,11 +74,7 @@ def _of_matplotlib() -> list[Path]:
     if find_spec("matplotlib") is None:
         return []
     folder = package_folder("matplotlib") / "mpl-data" / "fonts" / "ttf"
-    return [
-        path
-        for path in font_files(folder)
-        if path.name.startswith(("DejaVuSans", "DejaVuSerif", "STIXGeneral"))
-    ]
+    return [path for path in font_files(folder) if path.name.startswith(_OF_TEXT)]
 
 
 def _faces_of(path: Path) -> list[tuple[str, str, Face]]:

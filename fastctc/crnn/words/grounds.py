@@ -1,8 +1,9 @@
-"""What words are written on: plain, shaded and textured grounds, and parts of photographs."""
+"""Grounds for words: plain, shaded and textured grounds, and parts of photographs."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,7 +67,7 @@ def lightness(color: Color) -> float:
     return 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
 
 
-def random_ground(size: tuple[int, int], photos: tuple[Path, ...], rng: random.Random) -> Image.Image:
+def random_ground(size: tuple[int, int], photos: Sequence[Path], rng: random.Random) -> Image.Image:
     """Return a ground of a size in RGB."""
     draw = rng.random()
     if draw < 0.3 or min(size) < 3:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-STRIPS = 8  # parts of a line, each of which is bent as a whole
+STRIPS = 8  # number of parts that a line is cut into for bending
 _MARGIN = 6
 
 
@@ -26,7 +26,7 @@ class Lettering(NamedTuple):
 
 
 class Bend(NamedTuple):
-    """How a straight line of text lies in a picture.
+    """The place and shape of a line of text in a picture.
 
     Attributes:
         turn: radians, anticlockwise.
@@ -54,7 +54,6 @@ def straight(text: str, font: ImageFont.FreeTypeFont, stroke: int, outline: int)
         stroke: pixels by which the letters are made bolder.
         outline: pixels of an outline; 0: none.
     """
-
     size = int(font.size)
     room = math.ceil(font.getlength(text)) + 2 * size
 

@@ -25,7 +25,7 @@ from fastctc.crnn.words.faces import Face, font_of
 from fastctc.crnn.words.grounds import Color, lightness, random_color, random_ground
 from fastctc.crnn.words.lettering import Bend, Lettering, bent, cropped, spaced, straight
 
-Look = Literal["clean", "scene", "mixed"]
+Look = Literal["mixed", "clean", "scene"]
 SIZES = (32, 40, 52)
 _CLEAN_SHARE = 1 / 3
 _LEAST_CONTRAST = 28  # gray levels between ink and ground
@@ -45,7 +45,7 @@ def draw_text(text: str, face: Face, look: Look, photos: Sequence[Path], rng: ra
         look = "clean" if rng.random() < _CLEAN_SHARE else "scene"
     if look == "clean":
         return _degraded(*_printed(text, face, rng), 0.5, rng)
-    return _degraded(*_painted(text, face, tuple(photos), rng), 1.0, rng)
+    return _degraded(*_painted(text, face, photos, rng), 1.0, rng)
 
 
 def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, int]:
@@ -56,7 +56,8 @@ def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, in
         lettering = bent(
             lettering, Bend(turn=rng.gauss(0, 0.012), slant=rng.gauss(0, 0.05), stretch=rng.uniform(0.8, 1.2))
         )
-    lettering = cropped(lettering)
+    else:
+        lettering = cropped(lettering)
     box = _margins(lettering.fill.size, -0.02, 0.5, rng)
     paper, ink = rng.randint(200, 255), rng.randint(0, 90)
     if rng.random() < 0.15:
@@ -68,7 +69,7 @@ def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, in
     return image, lettering.fill.height
 
 
-def _painted(text: str, face: Face, photos: tuple[Path, ...], rng: random.Random) -> tuple[Image.Image, int]:
+def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) -> tuple[Image.Image, int]:
     """Return a picture of a sign, a cover or a label, and the height of its ink in pixels."""
     size = rng.choice(SIZES)
     font = font_of(face, size)
@@ -80,9 +81,8 @@ def _painted(text: str, face: Face, photos: tuple[Path, ...], rng: random.Random
         lettering = spaced(text, font, stroke, outline, spacing, jitter, rng)
     else:
         lettering = straight(text, font, stroke, outline)
-    if rng.random() < 0.85:
-        lettering = bent(lettering, _random_bend(lettering, rng))
-    lettering = cropped(lettering)
+    is_bent = rng.random() < 0.85
+    lettering = bent(lettering, _random_bend(lettering, rng)) if is_bent else cropped(lettering)
     width, height, x, y = _margins(lettering.fill.size, -0.05, 0.6, rng)
     ground = random_ground((width, height), photos, rng)
     around = _mean(ground)

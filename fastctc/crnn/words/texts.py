@@ -1,4 +1,4 @@
-"""What is written on drawn images: words of a list, numbers, codes, lines of words, random characters."""
+"""Texts of drawn images: words of a list, numbers, codes, lines of words, random characters."""
 
 from __future__ import annotations
 
