@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from fastctc.crnn.model.masked_norm import MaskedBatchNorm
-from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage
+from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage, ResidualConv
 
 
 def folded(model: CRNN) -> CRNN:
@@ -24,6 +24,8 @@ def folded(model: CRNN) -> CRNN:
     for stage in cast("list[ConvStage]", model.stages):
         conv = stage.conv if stage.norm is None else fuse_conv_bn_eval(stage.conv, stage.norm)
         stage.conv, stage.norm = _ConvReLU(conv), cast(Any, _Folded())
+        for each in cast("list[ResidualConv]", stage.residuals):
+            each.conv, each.norm = _ConvReLU(fuse_conv_bn_eval(each.conv, each.norm)), cast(Any, _Folded())
     if isinstance(model.head, ConvHead):
         convs, norms = model.head.convs, model.head.norms
         for i in range(len(convs)):
