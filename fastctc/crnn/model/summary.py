@@ -206,7 +206,8 @@ def _observe(
     try:
         model.eval()
         with torch.no_grad():
-            model(torch.zeros(1, 1, model.config.height, width, device=weight.device, dtype=weight.dtype))
+            image = torch.zeros(1, 1, model.config.height, width, device=weight.device, dtype=weight.dtype)
+            model(image, torch.tensor([width], device=weight.device))  # with widths it calls its modules
     finally:
         for hook in hooks:
             hook.remove()
