@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One command for a machine with a GPU (PyTorch and nvcc there, no network needed): builds fastctc for that card, runs
 # the CUDA tests, the benchmarks and the profilers on it, then some tests under compute-sanitizer. Under eight minutes:
-# the last steps are left out if those before them took long. A step that fails does not stop the next ones. The machine's own Python environment is left as it is.
+# the last steps are left out if those before them took long. A step that fails does not stop the next ones. The
+# machine's own Python environment is left as it is.
 #
 #   benchmarks/gpu_suite.sh OUT             writes OUT/summary.txt and OUT/results.tar.gz, anew after each step
 #   benchmarks/gpu_suite.sh --dry-run       prints the steps
@@ -16,6 +17,8 @@
 #   AT_MOST=460          seconds of all steps together
 #   SLOWER=1             this and the limits of the steps times this, for a machine with few cores
 #   WORK=/tmp/...        where to build; deleted at the end
+#   TOOLKITS="DIR..."    where an nvcc may be that is not on PATH, or is older (/usr/local/cuda /usr/local/cuda-*)
+#   FASTCTC_CUDA=OFF     in a rehearsal, builds no CUDA kernels, to save minutes
 #   TEST_DEVICE=ptx      in a rehearsal, the tests run on nvcc's PTX, for minutes
 #
 # Exit status: 0 if every step passed, 1 if not, 2 if called wrongly.
@@ -59,6 +62,24 @@ print(*dict.fromkeys(paths), sep="\n")') && python3 -m venv --without-pip "$WORK
   while read -r folder; do echo "import site; site.addsitedir('$folder')"; done <<<"$of_this_machine" >"$ours/machine.pth"
 }
 
+# Puts an nvcc on PATH whose kernels the driver accepts: of the driver's version of CUDA or an older one, but for the
+# minor number. Without a version of the driver, it is the first nvcc.
+choose_nvcc() {
+  local driver nvcc version
+  driver=$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9][0-9]*\).*/\1/p' | head -1)
+  for nvcc in "$(command -v nvcc)" $(printf '%s/bin/nvcc ' ${TOOLKITS:-/usr/local/cuda /usr/local/cuda-*}); do
+    [[ -x $nvcc ]] || continue
+    version=$("$nvcc" --version | sed -n 's/.*release \([0-9][0-9]*\).*/\1/p')
+    echo "$nvcc: CUDA ${version:-of an unknown version}; the driver's: ${driver:-unknown}"
+    ((${version:-0} <= ${driver:-99})) || continue
+    [[ $nvcc == "$(command -v nvcc)" ]] || ln -s "$(dirname "$(dirname "$nvcc")")" "$WORK/cuda"
+    return 0
+  done
+  [[ ${FASTCTC_CUDA:-} == OFF || -z $(command -v nvidia-smi) ]] && return
+  echo "no nvcc here whose kernels the driver accepts"
+  return 1
+}
+
 # Those of the arguments that are not installed, or are too old.
 missing_packages() {
   python - "$@" <<'PYTHON'
@@ -94,8 +115,8 @@ print("Python", sys.version, "\ntorch", torch.__version__, "CUDA", torch.version
 if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
     print("Python.h is missing in", sysconfig.get_path("include"), "and the build will fail")
 PYTHON
-  nvcc --version | tail -2
   g++ --version | head -1
+  choose_nvcc || return
   local missing
   missing=$(missing_packages $needed $useful) || return
   if [[ -n $missing && -n ${FASTCTC_WHEELS:-} ]]; then
@@ -114,7 +135,7 @@ PYTHON
 
 step_build() {
   if command -v nvidia-smi >/dev/null; then
-    export FASTCTC_CUDA=ON
+    export FASTCTC_CUDA=${FASTCTC_CUDA:-ON}
     FASTCTC_CUDA_ARCHS=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d '. ')
     export FASTCTC_CUDA_ARCHS
     echo "for the card's own architecture, $FASTCTC_CUDA_ARCHS"
@@ -265,9 +286,9 @@ main() {
     TEST_DEVICE=$DEVICE
   fi
   export OUT WORK FILES SLOWER TEST_DEVICE needed useful sanitized least_tests
-  export PATH="$WORK/venv/bin:$PATH:$WORK/stand-ins" PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} FASTCTC_DEVICES=$TEST_DEVICE
+  export PATH="$WORK/venv/bin:$WORK/cuda/bin:$PATH:$WORK/stand-ins" PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} FASTCTC_DEVICES=$TEST_DEVICE
   [[ $DEVICE != cuda ]] || export FASTCTC_REQUIRE_CUDA=1
-  export -f step_environment missing_packages step_packages step_build test_files step_tests passed_tests step_bench \
+  export -f step_environment choose_nvcc missing_packages step_packages step_build test_files step_tests passed_tests step_bench \
     step_kernels step_ncu step_sanitize
 
   : >"$FILES/log.txt"

@@ -173,6 +173,40 @@ def test_a_rehearsal_runs_every_step_without_a_card_and_its_tools(tmp_path: Path
     assert calls.count("-k cpu and (test_") == 2  # and twice of compute-sanitizer
 
 
+@pytest.mark.parametrize(
+    "driver, on_path, elsewhere, chosen",
+    [
+        ("13.0", "13.0", "12.8", "bin/nvcc"),
+        ("12.8", "13.0", "12.9", "cuda/bin/nvcc"),  # a minor number does not matter
+        ("12.8", "", "12.8", "cuda/bin/nvcc"),
+        ("12.8", "13.0", "13.1", ""),
+    ],
+)
+def test_gpu_suite_builds_with_an_nvcc_that_the_driver_accepts(
+    tmp_path: Path, driver: str, on_path: str, elsewhere: str, chosen: str
+) -> None:
+    environment = with_stand_ins(tmp_path, ("nvidia-smi",)) | {"TOOLKITS": str(tmp_path / "toolkit")}
+    programs = tmp_path / "bin"
+    (tmp_path / "toolkit" / "bin").mkdir(parents=True)
+    for nvcc, version in ((programs / "nvcc", on_path), (tmp_path / "toolkit" / "bin" / "nvcc", elsewhere)):
+        nvcc.write_text(f"#!/bin/bash\necho Cuda compilation tools, release {version}, V{version}.1\n")
+        nvcc.chmod(0o755 if version else 0o644)
+    header = f'  "nvidia-smi ") echo "| CUDA Version: {driver} |" ;;'
+    (programs / "nvidia-smi").write_text(
+        STAND_IN.replace("esac", f"{header}\nesac").replace('"nvidia-smi "*)', '"nvidia-smi -"*)')
+    )
+    # The build records which nvcc it finds.
+    python = (programs / "python").read_text()
+    record = '  *"pip install"*) command -v nvcc >>"$CALLS" ;;'
+    (programs / "python").write_text(python.replace("esac", f"{record}\nesac"))
+    command = ["bash", str(BENCHMARKS / "gpu_suite.sh"), str(tmp_path / "out")]
+    subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    verdict, name = (tmp_path / "out" / "summary.txt").read_text().splitlines()[2].split()[:2]
+    assert (verdict, name) == ("pass" if chosen else "FAIL", "packages")
+    found = [line for line in (tmp_path / "calls").read_text().splitlines() if line.endswith("/nvcc")]
+    assert not chosen or found[0].endswith(f"/{chosen}")
+
+
 @pytest.mark.parametrize("script", sorted(BENCHMARKS.glob("*.sh")), ids=lambda path: path.name)
 def test_scripts_are_valid_and_explain_themselves(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)

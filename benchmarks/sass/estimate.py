@@ -27,6 +27,7 @@ SMS, CLOCK, ISSUE_RATE = 132, 1.98e9, 4  # SMs, cycles per second, instructions 
 MEMORY_RATE = 4.8e12  # bytes per second
 LAUNCH = 2e-6  # seconds
 FLOAT = 4  # bytes
+INSPECTION = 3 * 700  # cycles: a block loads lengths, then labels, and tests them, before it walks
 LONG_ROW = 2048  # classes; a block does a longer row
 PUBLISHED = {  # times of others in µs, by op and shape; the sources name them
     ("ctc_loss, forward", "T=1024 N=32 C=128 S=96"): "1,116: PyTorch, in FlagGems #2723",
@@ -107,9 +108,8 @@ def ctc_loss(table: Figures, shape: Any, backward: bool) -> tuple[Work, ...]:
     kept = 2 * rows * (S + 1) * 2 * FLOAT + rows * S * FLOAT if backward else 0
     of_row, of_end = rows_of_statistics(table, C)
     found = [
-        Work("inspect"),
         Work("statistics", rows * C * FLOAT, instructions=rows * (of_row + of_end)),
-        Work("recursions", kept, chain * waves(N, per_sm), instructions),
+        Work("recursions", kept, (INSPECTION + chain) * waves(N, per_sm), instructions),
         Work("recursions, wide"),
     ]
     if backward:

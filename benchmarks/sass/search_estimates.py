@@ -6,7 +6,7 @@ The estimate of a beam search is a lower bound: no frame leads to a new prefix.
 from __future__ import annotations
 
 from compare import Figures
-from estimate import FLOAT, Estimate, Work, loop, waves
+from estimate import FLOAT, INSPECTION, Estimate, Work, loop, waves
 
 LONG_ROW = 256  # classes; for more of them top_tokens has a block per row
 INSTRUCTIONS_OF_A_LONG_ROW = 8 * 1140  # of the warps of a block at C = 5000; most of them grow with C
@@ -26,9 +26,12 @@ def alignments(table: Figures) -> list[Estimate]:
         walk, back = loop(table, kernel, "walk"), loop(table, kernel, "way back")
         strips = -(-columns // 8)
         kernels = (
-            Work("inspect"),
             Work("denominators", T * N * C * FLOAT, instructions=T * N * -(-C // 32) * DENOMINATOR),
-            Work("align", T * N * (S + 1) * FLOAT, (frames * strips * walk + T * back) * waves(N, 1)),
+            Work(
+                "align",
+                T * N * (S + 1) * FLOAT,
+                (INSPECTION + frames * strips * walk + T * back) * waves(N, 1),
+            ),
         )
         found.append(Estimate("forced_align", f"{name}: T={T} N={N} C={C} S={S}", kernels))
     return found

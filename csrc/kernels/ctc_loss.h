@@ -25,7 +25,7 @@ struct CtcLossParams {
   int64_t stride_t, stride_n, stride_c;
   int64_t frames, batch, classes;  // T, N, C
   const int64_t* targets;          // all labels; the labels of sample n start at target_offsets[n]
-  const int64_t* target_offsets;   // (N); on CUDA the kernels work it out
+  const int64_t* target_offsets;   // (N); set by the caller on the CPU, by the kernels on CUDA
   int64_t target_count;            // elements of targets
   int64_t target_columns;          // columns of padded targets, -1 if concatenated
   const int64_t* input_lengths;    // (N)

@@ -325,16 +325,35 @@ TEST(repeated_labels_are_summed) {
   }
 }
 
-// Concatenated targets: a length that is wrong must not lead out of the targets.
-TEST(wrong_lengths_of_concatenated_targets) {
-  for (const int64_t wrong : {int64_t(-1), int64_t(40), INT64_MAX, INT64_MIN}) {
+// Where labels start is summed by each warp, and for batches of more than 1024 samples by a kernel.
+TEST(concatenated_targets_equal_padded_ones) {
+  for (const int N : {40, 1030}) {
     std::mt19937 random(7);
-    Batch<float> batch(6, 600, 4, 2, 0);
+    Batch<float> padded(3, N, 4, 2, 0);
+    padded.randomize(random, 1);
+    for (int n = 0; n < N; ++n) {
+      padded.target_lengths[n] = n * 7 % 5 % 3;
+      padded.input_lengths[n] = n % 13 == 0 ? 3 : 0;  // most samples are infeasible, and done at once
+    }
+    Batch<float> batch = padded;
+    batch.concatenated = true;
+    batch.run(kMachines[1]);
+    padded.run(kMachines[1]);
+    CHECK(batch.loss == padded.loss && batch.grad == padded.grad && batch.status == padded.status);
+  }
+}
+
+// A length that is wrong must not lead out of concatenated targets.
+TEST(wrong_lengths_of_concatenated_targets) {
+  const std::pair<int, int64_t> cases[] = {{40, -1}, {40, 40}, {40, INT64_MAX}, {40, INT64_MIN}, {1030, INT64_MAX}};
+  for (const auto& [N, wrong] : cases) {
+    std::mt19937 random(7);
+    Batch<float> batch(6, N, 4, 2, 0);
     batch.concatenated = true;
     batch.randomize(random, 1);
     CtcLossParams p = batch.params();
     batch.target_lengths[1] = wrong;
-    const std::vector<float> ones(600, 1);
+    const std::vector<float> ones(N, 1);
     p.grad_loss = ones.data();
     std::vector<char> forward(cuda::ctc_loss_forward_workspace(p) + 64);
     CHECK(cuda::ctc_loss_forward(p, batch.align(forward), nullptr) == 0);

@@ -34,7 +34,7 @@ __device__ __forceinline__ bool is_last(Key key) { return int32_t(uint32_t(key))
 
 struct BackwardWorkspace {
   int64_t columns;   // of keys: max_length, or the next power of two where they are sorted in place
-  int64_t* offsets;  // (N) of concatenated targets
+  int64_t* offsets;  // of target_offsets
   Key* keys;         // (N, columns) the labels of each sample, sorted
   uint8_t* blanks;   // (N) is a label of this sample equal to the blank?
   size_t size;

@@ -1,9 +1,9 @@
 // CTC loss on CUDA, forward:
 //
-//   inspect     a block per sample: checks lengths and labels; for log-probabilities, the blank's scores
 //   statistics  a warp or a block per row of logits
-//   recursions  a block per sample, see walk.h; then again in double for the samples that need it. Values decide which
-//               those are: one score of 1e7 in one frame is enough. So the host launches this for any shape.
+//   recursions  a block per sample: checks its lengths and labels, then the walks of walk.h; then again in double for
+//               the samples that need it. Values decide which those are: one score of 1e7 in one frame is enough. So
+//               the host launches this for any shape.
 //
 // The scores of labels are read from the input where they are needed, twice.
 #include "../ctc_loss.h"
@@ -17,32 +17,13 @@ namespace fastctc {
 namespace cuda {
 namespace {
 
-// Runs once a sample is inspected. Writes the number of frames to read and, for log-probabilities, the blank's scores.
-template <class Element>
-struct ReadBlanks {
-  using Stored = typename ScalarOf<Element>::type;
-  int32_t* frames_read;  // (N)
-
-  __device__ __forceinline__ void operator()(const CtcLossParams& p, int64_t n, Status status) const {
-    const int64_t frames = status == kOk ? p.input_lengths[n] : 0;
-    if (threadIdx.x == 0) frames_read[n] = int32_t(frames);
-    if (p.from_logits) return;
-    Stored* const blank = FrameScalars<Stored>(p, n).blank;
-    const Element* const x = row_of<Element>(p, 0, n) + p.blank * p.stride_c;
-#pragma unroll 4
-    for (int64_t t = threadIdx.x; t < p.frames; t += kInspectThreads) {
-      blank[t] = t < frames ? to_scalar(x[t * p.stride_t]) : Stored(0);
-    }
-  }
-};
-
 // A team takes several rows at a time: what is to be done once for each of them, its lanes do for all.
 template <int kWarps>
 constexpr int kRowsTogether = kWarps == 1 ? 8 : 1;
 
 template <class Element, int kWarps>
 __global__ void __launch_bounds__(kRowThreads, sizeof(typename ScalarOf<Element>::type) == 4 ? 3 : 2)
-    statistics(CtcLossParams p, const int32_t* frames) {
+    statistics(CtcLossParams p) {
   using Stored = typename ScalarOf<Element>::type;
   using T = RowTeam<kWarps>;
   constexpr int kRows = kRowsTogether<kWarps>;
@@ -53,7 +34,7 @@ __global__ void __launch_bounds__(kRowThreads, sizeof(typename ScalarOf<Element>
     const int own = lane_id() % kRows;
     const int64_t r = r0 + own < rows ? r0 + own : rows - 1;
     const Frame frame(r, p.frames, p.batch, frame_first);
-    const bool used = frame.t < frames[frame.n];
+    const bool used = frame.t < p.input_lengths[frame.n];
     const int64_t offset = used ? frame.t * p.stride_t + frame.n * p.stride_n : 0;
     RowSum<Stored> row = {0, 1};
 #pragma unroll 1
@@ -81,6 +62,28 @@ __device__ __forceinline__ void clear(const CtcLossParams& p, int64_t n, int64_t
     for (int64_t i = filled + lane_id(); i < S; i += kWarp) out[t * S + i] = 0;
   }
   for (int64_t i = frames * S + threadIdx.x; i < p.frames * S; i += blockDim.x) out[i] = 0;
+}
+
+// Inspects a sample, by all threads of a block; reads the blank's scores where these are log-probabilities. Returns
+// false if there is nothing to walk, and writes the status and the loss.
+template <class Element>
+__device__ __forceinline__ bool begin(const CtcLossParams& p, int64_t n, int64_t offset) {
+  using Stored = typename ScalarOf<Element>::type;
+  const Status status = inspect(p, n, offset);
+  const int64_t frames = status == kOk ? p.input_lengths[n] : 0;
+  if (status != kOk && threadIdx.x == 0) {
+    p.status[n] = status;
+    static_cast<Stored*>(p.loss)[n] = status == kInfeasible ? Stored(INFINITY) : Stored(NAN);
+  }
+  if (!p.from_logits) {
+    Stored* const blank = FrameScalars<Stored>(p, n).blank;
+    const Element* const x = row_of<Element>(p, 0, n) + p.blank * p.stride_c;
+#pragma unroll 4
+    for (int64_t t = threadIdx.x; t < p.frames; t += blockDim.x) {
+      blank[t] = t < frames ? to_scalar(x[t * p.stride_t]) : Stored(0);
+    }
+  }
+  return status == kOk;
 }
 
 // The status and the loss of a sample, from what the first walks have found.
@@ -192,15 +195,12 @@ __global__ void __launch_bounds__(2 * kWarp * kWarps, 1)
   using X = Scaled<Lanes<Scalar>>;
   constexpr bool kWide = sizeof(Scalar) != sizeof(Stored);
   const int64_t n = blockIdx.x;
-  const int32_t status = p.status[n];
-  if (kWide && status != kTooWide) return;
-  if (!kWide && status != kOk) {
-    if (threadIdx.x == 0) static_cast<Stored*>(p.loss)[n] = status == kInfeasible ? Stored(INFINITY) : Stored(NAN);
-    return clear<Stored>(p, n, 0, 0);
-  }
+  if (kWide && p.status[n] != kTooWide) return;
+  const int64_t offset = target_offset(p, n);
+  if (!kWide && !begin<Element>(p, n, offset)) return clear<Stored>(p, n, 0, 0);
   auto& memory = *dynamic_shared<BlockMemory<Element, Scalar>>();
   Exchange<Scalar>& shared = memory.shared;
-  if (threadIdx.x == 0) memory.task = make_task<Element, Scalar>(p, w, n, K * kWarp);
+  if (threadIdx.x == 0) memory.task = make_task<Element, Scalar>(p, w, n, offset, K * kWarp);
   const Task<Element, Scalar>& q = memory.task;
   const Streams<Element, Scalar> streams = make_streams<Element, Scalar>(p, w, n);
   const int warps = blockDim.x / kWarp / 2, side = warp_id() / warps, rank = warp_id() % warps;
@@ -276,12 +276,12 @@ cudaError_t forward(CtcLossParams p, void* workspace, cudaStream_t stream) {
   using Stored = typename ScalarOf<Element>::type;
   if (p.batch > INT32_MAX || p.frames > INT32_MAX / 2 || p.max_length > INT32_MAX / 2) return cudaErrorInvalidValue;
   const ForwardWorkspace<Stored> w(workspace, p);
-  cudaError_t error = inspect_targets(p, w.offsets, ReadBlanks<Element>{w.frames}, stream);
+  cudaError_t error = target_offsets(p, w.offsets, stream);
   if (!error && p.from_logits) {
     error = launch_rows(
         "statistics", p.classes < kLongRow, statistics<Element, 1>, statistics<Element, kRowWarps>,
         p.classes < kLongRow ? (p.batch * p.frames + kRowsTogether<1> - 1) / kRowsTogether<1> : p.batch * p.frames, 0,
-        stream, p, static_cast<const int32_t*>(w.frames));
+        stream, p);
   }
   if (!error) error = run_recursions<Element>(p, w, stream);
   if constexpr (sizeof(Stored) < sizeof(double)) {

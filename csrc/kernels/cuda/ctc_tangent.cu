@@ -1,8 +1,8 @@
 // Derivatives of the CTC occupancies on CUDA.
 //
-//   inspect   a block per sample: checks lengths and labels
-//   frames    a warp per frame:  log-softmax statistics, what emissions are relative to, NaN
-//   derive    a warp per sample: emissions and recursions (tangent_sample.h), the result
+//   inspect_samples  a block per sample: checks lengths and labels
+//   frames           a warp per frame:  log-softmax statistics, what emissions are relative to, NaN
+//   derive           a warp per sample: emissions and recursions (tangent_sample.h), the result
 #include "../ctc_tangent.h"
 
 #include "../tangent_sample.h"
@@ -14,11 +14,12 @@ namespace cuda {
 namespace {
 
 constexpr int kMaxRegisters = 2;
+constexpr int kInspectThreads = 128;
 
 using TangentLanes = Lanes<double>;
 
 struct CudaWorkspace {
-  int64_t* offsets;    // of concatenated targets
+  int64_t* offsets;    // of target_offsets
   int32_t* inspected;  // (N) the status before any frame was read
   char* samples;
   size_t sample_size, size;
@@ -36,13 +37,12 @@ struct CudaWorkspace {
   }
 };
 
-// Runs once a sample is inspected. Keeps the status, which the frames kernel changes while it reads it.
-struct KeepStatus {
-  int32_t* inspected;
-  __device__ __forceinline__ void operator()(const CtcLossParams&, int64_t n, Status status) const {
-    if (threadIdx.x == 0) inspected[n] = status;
-  }
-};
+// Keeps the status twice: the frames kernel changes one while it reads the other.
+__global__ void __launch_bounds__(kInspectThreads) inspect_samples(CtcLossParams p, int32_t* inspected) {
+  const int64_t n = blockIdx.x;
+  const Status status = inspect(p, n, target_offset(p, n));
+  if (threadIdx.x == 0) p.status[n] = inspected[n] = status;
+}
 
 // The log-sum-exp of a row of logits, by the whole warp. Another sum would change the bits of second derivatives
 // (log_space.h).
@@ -94,10 +94,13 @@ __global__ void __launch_bounds__(kWarp) derive(CtcTangentParams params, CudaWor
 
 cudaError_t tangent(CtcTangentParams p, void* workspace, cudaStream_t stream) {
   const CudaWorkspace w(workspace, p.loss);
-  cudaError_t error = inspect_targets(p.loss, w.offsets, KeepStatus{w.inspected}, stream);
+  const dim3 samples{unsigned(p.loss.batch)}, warp(kWarp);
+  cudaError_t error = target_offsets(p.loss, w.offsets, stream);
+  if (!error) {
+    error = launch("inspect_samples", inspect_samples, samples, dim3(kInspectThreads), 0, stream, p.loss, w.inspected);
+  }
   if (!error) error = launch_warps("frames", frames, p.loss.batch * p.loss.frames, 0, stream, p, w);
   if (error) return error;
-  const dim3 samples{unsigned(p.loss.batch)}, warp(kWarp);
   if (p.loss.dtype == DType::kFloat64) return launch("derive", derive<double>, samples, warp, 0, stream, p, w);
   return launch("derive", derive<float>, samples, warp, 0, stream, p, w);
 }

@@ -1,8 +1,7 @@
 // Forced alignment on CUDA:
 //
-//   inspect       a block per sample: checks lengths and labels
 //   denominators  a warp per row of logits
-//   align         a block per sample: the recursion, then the way back
+//   align         a block per sample: checks its lengths and labels; the recursion, then the way back
 //
 // The slots are walked in columns of one warp's width, each warp a tile of frames behind the one before it, which hands
 // on the label states at its edge. With more columns than warps they go in strips through a segment of frames:
@@ -34,7 +33,7 @@ __global__ void __launch_bounds__(kRowThreads) denominators(CtcLossParams p, dou
   using W = Lanes<Scalar>;
   for (int64_t r = T::first_row(); r < p.batch * p.frames; r += T::row_step()) {
     const Frame frame(r, p.frames, p.batch, p.stride_t >= p.stride_n);
-    if (p.status[frame.n] != kOk || frame.t >= p.input_lengths[frame.n]) continue;
+    if (frame.t >= p.input_lengths[frame.n]) continue;
     const Element* const x = row_of<Element>(p, frame.t, frame.n);
     const Row<const Element> row(x, p.stride_c, p.classes);
     Scalar max = Scalar(-INFINITY);
@@ -48,11 +47,6 @@ __global__ void __launch_bounds__(kRowThreads) denominators(CtcLossParams p, dou
     }
   }
 }
-
-// Runs once a sample is inspected. The status is all that the alignment reads.
-struct NothingMore {
-  __device__ __forceinline__ void operator()(const CtcLossParams&, int64_t, Status) const {}
-};
 
 // The 32 bits of slots first..first + 31, from two words.
 __device__ __forceinline__ uint32_t window(uint32_t low, uint32_t high, int shift) {
@@ -96,7 +90,7 @@ __device__ __forceinline__ Place trace(const AlignTask<Element>& q, const Bits* 
 
 // The outputs of a sample from frame t0 on, where there is no path.
 template <class Scalar>
-__device__ __forceinline__ void fill(const ForcedAlignParams& p, int64_t n, int64_t t0, int status) {
+__device__ __forceinline__ void fill(const ForcedAlignParams& p, int64_t n, int64_t t0, Status status) {
   const Scalar value = status == kOk ? Scalar(0) : status == kInfeasible ? Scalar(-INFINITY) : Scalar(NAN);
   for (int64_t t = t0 + threadIdx.x; t < p.loss.frames; t += blockDim.x) {
     p.paths[n * p.loss.frames + t] = p.loss.blank;
@@ -109,12 +103,15 @@ __global__ void __launch_bounds__(K == 1 ? kWarp : kMaxAlignWarps * kWarp, 1)
     align(ForcedAlignParams p, AlignWorkspace w) {
   using Scalar = typename ScalarOf<Element>::type;
   constexpr int kColumn = kWarp * K;
-  const int64_t n = blockIdx.x;
-  int status = p.loss.status[n];
-  if (status != kOk) return fill<Scalar>(p, n, 0, status);
+  const int64_t n = blockIdx.x, offset = target_offset(p.loss, n);
+  Status status = inspect(p.loss, n, offset);
+  if (status != kOk) {
+    if (threadIdx.x == 0) p.loss.status[n] = status;
+    return fill<Scalar>(p, n, 0, status);
+  }
   FASTCTC_SHARED_ARRAY(AlignExchange, shared_array, [1]);
   AlignExchange& shared = shared_array[0];
-  const AlignTask<Element> q(p, w, n);
+  const AlignTask<Element> q(p, w, n, offset);
   const int64_t last_column = q.length / kColumn, segments = (q.frames + w.segment - 1) / w.segment;
   const auto states = [&](int64_t s) { return q.states + (w.whole ? s & 1 : s) * q.state_size; };
   const auto end_of = [&](int64_t s) { return (s + 1) * w.segment < q.frames ? (s + 1) * w.segment : q.frames; };
@@ -165,7 +162,7 @@ cudaError_t run(ForcedAlignParams p, void* workspace, cudaStream_t stream) {
   CtcLossParams& q = p.loss;
   if (q.batch > INT32_MAX) return cudaErrorInvalidValue;
   const AlignWorkspace w(workspace, p, column_of(p));
-  cudaError_t error = inspect_targets(q, w.offsets, NothingMore{}, stream);
+  cudaError_t error = target_offsets(q, w.offsets, stream);
   if (!error && q.from_logits) {
     error = launch_warps("denominators", denominators<Element>, q.batch * q.frames, 0, stream, q, w.denominators);
   }

@@ -28,7 +28,7 @@ struct alignas(8) Bits {
 
 // Of the batch; strides in elements of one sample.
 struct AlignWorkspace {
-  int64_t* offsets;      // (N) of concatenated targets
+  int64_t* offsets;      // of target_offsets
   double* denominators;  // (N, T) of logits
   double* states;        // (N, snapshots, 2, slots)
   double* carries;       // (N, 2, segment): what a strip hands to the next
@@ -70,7 +70,7 @@ struct AlignTask {
   Bits* bits;
   int64_t state_size, groups, carry_size;
 
-  __device__ __forceinline__ AlignTask(const ForcedAlignParams& p, const AlignWorkspace& w, int64_t n)
+  __device__ __forceinline__ AlignTask(const ForcedAlignParams& p, const AlignWorkspace& w, int64_t n, int64_t offset)
       : input(row_of<Element>(p.loss, 0, n)),
         dtype(p.loss.dtype),
         stride_t(p.loss.stride_t),
@@ -79,7 +79,7 @@ struct AlignTask {
         star(p.loss.star),
         frames(p.loss.input_lengths[n]),
         length(p.loss.target_lengths[n]),
-        labels(p.loss.targets + target_offset(p.loss, n)),
+        labels(p.loss.targets + offset),
         denominators(p.loss.from_logits ? w.denominators + n * p.loss.frames : nullptr),
         states(w.states + n * w.snapshots * 2 * w.slots),
         carries(w.carries + n * 2 * w.segment),

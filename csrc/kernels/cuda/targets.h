@@ -3,46 +3,51 @@
 
 #include "../../math/lattice.h"
 #include "../ctc_loss.h"
-#include "launch.h"
+#include "lanes.h"
 
 namespace fastctc {
 namespace cuda {
 
-// Values that target_offsets needs room for; 0 for padded targets, whose offsets need no memory.
-inline int64_t target_offsets_count(const CtcLossParams& p) { return p.target_columns < 0 ? p.batch : 0; }
+// Concatenated targets of at most this many samples: each warp adds up the lengths before its own sample. The additions
+// of a batch grow with the square of it, so for more samples a kernel adds them up once.
+constexpr int64_t kMostAdded = 1024;
 
-// Fills `offsets` and makes p.target_offsets point to it, where the targets are concatenated. Offsets are never
-// negative, and never decrease, whatever the lengths are.
-cudaError_t target_offsets(CtcLossParams& p, int64_t* offsets, cudaStream_t stream);
-
-__device__ __forceinline__ int64_t target_offset(const CtcLossParams& p, int64_t n) {
-  return p.target_columns < 0 ? p.target_offsets[n] : n * p.target_columns;
+// Values that target_offsets needs room for.
+inline int64_t target_offsets_count(const CtcLossParams& p) {
+  return p.target_columns < 0 && p.batch > kMostAdded ? p.batch : 0;
 }
 
-constexpr int kInspectThreads = 128;
+// Fills `offsets` and makes p.target_offsets point to it, where target_offsets_count is not 0; else makes it null.
+cudaError_t target_offsets(CtcLossParams& p, int64_t* offsets, cudaStream_t stream);
 
-// A block per sample checks its lengths and labels, and writes its status: kOk, kInfeasible or kInvalid. All threads of
-// the block then call then(p, n, status).
-template <class Then>
-__global__ void __launch_bounds__(kInspectThreads) inspect(CtcLossParams p, Then then) {
-  const int64_t n = blockIdx.x, frames = p.input_lengths[n], length = p.target_lengths[n];
-  const int64_t offset = target_offset(p, n), end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
+// A length that is out of range marks its own sample as invalid. In sums it must not overflow.
+__device__ __forceinline__ int64_t summed_length(const CtcLossParams& p, int64_t n) {
+  const int64_t x = p.target_lengths[n];
+  return x < 0 ? int64_t(0) : x <= p.target_count ? x : p.target_count + 1;
+}
+
+// Where the labels of sample n start, by a whole warp. Offsets are never negative, and never decrease, whatever the
+// lengths are.
+__device__ __forceinline__ int64_t target_offset(const CtcLossParams& p, int64_t n) {
+  if (p.target_columns >= 0) return n * p.target_columns;
+  if (p.target_offsets) return p.target_offsets[n];
+  int64_t sum = 0;
+#pragma unroll 4
+  for (int64_t i = lane_id(); i < n; i += kWarp) sum += summed_length(p, i);
+  return warp_sum(sum);
+}
+
+// The status of a sample, whose labels start at `offset`, by all threads of a block: kOk, kInfeasible or kInvalid.
+__device__ __forceinline__ Status inspect(const CtcLossParams& p, int64_t n, int64_t offset) {
+  const int64_t frames = p.input_lengths[n], length = p.target_lengths[n];
+  const int64_t end = p.target_columns < 0 ? p.target_count : offset + p.target_columns;
   bool valid = lengths_are_valid(frames, p.frames, length, offset, end);
-  for (int64_t i = threadIdx.x; valid && i < length; i += kInspectThreads) {
+  for (int64_t i = threadIdx.x; valid && i < length; i += blockDim.x) {
     valid = label_is_valid(p, p.targets[offset + i]);
   }
   valid = __syncthreads_and(valid);
   const bool fits = length <= frames && length <= p.max_length;
-  const Status status = !valid ? kInvalid : fits ? kOk : kInfeasible;
-  if (threadIdx.x == 0) p.status[n] = status;
-  then(p, n, status);
-}
-
-// Runs target_offsets, then inspect.
-template <class Then>
-cudaError_t inspect_targets(CtcLossParams& p, int64_t* offsets, const Then& then, cudaStream_t stream) {
-  if (const cudaError_t error = target_offsets(p, offsets, stream)) return error;
-  return launch("inspect", inspect<Then>, dim3(unsigned(p.batch)), dim3(kInspectThreads), 0, stream, p, then);
+  return !valid ? kInvalid : fits ? kOk : kInfeasible;
 }
 
 }  // namespace cuda

@@ -43,8 +43,7 @@ FASTCTC_HD int64_t pairs_of(int64_t length) { return (length + 1) / 2; }
 // the occupancies.
 template <class Stored>
 struct ForwardWorkspace {
-  int64_t* offsets;  // (N) of concatenated targets
-  int32_t* frames;   // (N) that are read
+  int64_t* offsets;  // of target_offsets
   Plane<Stored> states, snapshots;
   Stored* exponents;  // (N, T, S) of the kept states; or, in the same memory,
   KeptPair* pairs;    // (N, T, pairs_of(S)) what narrow walks keep
@@ -55,7 +54,6 @@ struct ForwardWorkspace {
   ForwardWorkspace(void* base, const CtcLossParams& p) {
     Workspace w(base);
     offsets = w.take<int64_t>(target_offsets_count(p));
-    frames = w.take<int32_t>(p.batch);
     states = w.take_plane<Stored>(p.batch * 2 * states_size(p));
     snapshots = w.take_plane<Stored>(p.need_grad ? p.batch * 2 * snapshots_size(p) : 0);
     const int64_t rows = p.need_grad ? p.batch * p.frames : 0;
@@ -160,7 +158,7 @@ struct Task {
 template <class Element, class Scalar>
 __device__ __forceinline__ Task<Element, Scalar> make_task(const CtcLossParams& p,
                                                            const ForwardWorkspace<typename ScalarOf<Element>::type>& w,
-                                                           int64_t n, int column) {
+                                                           int64_t n, int64_t offset, int column) {
   using Stored = typename ScalarOf<Element>::type;
   using Memory = typename Task<Element, Scalar>::Memory;
   using Exponent = typename Memory::Exponent;
@@ -182,7 +180,7 @@ __device__ __forceinline__ Task<Element, Scalar> make_task(const CtcLossParams& 
   q.far = cached ? q.frames : 24;
   q.stride_t = p.stride_t;
   q.stride_c = p.stride_c;
-  q.labels = p.targets + target_offset(p, n);
+  q.labels = p.targets + offset;
   const FrameScalars<Stored> frame(p, n);
   q.max = frame.max;
   q.log2_sum = frame.log2_sum;

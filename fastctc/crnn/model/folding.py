@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import platform
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from fastctc.crnn.model.masked_norm import MaskedBatchNorm
-from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage, pooled
+from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage, ResidualConv, pooled
 
 
 def folded(model: CRNN) -> CRNN:
@@ -24,6 +25,8 @@ def folded(model: CRNN) -> CRNN:
     for stage in cast("list[ConvStage]", model.stages):
         conv = stage.conv if stage.norm is None else fuse_conv_bn_eval(stage.conv, stage.norm)
         stage.conv, stage.norm = _ConvReLU(conv), cast(Any, _Folded())
+        for each in cast("list[ResidualConv]", stage.residuals):
+            each.conv, each.norm = _ConvReLU(fuse_conv_bn_eval(each.conv, each.norm)), cast(Any, _Folded())
     if isinstance(model.head, ConvHead):
         convs, norms = model.head.convs, model.head.norms
         for i in range(len(convs)):
@@ -42,7 +45,14 @@ class _Direct:
     def __init__(self, model: CRNN) -> None:
         self.columns = model._columns
         stages = cast("list[ConvStage]", model.stages)
-        self.stages = [(cast(_ConvReLU, stage.conv).apply_to, stage.pool) for stage in stages]
+        self.stages = [
+            (
+                _apply(stage),
+                stage.pool,
+                [_apply(each) for each in cast("list[ResidualConv]", stage.residuals)],
+            )
+            for stage in stages
+        ]
         self.linear, self.norm, _ = cast("tuple[nn.Linear, nn.LayerNorm, nn.ReLU]", model.project)
         self.convs = [conv.apply_to for conv in cast("list[_ConvReLU]", cast(ConvHead, model.head).convs)]
         self.classify = model.classify
@@ -54,8 +64,10 @@ class _Direct:
         """
         if torch.is_autocast_enabled("cpu") or x.dtype != torch.float32 or not _packs(x, x.dtype):
             return None
-        for conv, pool in self.stages:
+        for conv, pool, residuals in self.stages:
             x = pooled(conv(x), pool)
+            for each in residuals:
+                x = x + each(x)
         linear, norm, classify = self.linear, self.norm, self.classify
         frames = F.linear(self.columns(x), linear.weight, linear.bias)
         frames = F.layer_norm(frames, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
@@ -63,6 +75,10 @@ class _Direct:
         for conv in self.convs:
             x = x + conv(x)
         return F.linear(x.squeeze(2).transpose(1, 2), classify.weight, classify.bias)
+
+
+def _apply(part: ConvStage | ResidualConv) -> Callable[[Tensor], Tensor]:
+    return cast(_ConvReLU, part.conv).apply_to
 
 
 class _Folded(nn.Module):

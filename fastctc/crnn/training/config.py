@@ -38,6 +38,7 @@ class ModelConfig:
             ``"vgg-bilstm"`` always 1.
         pooled_columns: columns after the first convolution that become one frame, 2 or 4. None: 2 with a
             ``stem_stride`` of 2, else 4.
+        residuals: residual convolutions after each stage of the small network. None: none.
     """
 
     architecture: Literal["conv", "bilstm", "bigru", "vgg-bilstm"] | None = setting(None)
@@ -45,6 +46,7 @@ class ModelConfig:
     hidden: int | None = setting(None, metavar="N", **at_least(1))
     stem_stride: int | None = setting(None, metavar="N")
     pooled_columns: int | None = setting(None, metavar="N")
+    residuals: int | None = setting(None, metavar="N", **at_least(0))
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -250,6 +252,7 @@ def settled(config: TrainConfig, processes: int = 1) -> TrainConfig:
             hidden=model.hidden or shape.hidden,
             stem_stride=stem_stride,
             pooled_columns=model.pooled_columns or (2 if stem_stride == 2 else 4),
+            residuals=model.residuals or 0,
         ),
         optimizer=replace(config.optimizer, max_lr=max_rate(config)),
         schedule=replace(

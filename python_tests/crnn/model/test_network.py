@@ -19,6 +19,7 @@ from fastctc.text import Alphabet
 SMALL = {
     "stem": CRNNConfig(7, height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0),
     "conv": CRNNConfig(7, channels=8, hidden=16, dropout=0.0),
+    "residual": CRNNConfig(7, height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0, residuals=2),
     "bilstm": CRNNConfig(7, "bilstm", height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0),
     "bigru": CRNNConfig(7, "bigru", channels=4, hidden=8, dropout=0.0),
     "vgg-bilstm": CRNNConfig(7, "vgg-bilstm", channels=4, hidden=8, dropout=0.0),
