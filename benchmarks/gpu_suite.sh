@@ -65,14 +65,14 @@ print(*dict.fromkeys(paths), sep="\n")') && python3 -m venv --without-pip "$WORK
 # Puts an nvcc on PATH whose kernels the driver accepts: of the driver's version of CUDA or an older one, but for the
 # minor number. Without a version of the driver, it is the first nvcc.
 choose_nvcc() {
-  local driver nvcc version
+  local driver nvcc version usual=${CUDACXX:-$(command -v nvcc)}
   driver=$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9][0-9]*\).*/\1/p' | head -1)
-  for nvcc in "$(command -v nvcc)" $(printf '%s/bin/nvcc ' ${TOOLKITS:-/usr/local/cuda /usr/local/cuda-*}); do
+  for nvcc in "$usual" $(printf '%s/bin/nvcc ' ${TOOLKITS:-/usr/local/cuda /usr/local/cuda-*}); do
     [[ -x $nvcc ]] || continue
     version=$("$nvcc" --version | sed -n 's/.*release \([0-9][0-9]*\).*/\1/p')
     echo "$nvcc: CUDA ${version:-of an unknown version}; the driver's: ${driver:-unknown}"
     ((${version:-0} <= ${driver:-99})) || continue
-    [[ $nvcc == "$(command -v nvcc)" ]] || ln -s "$(dirname "$(dirname "$nvcc")")" "$WORK/cuda"
+    [[ $nvcc == "$usual" ]] || ln -s "$(dirname "$(dirname "$nvcc")")" "$WORK/cuda"
     return 0
   done
   [[ ${FASTCTC_CUDA:-} == OFF || -z $(command -v nvidia-smi) ]] && return
@@ -136,6 +136,7 @@ PYTHON
 step_build() {
   if command -v nvidia-smi >/dev/null; then
     export FASTCTC_CUDA=${FASTCTC_CUDA:-ON}
+    [[ ! -e $WORK/cuda ]] || export CUDACXX=$WORK/cuda/bin/nvcc
     FASTCTC_CUDA_ARCHS=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d '. ')
     export FASTCTC_CUDA_ARCHS
     echo "for the card's own architecture, $FASTCTC_CUDA_ARCHS"

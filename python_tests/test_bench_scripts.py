@@ -187,6 +187,8 @@ def test_gpu_suite_builds_with_an_nvcc_that_the_driver_accepts(
 ) -> None:
     environment = with_stand_ins(tmp_path, ("nvidia-smi",)) | {"TOOLKITS": str(tmp_path / "toolkit")}
     programs = tmp_path / "bin"
+    if on_path:
+        environment["CUDACXX"] = str(programs / "nvcc")
     (tmp_path / "toolkit" / "bin").mkdir(parents=True)
     for nvcc, version in ((programs / "nvcc", on_path), (tmp_path / "toolkit" / "bin" / "nvcc", elsewhere)):
         nvcc.write_text(f"#!/bin/bash\necho Cuda compilation tools, release {version}, V{version}.1\n")
@@ -197,7 +199,7 @@ def test_gpu_suite_builds_with_an_nvcc_that_the_driver_accepts(
     )
     # The build records which nvcc it finds.
     python = (programs / "python").read_text()
-    record = '  *"pip install"*) command -v nvcc >>"$CALLS" ;;'
+    record = '  *"pip install"*) command -v "${CUDACXX:-nvcc}" >>"$CALLS" ;;'
     (programs / "python").write_text(python.replace("esac", f"{record}\nesac"))
     command = ["bash", str(BENCHMARKS / "gpu_suite.sh"), str(tmp_path / "out")]
     subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
