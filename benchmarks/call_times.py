@@ -39,6 +39,10 @@ def sides(frames: int, samples: int) -> Sides:
             lambda: fastctc.ctc_loss(with_grad, targets, *lengths).backward(),
             lambda: peer(with_grad, targets, *lengths).backward(),
         ),
+        "loss and gradient, lengths in lists": (
+            lambda: fastctc.ctc_loss(with_grad, targets, *lists).backward(),
+            lambda: peer(with_grad, targets, *lists).backward(),
+        ),
         "greedy_decode": (lambda: fastctc.greedy_decode(batch_first), None),
         "beam_search, beam 4": (lambda: fastctc.beam_search(batch_first, beam_size=4), None),
         "forced_align": (lambda: fastctc.forced_align(batch_first, targets, *lengths), None),

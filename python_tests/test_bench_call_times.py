@@ -12,7 +12,7 @@ def test_a_row_for_each_call(load: Load, capsys: pytest.CaptureFixture[str]) -> 
     load("call_times").main(["--blocks", "1"])
     torch.set_num_threads(threads)
     rows = [line.split("|")[1:4] for line in capsys.readouterr().out.splitlines() if "µs" in line]
-    assert len(rows) == 12
+    assert len(rows) == 14
     for name, ours, peers in rows:
         assert float(ours.split()[0]) > 0
         assert ("loss" in name) == ("µs" in peers)
