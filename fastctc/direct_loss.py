@@ -26,14 +26,13 @@ def plain_loss(
 ) -> Tensor | None:
     """Return the loss for the most frequent kind of arguments, which nobody has checked yet.
 
-    These are padded targets and lengths of int64 on the CPU, and no options. For other arguments and for wrong ones
-    the result is None.
+    These are padded targets of int64 on the CPU, lengths of the same type or lists of ints, and no options. For
+    other arguments and for wrong ones the result is None.
     """
-    if type(tensors[2]) is not Tensor and direct.enabled and not torch.compiler.is_compiling():
-        tensors = _with_lengths(tensors)
-    if not direct.applies(*tensors) or type(blank) is not int or reduction not in REDUCTIONS:
-        return None
     log_probs, targets, *lengths = tensors
+    given = tensors if type(lengths[0]) is Tensor else tensors[:2]
+    if not direct.applies(*given) or type(blank) is not int or reduction not in REDUCTIONS:
+        return None
     if log_probs.dim() != 3 or targets.dim() != 2:
         return None
     arguments = LossArguments(
@@ -43,18 +42,6 @@ def plain_loss(
         return _loss(arguments, reduction, bool(zero_infinity))
     except (RuntimeError, TypeError, ValueError):
         return None
-
-
-def _with_lengths(tensors: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the arguments with lengths that are lists or tuples of ints as tensors."""
-    lengths = tensors[2:]
-    for each in lengths:
-        if type(each) not in (list, tuple) or set(map(type, each)) != {int}:
-            return tensors
-    try:
-        return *tensors[:2], *direct.tensors_of(ops._C.integer_tensors(lengths))
-    except (RuntimeError, TypeError):  # such as an int beyond int64
-        return tensors
 
 
 def _loss(arguments: LossArguments, reduction: str, zero_infinity: bool) -> Tensor:
@@ -71,7 +58,9 @@ direct_loss: Callable[[LossArguments, str, bool], Tensor] = ops.raising(_loss)
 def _results(arguments: LossArguments, need_grad: bool, reduction: str, zero_infinity: bool) -> list[Tensor]:
     """Return the reduced loss and, with need_grad, a block with what the gradient needs."""
     options = *arguments[5:], need_grad, REDUCTIONS.index(reduction), zero_infinity
-    return direct.call(ops._C.ctc_loss, arguments.tensors, options)
+    if type(arguments.input_lengths) is Tensor:
+        return direct.call(ops._C.ctc_loss, arguments.tensors, (None, *options))
+    return direct.call(ops._C.ctc_loss, arguments[:2], (arguments[2:4], *options))
 
 
 class _DirectLoss(Function):
@@ -80,7 +69,9 @@ class _DirectLoss(Function):
         ctx: Any, _input: Tensor, arguments: LossArguments, reduction: str, zero_infinity: bool
     ) -> Tensor:
         loss, block = _results(arguments, True, reduction, zero_infinity)
-        saved = *arguments[:4], block, arguments.class_bias
+        lengths = arguments[2:4]
+        ctx.lengths = None if type(lengths[0]) is Tensor else tuple(map(tuple, lengths))
+        saved = *arguments[: 4 if ctx.lengths is None else 2], block, arguments.class_bias
         ctx.save_for_backward(*saved)
         if in_forward_mode():
             ctx.save_for_forward(*saved)
@@ -99,7 +90,7 @@ class _DirectLoss(Function):
             grad_losses = gradient_of_losses(grad, saved.target_lengths, ctx.reduction)
             return gradient(grad_losses, saved), None, None, None
         blank, star, _, from_logits = ctx.options
-        options = blank, star, from_logits, REDUCTIONS.index(ctx.reduction)
+        options = ctx.lengths, blank, star, from_logits, REDUCTIONS.index(ctx.reduction)
         return direct.call(ops._C.ctc_loss_backward, (grad, *tensors), options)[0], None, None, None
 
     @staticmethod
@@ -116,7 +107,8 @@ _apply: Callable[..., Tensor] = super(Function, _DirectLoss).apply
 
 def _saved(ctx: Any) -> SavedLoss:
     """Return the parts of the block and all else that the derivatives need; see Block in reduced_loss.cpp."""
-    input, targets, input_lengths, target_lengths, block, class_bias = ctx.saved_tensors
+    input, targets, *lengths, block, class_bias = ctx.saved_tensors
+    input_lengths, target_lengths = lengths or [torch.tensor(x, dtype=torch.int64) for x in ctx.lengths]
     frames, batch, _ = input.shape
     planes = 3 if ctx.options[-1] else 1
     rows = frames * batch

@@ -197,3 +197,51 @@ def test_two_backward_passes_and_released_memory() -> None:
     torch.autograd.grad(loss, x)
     with pytest.raises(RuntimeError, match="second time"):
         torch.autograd.grad(loss, x)
+
+
+@pytest.mark.parametrize("form", [list, tuple])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_lists_of_lengths_give_the_bits_of_tensors(form: type, reduction: str) -> None:
+    x, targets, *lengths = batch()
+    lists = [form(each.tolist()) for each in lengths]
+    assert torch.equal(
+        fastctc.ctc_loss(x, targets, *lists, reduction=reduction),
+        fastctc.ctc_loss(x, targets, *lengths, reduction=reduction),
+    )
+    of_lists = loss_and_gradient(x, targets, *lists, reduction=reduction, zero_infinity=True)
+    of_tensors = loss_and_gradient(x, targets, *lengths, reduction=reduction, zero_infinity=True)
+    for a, b in zip(of_lists, of_tensors, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_lists_that_change_after_the_loss_do_not_change_its_derivatives() -> None:
+    x, targets, *lengths = batch(torch.float64)
+    derivatives = []
+    for given in (lengths, [each.tolist() for each in lengths]):
+        y = x.clone().requires_grad_()
+        loss = fastctc.ctc_loss(y, targets, *given, reduction="sum", zero_infinity=True)
+        if isinstance(given[0], list):
+            for each in given:
+                each[:] = [1] * (SAMPLES + 1)
+        (gradient,) = torch.autograd.grad(loss, y, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), y)
+        derivatives.append((gradient.detach(), second))
+    for a, b in zip(*derivatives, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("length", [True, 2.0, 1 << 63, -(1 << 70), "2", None], ids=repr)
+@pytest.mark.parametrize("grad", [False, True])
+def test_lists_of_other_than_ints_give_the_result_or_the_error_of_the_checks(
+    length: object, grad: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def outcome() -> object:
+        x = batch()[0][:, :2].clone().requires_grad_(grad)
+        try:
+            return fastctc.ctc_loss(x, torch.tensor([[1, 2], [3, 4]]), [5, 5], [1, length]).item()  # type: ignore[list-item]
+        except (OverflowError, RuntimeError, TypeError, ValueError) as error:
+            return type(error), str(error)
+
+    found = outcome()
+    monkeypatch.setattr(direct, "enabled", False)
+    assert found == outcome()

@@ -240,6 +240,39 @@ def test_takes_what_torchaudio_takes(device: Device, dtype: torch.dtype) -> None
 # Meaning
 
 
+@from_log_probs_and_logits
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("num_classes", [2, 3, 15, 16, 17, 33, 100, 127, 128])
+def test_classes_of_probability_zero_change_no_bit(
+    device: Device, num_classes: int, dtype: torch.dtype, from_logits: bool
+) -> None:
+    """The CPU kernel transposes rows of up to 128 classes."""
+    generator = torch.Generator().manual_seed(num_classes)
+    x = torch.randn(3, 50, num_classes, generator=generator, dtype=torch.float64).mul(5)
+    x[0, ::3, 1:] = -INF
+    targets = torch.randint(1, num_classes, (3, 130), generator=generator)
+    lengths = [50, 33, 16], [20, 12, 1]
+    x = (x if from_logits else x.log_softmax(-1)).to(device.torch, dtype)
+    wide = torch.cat([x, torch.full((3, 50, 200), -INF).to(x)], -1)
+    expected = fastctc.forced_align(wide, targets, *lengths, from_logits=from_logits)
+    for form in (x, wide[..., :num_classes], x.transpose(1, 2).contiguous().transpose(1, 2)):
+        found = fastctc.forced_align(form, targets, *lengths, from_logits=from_logits)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+    assert expected[1][2, :16].isfinite().all()
+
+
+@pytest.mark.parametrize("num_classes", [20, 200])
+def test_nan_in_a_class_that_no_path_takes(device: Device, num_classes: int) -> None:
+    """Log-probabilities of other classes are not read, but a denominator of logits is NaN."""
+    x = torch.randn(1, 40, num_classes).log_softmax(-1).to(device.torch)
+    targets = torch.randint(1, 19, (1, 30))
+    expected = fastctc.forced_align(x, targets)
+    x[0, 7, 19] = NAN
+    assert torch.equal(fastctc.forced_align(x, targets)[1], expected[1])
+    assert fastctc.forced_align(x, targets, from_logits=True)[1].isnan().all()
+
+
 @pytest.mark.parametrize("form", ["star", "column"])
 def test_star_is_a_column_of_zeros(device: Device, form: str) -> None:
     x = random_scores(2, 30, 6).log_softmax(2).to(device.torch)

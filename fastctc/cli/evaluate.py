@@ -37,7 +37,7 @@ from fastctc.crnn import (
     write_evaluation_report,
 )
 from fastctc.crnn.data import Drawn, LabelConfig, NamedSource, claimed, progress, to_json
-from fastctc.crnn.read import Share, compare, fitted_temperature, measures
+from fastctc.crnn.read import Share, compare, measures
 from fastctc.crnn.training import FIRST_UNSEEN
 from fastctc.figures import load_matplotlib
 
@@ -133,15 +133,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _calibrate(result: Evaluation, arguments: argparse.Namespace) -> None:
     """Write the checkpoint with the temperature that fits an evaluation."""
-    scores = [outcome.score for outcome in result.outcomes]
-    temperature = fitted_temperature(scores, [outcome.edits == 0 for outcome in result.outcomes])
+    fitted = result.calibrated()
     save_checkpoint(
-        replace(load_checkpoint(arguments.checkpoint), temperature=temperature), arguments.calibrate
+        replace(load_checkpoint(arguments.checkpoint), temperature=fitted.temperature), arguments.calibrate
     )
-    error = replace(result, temperature=temperature).calibration_error
     print(
-        f"{arguments.calibrate}: temperature {temperature:.3f}, calibration error {result.calibration_error:.4f}"
-        f" before and {error:.4f} after",
+        f"{arguments.calibrate}: temperature {fitted.temperature:.3f}, calibration error"
+        f" {result.calibration_error:.4f} before and {fitted.calibration_error:.4f} after",
         file=sys.stderr,
     )
 

@@ -216,6 +216,8 @@ def _recipe(arguments: argparse.Namespace, preset: str) -> TrainConfig:
     if "data" in changes:
         refuse_drawing(arguments, "--data names images to train on")
         changes["draw"] = None
+        if config.schedule.steps is None and not {"steps", "minutes"} & parts["schedule"].keys():
+            parts["schedule"]["minutes"] = None  # the steps follow from the number of images
     else:
         if parts["schedule"].get("steps", 0) is None:
             parts["draw"].setdefault("images", None)

@@ -17,13 +17,13 @@ inline Scalar row_max(const Scalar* x, int64_t classes) {
 }
 
 // The maximum of a row, and the sum of exp(x - maximum): 0 where the classes are all at -inf, NaN where a NaN or +inf
-// is in the row.
+// is in the row. Meanwhile the row at `next` is fetched from memory.
 template <class Scalar>
 struct SoftmaxSum {
   Scalar max, sum;
 };
 template <class Scalar>
-inline SoftmaxSum<Scalar> softmax_sum(const Scalar* x, int64_t classes, Scalar max) {
+inline SoftmaxSum<Scalar> softmax_sum(const Scalar* x, int64_t classes, Scalar max, const Scalar* next = nullptr) {
   using L = Lanes<Scalar>;
   using F = typename L::F;
   constexpr int kRegisters = kSums / L::N;
@@ -31,7 +31,10 @@ inline SoftmaxSum<Scalar> softmax_sum(const Scalar* x, int64_t classes, Scalar m
   F sums[kRegisters] = {};
   int64_t c = 0;
   for (; c + kSums <= classes; c += kSums) {
-    for (int r = 0; r < kRegisters; ++r) sums[r] += softmax_term<L>(L::load(x + c + r * L::N), shift);
+    for (int r = 0; r < kRegisters; ++r) {
+      sums[r] += softmax_term<L>(L::load(x + c + r * L::N), shift);
+      if (next) __builtin_prefetch(next + c + r * L::N);
+    }
   }
   for (int r = 0; c < classes; ++r, c += L::N) {
     const auto inside = L::first(classes - c);

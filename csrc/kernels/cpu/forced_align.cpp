@@ -1,7 +1,8 @@
 // Forced alignment on the CPU, compiled once per instruction set (FASTCTC_ISA).
 //
 // Tiles of frames go through blocks of slots, whose states stay in registers. The score of a class that occurs in the
-// target is read once per frame: a table of columns, from which the labels of a block take theirs, transposed.
+// target is read once per frame: a table of columns, from which the labels of a block take theirs, transposed. Short
+// rows are transposed whole, which is faster than one load per class and frame.
 //
 //            frames 0..15    16..31                 table, of one tile: a row of kTile frames for each column
 //   block 0  [  tile  ]     [  tile  ]                  blank | nothing | star | classes of the target
@@ -13,7 +14,7 @@
 
 #include "../../math/viterbi.h"
 #include "../workspace.h"
-#include "denominator.h"
+#include "frame_tile.h"
 #include "targets.h"
 
 namespace fastctc {
@@ -26,6 +27,7 @@ using D = Lanes<double>;
 constexpr int kRegisters = 4;              // of slots in a block
 constexpr int kBlock = kRegisters * D::N;  // slots
 constexpr int kFrames = int(kAlignTile);   // of a tile
+constexpr int64_t kShortRow = 128;         // classes; longer rows are not transposed
 enum Column { kBlankColumn, kNothing, kStar, kFirstLabel };
 
 // The bits of a block in one frame.
@@ -64,7 +66,9 @@ struct AlignWorkspace {
   int64_t* classes;      // (columns) the class of each column; from kFirstLabel on
   int32_t* columns;      // (slots) of the labels; kNothing from label S on
   uint8_t* skip;         // (slots) may_skip
-  Scalar* row;           // (C)
+  bool transposed;       // are the rows of a tile transposed?
+  Scalar* rows;          // (kFrames, C), or (1, C) if not transposed
+  Scalar* tile;          // (C, kFrames) if transposed
   Scalar* table;         // (columns, kFrames)
   Scalar* emissions;     // (kFrames, kBlock)
   double* denominators;  // (T) of logits
@@ -85,7 +89,9 @@ struct AlignWorkspace {
     classes = w.take<int64_t>(most);
     columns = w.take<int32_t>(slots());
     skip = w.take<uint8_t>(slots());
-    row = w.take<Scalar>(q.classes);
+    transposed = q.classes <= kShortRow && (q.from_logits || q.classes <= length);
+    rows = w.take<Scalar>(q.classes <= kShortRow ? kFrames * q.classes : q.classes);
+    tile = w.take<Scalar>(q.classes <= kShortRow ? kFrames * q.classes : 0);
     table = w.take<Scalar>(most * kFrames);
     emissions = w.take<Scalar>(kFrames * kBlock);
     denominators = w.take<double>(q.from_logits ? frames + kFrames : 0);
@@ -223,41 +229,66 @@ class Alignment {
 
   // The table of frames [t0, t0 + count).
   void fill_table(int64_t t0, int count) {
+    if (w_.transposed) fill_tile(t0, count);
     if (p_.from_logits && t0 >= denominators_) find_denominators(t0, count);
+    if (!w_.transposed) read_columns(t0, count);
+    const double* const denominators = p_.from_logits ? w_.denominators + t0 : nullptr;
+    const auto infinity = L::set(Scalar(INFINITY)), zero = L::set(Scalar(kZeroLog));
+    auto finite = finite_;
+    for (int32_t d = 0; d < columns_; d = d == kBlankColumn ? int32_t(kFirstLabel) : d + 1) {
+      Scalar* const to = w_.table + d * kFrames;
+      const Scalar* const from =
+          w_.transposed ? w_.tile + (d == kBlankColumn ? p_.blank : w_.classes[d]) * kFrames : to;
+      for (int f = 0; f < kFrames; f += L::N) {
+        auto x = L::load(from + f);
+        if (denominators) x = minus<Scalar>(x, denominators + f);
+        finite = L::both(finite, L::less(L::select(L::first(count - f), x, -infinity), infinity));
+        L::store(to + f, L::select(L::less(x, zero), -infinity, x));
+      }
+    }
+    finite_ = finite;
+  }
+
+  // The rows of a tile, transposed. The last row stands for those after it.
+  void fill_tile(int64_t t0, int count) {
+    const Scalar* rows[kFrames];
+    for (int f = 0; f < kFrames; ++f) {
+      rows[f] =
+          f < count ? contiguous_row(row(t0 + f), p_.stride_c, p_.classes, w_.rows + f * p_.classes) : rows[f - 1];
+    }
+    transpose_rows<kFrames>(rows, p_.classes, w_.tile);
+  }
+
+  // The scores of the columns, one by one.
+  void read_columns(int64_t t0, int count) const {
     const Element* x = row(t0);
     for (int f = 0; f < count; ++f, x += p_.stride_t) {
       Scalar* const out = w_.table + f;
       out[kBlankColumn * kFrames] = to_scalar(x[p_.blank * p_.stride_c]);
       for (int32_t d = kFirstLabel; d < columns_; ++d) out[d * kFrames] = to_scalar(x[w_.classes[d] * p_.stride_c]);
     }
-    for (int32_t d = 0; d < columns_; d = d == kBlankColumn ? int32_t(kFirstLabel) : d + 1) {
-      if (p_.from_logits) {
-        for (int f = 0; f < kFrames; f += D::N) {
-          Scalar* const at = w_.table + d * kFrames + f;
-          D::store_converted(at, D::load_converted(at) - D::load(w_.denominators + t0 + f));
-        }
-      }
-      for (int f = 0; f < kFrames; f += L::N) {
-        Scalar* const at = w_.table + d * kFrames + f;
-        const auto x = L::load(at), lowest = L::set(Scalar(-INFINITY));
-        const auto used = L::first(count - f);
-        finite_ = L::both(finite_, L::less(L::select(used, x, lowest), L::set(Scalar(INFINITY))));
-        L::store(at, L::select(L::less(x, L::set(Scalar(kZeroLog))), lowest, x));
-      }
-    }
   }
 
   void find_denominators(int64_t t0, int count) {
-    const Element* x = row(t0);
     Scalar max[kFrames], sum[kFrames];
-    for (int f = 0; f < kFrames; ++f, x += p_.stride_t) {
-      SoftmaxSum<Scalar> row = {0, 1};
-      if (f < count) row = softmax_sum(contiguous_row(x, p_.stride_c, p_.classes, w_.row), p_.classes);
-      max[f] = row.max;
-      sum[f] = row.sum == 0 ? Scalar(NAN) : row.sum;
+    if (w_.transposed) {
+      softmax_sums<kFrames>(w_.tile, p_.classes, max, sum);
+    } else {
+      for (int f = 0; f < kFrames; ++f) {
+        SoftmaxSum<Scalar> found = {0, 1};
+        if (f < count) {
+          const Scalar* const x = contiguous_row(row(t0 + f), p_.stride_c, p_.classes, w_.rows);
+          const bool fetch = x != w_.rows && t0 + f + 1 < frames_;
+          found = softmax_sum(x, p_.classes, row_max(x, p_.classes), fetch ? x + p_.stride_t : nullptr);
+        }
+        max[f] = found.max;
+        sum[f] = found.sum;
+      }
     }
     for (int f = 0; f < kFrames; f += D::N) {
-      D::store(w_.denominators + t0 + f, D::load_converted(max + f) + log_of<D>(D::load_converted(sum + f)));
+      const F each = D::load_converted(sum + f);
+      const F log = D::select(D::nonzero(each), log_of<D>(each), D::set(NAN));
+      D::store(w_.denominators + t0 + f, D::load_converted(max + f) + log);
     }
     denominators_ = t0 + count;
   }
@@ -320,14 +351,16 @@ class Alignment {
 
   // The path in frames [t0, t1), from place_ at the last of them to place_ before the first.
   void trace(int64_t t0, int64_t t1, const BitRows& rows) {
+    Place place = place_;  // the compiler would write a member to memory in each frame
     for (int64_t t = t1 - 1; t >= t0; --t) {
-      const int64_t label = place_.is_label ? labels_[place_.slot] : p_.blank;
+      const int64_t label = place.is_label ? labels_[place.slot] : p_.blank;
       path_[t] = label;
       scores_[t] = returned_score(score(t, label), p_.dtype);
-      const Bits bits = *rows.at(t, place_.slot / kBlock);
-      const int shift = int(place_.slot % kBlock);
-      place_ = previous_place(place_, bits.from_label >> shift & 1, bits.moved >> shift & 1, w_.skip[place_.slot]);
+      const Bits bits = *rows.at(t, place.slot / kBlock);
+      const int shift = int(place.slot % kBlock);
+      place = previous_place(place, bits.from_label >> shift & 1, bits.moved >> shift & 1, w_.skip[place.slot]);
     }
+    place_ = place;
   }
   Scalar score(int64_t t, int64_t label) const {
     if (label == p_.star) return 0;

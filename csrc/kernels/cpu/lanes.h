@@ -251,6 +251,10 @@ struct Lanes {
     if constexpr (kSingle) return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     if constexpr (!kSingle) return _mm256_round_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #endif
+#if defined(__aarch64__)
+    for (int i = 0; i < N; ++i) x[i] = std::rint(x[i]);  // one instruction for all lanes
+    return x;
+#endif
     const F y = (x + Integer<S>::round) - Integer<S>::round;
     return max(x, -x) < set(Integer<S>::round / 3) ? y : x;
   }

@@ -44,7 +44,7 @@ from fastctc.crnn.data.settings import (
     settings_of,
 )
 from fastctc.crnn.data.sources import Drawn, KeyedSource, LabeledSource, NamedSource, Source, hash_of_code
-from fastctc.crnn.data.tensors import normalize, pad_batch
+from fastctc.crnn.data.tensors import normalize, normalized_batch, pad_batch
 from fastctc.crnn.data.torch_state import own_torch_state, seeded, usable_device
 from fastctc.crnn.data.visual_order import (
     VisualAlphabet,
@@ -120,6 +120,7 @@ __all__ = [
     "more_than",
     "no_such_file",
     "normalize",
+    "normalized_batch",
     "open_source",
     "own_torch_state",
     "package_folder",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +23,11 @@ def batch_width(widest: int) -> int:
     return -(-widest // step) * step
 
 
+def _padded_width(widths: list[int]) -> int:
+    """Return the width of a batch of images, a multiple of 4 if all have one width."""
+    return batch_width(max(widths)) if len(set(widths)) > 1 else -(-widths[0] // 4) * 4
+
+
 def pad_batch(images: list[Pixels]) -> tuple[Tensor, Tensor]:
     """Stack images of one height into a batch, padded on the right; images of one width to a multiple of 4.
 
@@ -31,8 +38,7 @@ def pad_batch(images: list[Pixels]) -> tuple[Tensor, Tensor]:
         images (N, 1, H, W) uint8, padded with zeros, and widths (N,) int64.
     """
     widths = [image.shape[1] for image in images]
-    full = batch_width(max(widths)) if len(set(widths)) > 1 else -(-widths[0] // 4) * 4
-    batch = np.zeros((len(images), 1, images[0].shape[0], full), dtype=np.uint8)
+    batch = np.zeros((len(images), 1, images[0].shape[0], _padded_width(widths)), dtype=np.uint8)
     for n, image in enumerate(images):
         batch[n, 0, :, : widths[n]] = image
     return torch.from_numpy(batch), torch.tensor(widths)
@@ -60,3 +66,36 @@ def normalize(images: Tensor, widths: Tensor, config: PreprocessConfig) -> Tenso
     centered = (mean - levels) * inside
     deviation = (centered.square().sum((2, 3), keepdim=True) / pixels).sqrt()
     return centered / (deviation + config.contrast_floor)
+
+
+def normalized_batch(
+    images: list[Pixels], config: PreprocessConfig, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Return ``normalize`` of ``pad_batch`` on a device, for reading: up to rounding, and faster on the CPU.
+
+    Statistics come from the 256 counts of gray levels, and pixels from a table of 256 values.
+
+    Args:
+        images: N arrays (H, W_n) uint8.
+        config: ``contrast_floor`` is used.
+        device: of the result.
+
+    Returns:
+        images (N, 1, H, W) float32, zero in the padding, and widths (N,) int64.
+    """
+    if torch.device(device).type != "cpu":
+        pixels, on_device = (each.to(device) for each in pad_batch(images))
+        return normalize(pixels, on_device, config), on_device
+    widths = [image.shape[1] for image in images]
+    batch = np.zeros((len(images), 1, images[0].shape[0], _padded_width(widths)), dtype=np.float32)
+    for n, image in enumerate(images):
+        total, squares = (np.bincount(image.ravel(), minlength=256) @ _POWERS).tolist()  # exact in float64
+        mean = total / image.size
+        deviation = math.sqrt(max(0.0, squares / image.size - mean * mean))
+        table = (mean - _LEVELS) / (deviation + config.contrast_floor)
+        table.take(image, out=batch[n, 0, :, : widths[n]], mode="clip")
+    return torch.from_numpy(batch), torch.tensor(widths)
+
+
+_LEVELS = np.arange(256, dtype=np.float32)
+_POWERS = np.stack([np.arange(256.0), np.arange(256.0) ** 2], axis=1)

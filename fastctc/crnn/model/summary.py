@@ -161,7 +161,8 @@ def _kind(name: str, module: nn.Module) -> str:
         words = [f"conv {conv.kernel_size[0]}x{conv.kernel_size[1]}"]
         words[0] += f" stride {module.stride}" if module.stride > 1 else ""
         words += ["norm"] if module.norm is not None else []
-        return ", ".join([*words, "ReLU", *([f"pool {rows}x{columns}"] if rows * columns > 1 else [])])
+        words += ["ReLU", *([f"pool {rows}x{columns}"] if rows * columns > 1 else [])]
+        return ", ".join(words + ([f"{len(module.residuals)} x conv 3x3 added"] if module.residuals else []))
     if isinstance(module, ConvHead):
         dilations = ", ".join(str(conv.dilation[1]) for conv in _convs(module))
         return f"{len(module.convs)} x (conv of 5 frames, norm, ReLU) added, dilation {dilations}"
@@ -205,7 +206,8 @@ def _observe(
     try:
         model.eval()
         with torch.no_grad():
-            model(torch.zeros(1, 1, model.config.height, width, device=weight.device, dtype=weight.dtype))
+            image = torch.zeros(1, 1, model.config.height, width, device=weight.device, dtype=weight.dtype)
+            model(image, torch.tensor([width], device=weight.device))  # with widths it calls its modules
     finally:
         for hook in hooks:
             hook.remove()
@@ -228,6 +230,7 @@ def _field(model: CRNN) -> tuple[int, int]:
         reach = stage.conv.kernel_size[1] // 2
         layer(reach, reach, stage.stride)
         layer(0, stage.pool[1] - 1, stage.pool[1])
+        layer(len(stage.residuals), len(stage.residuals))
     if model.config.architecture == "vgg-bilstm":
         layer(0, 1)
     if isinstance(model.head, ConvHead):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,7 +24,7 @@ from fastctc.crnn.data import (
     own_torch_state,
 )
 from fastctc.crnn.model import CRNN, small_letters
-from fastctc.crnn.read.calibration import calibration_error, confidence_of
+from fastctc.crnn.read.calibration import calibration_error, confidence_of, fitted_temperature
 from fastctc.crnn.read.decoding import Decoder, Scorers, are_numbers
 from fastctc.crnn.read.inference import infer, reading_config
 from fastctc.crnn.read.recognize import Recognizer
@@ -105,6 +105,16 @@ class Evaluation:
         """Return the expected distance of confidence from the share of exact texts, 0 to 1."""
         confidences = [confidence_of(outcome.score, self.temperature) for outcome in self.outcomes]
         return calibration_error(confidences, [outcome.edits == 0 for outcome in self.outcomes])
+
+    def calibrated(self) -> Evaluation:
+        """Return the evaluation with the temperature that :func:`fastctc.crnn.read.fitted_temperature` finds.
+
+        Raises:
+            ValueError: no text has a finite score.
+        """
+        scores = [outcome.score for outcome in self.outcomes]
+        exact = [outcome.edits == 0 for outcome in self.outcomes]
+        return replace(self, temperature=fitted_temperature(scores, exact))
 
     @property
     def count(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fastctc.crnn.data import Pixels, PreprocessConfig, normalize, own_torch_state, pad_batch
+from fastctc.crnn.data import Pixels, PreprocessConfig, normalized_batch, own_torch_state
 from fastctc.crnn.model import CRNN
 
 PRECISIONS = ("fp32", "bf16")
@@ -83,9 +83,11 @@ def _infer_batch(
     model: CRNN, images: list[Pixels], preprocess: PreprocessConfig, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (N, T, C) and lengths (N,) of images that go through the model together."""
-    pixels, widths = pad_batch(images)
-    normalized = normalize(pixels.to(device), widths.to(device), preprocess)
-    log_probs, lengths = model(normalized.contiguous(memory_format=torch.channels_last), widths.to(device))
+    normalized, widths = normalized_batch(images, preprocess, device)
+    padded = any(image.shape[1] < normalized.shape[3] for image in images)
+    log_probs, lengths = model(
+        normalized.contiguous(memory_format=torch.channels_last), widths if padded else None
+    )
     return log_probs, lengths
 
 
@@ -104,9 +106,8 @@ def _infer_tiles(
     step = model.config.columns_per_frame
     context = _CONTEXT * image.shape[0] // step * step
     own = max(step, preprocess.max_width // step * step - 2 * context)
-    pixels, widths = pad_batch([image])
     frames: list[Tensor] = []
-    normalized = normalize(pixels.to(device), widths.to(device), preprocess)[..., : image.shape[1]]
+    normalized = normalized_batch([image], preprocess, device)[0][..., : image.shape[1]]
     for start in range(0, image.shape[1], own):
         left = max(0, start - context)
         tile = normalized[..., left : start + own + context]

@@ -38,6 +38,7 @@ class ModelConfig:
             ``"vgg-bilstm"`` always 1.
         pooled_columns: columns after the first convolution that become one frame, 2 or 4. None: 2 with a
             ``stem_stride`` of 2, else 4.
+        residuals: residual convolutions after each stage of the small network. None: none.
     """
 
     architecture: Literal["conv", "bilstm", "bigru", "vgg-bilstm"] | None = setting(None)
@@ -45,6 +46,7 @@ class ModelConfig:
     hidden: int | None = setting(None, metavar="N", **at_least(1))
     stem_stride: int | None = setting(None, metavar="N")
     pooled_columns: int | None = setting(None, metavar="N")
+    residuals: int | None = setting(None, metavar="N", **at_least(0))
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -56,22 +58,28 @@ class OptimizerConfig:
 
     Attributes:
         name: the optimizer; muon needs half the steps of adamw, see :class:`fastctc.crnn.training.MuonAdamW`.
-        max_lr: peak of the one-cycle learning rate.
+        max_lr: peak of the one-cycle learning rate. None: 0.003, or 0.001 for a run that starts from a checkpoint.
         warmup: share of the steps in which the rate rises.
         weight_decay: decay of matrices and kernels.
         clip: largest norm of the gradient.
         ema: share that a step keeps of a moving average of the weights, which is what is evaluated and kept:
             0.999 averages over some thousand steps. 0: the weights of the last step are kept.
+        label_smoothing: weight of the divergence of each frame from the uniform distribution, against 1 minus it
+            for the loss of CTC. It lowers the confidence of wrong texts. See
+            :func:`fastctc.crnn.training.step.uniform_divergence`.
     """
 
     name: Literal["adamw", "muon"] = setting("adamw", option="optimizer")
-    max_lr: float = setting(3e-3, metavar="RATE", **more_than(0))
+    max_lr: float | None = setting(None, metavar="RATE", **more_than(0))
     warmup: float = setting(
         0.15, lambda value: 0 <= value < 1, "a share from 0 to less than 1", metavar="SHARE"
     )
     weight_decay: float = setting(1e-2, **at_least(0))
     clip: float = setting(5.0, **more_than(0))
     ema: float = setting(0.0, lambda value: 0 <= value < 1, "from 0 to less than 1", metavar="SHARE")
+    label_smoothing: float = setting(
+        0.0, lambda value: 0 <= value < 1, "from 0 to less than 1", metavar="WEIGHT"
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -82,7 +90,8 @@ class ScheduleConfig:
     """How long is trained, in what portions, and what happens every few steps.
 
     Attributes:
-        steps: training steps. None: as many as fit into ``minutes``.
+        steps: training steps. None: as many as fit into ``minutes``, or without them, as many as follow from the
+            number of labeled images.
         minutes: wall time for drawing and training together. As the speed of the machine changes, the number of
             steps is planned anew.
         batch_size: images of a step, of all processes together.
@@ -115,8 +124,6 @@ class ScheduleConfig:
             raise ValueError(
                 f"parts is {self.parts}, expected a divisor of batch_size, which is {self.batch_size}"
             )
-        if self.steps is None and self.minutes is None:
-            raise ValueError("steps may be left open only with minutes")
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,8 @@ class TrainConfig:
                 f"data is {self.data!r} and draw is {self.draw!r}, expected one of them: a folder of images, or"
                 " how they are drawn"
             )
+        if self.data is None and self.schedule.steps is None and self.schedule.minutes is None:
+            raise ValueError("steps may be left open only with minutes or data")
         if self.draw is not None and self.draw.images is None and self.schedule.minutes is None:
             raise ValueError("images may be left open only with minutes")
 
@@ -243,13 +252,20 @@ def settled(config: TrainConfig, processes: int = 1) -> TrainConfig:
             hidden=model.hidden or shape.hidden,
             stem_stride=stem_stride,
             pooled_columns=model.pooled_columns or (2 if stem_stride == 2 else 4),
+            residuals=model.residuals or 0,
         ),
+        optimizer=replace(config.optimizer, max_lr=max_rate(config)),
         schedule=replace(
             schedule, parts=schedule.parts or (processes if processes > 1 or schedule.batch_size % 2 else 2)
         ),
         threads=config.threads or torch.get_num_threads(),
         precision=_precision(config),
     )
+
+
+def max_rate(config: TrainConfig) -> float:
+    """Return the peak of the learning rate, lower for weights that are trained already."""
+    return config.optimizer.max_lr or (3e-3 if config.start_from is None else 1e-3)
 
 
 def _precision(config: TrainConfig) -> Literal["auto", "bf16", "fp32"]:

@@ -6,6 +6,8 @@ their rows in the output layer. New characters get rows of their own, which star
     checkpoint   blank a b c          rows 0 1 2 3
     labels       b c d e
     new model    blank a b c d e      rows 0 1 2 3, and two new ones
+
+The new network may have more residual convolutions. These begin with little effect.
 """
 
 from __future__ import annotations
@@ -46,15 +48,17 @@ def with_start(config: TrainConfig, start: Checkpoint | None) -> TrainConfig:
     shape = start.model.config
     for each in fields(ModelConfig):
         value, has = getattr(config.model, each.name), getattr(shape, each.name)
-        if value not in (None, has):
+        more = each.name == "residuals" and value is not None and value > has
+        if value not in (None, has) and not more:
             raise ValueError(f"{each.name} is {value!r}, but the checkpoint to start from has {has!r}")
     preprocess = start.preprocess if config.preprocess == PreprocessConfig() else config.preprocess
     if preprocess.height not in (None, shape.height):
         raise ValueError(
             f"height is {preprocess.height}, but the checkpoint to start from has {shape.height}"
         )
-    model = ModelConfig(**{each.name: getattr(shape, each.name) for each in fields(ModelConfig)})
-    return replace(config, model=model, preprocess=replace(preprocess, height=shape.height))
+    model = {each.name: getattr(shape, each.name) for each in fields(ModelConfig)}
+    model["residuals"] = max(config.model.residuals or 0, shape.residuals)
+    return replace(config, model=ModelConfig(**model), preprocess=replace(preprocess, height=shape.height))
 
 
 def new_model(config: TrainConfig, alphabet: Alphabet, start: Checkpoint | None, **changes: float) -> CRNN:
@@ -76,7 +80,10 @@ def new_model(config: TrainConfig, alphabet: Alphabet, start: Checkpoint | None,
 
 @torch.no_grad()
 def _copy_weights(start: Checkpoint, model: CRNN, alphabet: Alphabet) -> None:
-    """Copy all weights of a checkpoint; of the output layer, the rows of the shared characters and the blank."""
+    """Copy all weights of a checkpoint; of the output layer, the rows of the shared characters and the blank.
+
+    A residual convolution that the checkpoint lacks gets a tenth of its output.
+    """
     shared = [c for c in alphabet.characters if c in start.alphabet.characters]
     rows, before = (
         [each.blank, *Alphabet(each.characters, each.blank).encode("".join(shared))]
@@ -86,5 +93,7 @@ def _copy_weights(start: Checkpoint, model: CRNN, alphabet: Alphabet) -> None:
     for name, tensor in model.state_dict().items():
         if name.startswith("classify."):
             tensor[rows] = weights[name][before]
-        else:
+        elif name in weights:
             tensor.copy_(weights[name])
+        elif name.endswith(".norm.weight"):
+            tensor.fill_(0.1)

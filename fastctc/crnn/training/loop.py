@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import shutil
@@ -28,7 +29,7 @@ from fastctc.crnn.model import (
 from fastctc.crnn.read import Evaluation, evaluate_samples
 from fastctc.crnn.training import distributed
 from fastctc.crnn.training.best import Best
-from fastctc.crnn.training.config import TrainConfig, config_to_dict
+from fastctc.crnn.training.config import TrainConfig, config_to_dict, max_rate
 from fastctc.crnn.training.data import Loader, TrainingData
 from fastctc.crnn.training.errors import TrainError, explain_out_of_memory
 from fastctc.crnn.training.fine_tune import digest_of, new_model
@@ -230,7 +231,7 @@ class TrainingLoop:
         parts = self._parts()
         ready = time.perf_counter()
         optimizer = self.config.optimizer
-        self._rate = one_cycle(self.pace.position, self.pace.steps, optimizer.max_lr, optimizer.warmup)
+        self._rate = one_cycle(self.pace.position, self.pace.steps, max_rate(self.config), optimizer.warmup)
         report = self.learner.step(parts, self.step, self._rate)
         batch_size = self.config.schedule.batch_size
         self.recorder.tally.add(report, batch_size, ready - began, time.perf_counter() - ready)
@@ -338,4 +339,9 @@ class TrainingLoop:
             record["exact_match"] = round(evaluation.exact_match, 6)
             record["character_error_rate"] = round(evaluation.character_error_rate, 6)
             record["evaluated_images"] = evaluation.count
-        return Checkpoint(self.learner.result, self.data.alphabet, self.data.preprocess, record)
+        temperature = 1.0
+        if evaluation is not None and any(map(math.isfinite, (each.score for each in evaluation.outcomes))):
+            fitted = evaluation.calibrated()
+            temperature = fitted.temperature
+            record["calibration_error"] = round(fitted.calibration_error, 6)
+        return Checkpoint(self.learner.result, self.data.alphabet, self.data.preprocess, record, temperature)

@@ -21,7 +21,7 @@ from fastctc.crnn.data import (
 )
 from fastctc.crnn.model import CRNN, Checkpoint, MaskedBatchNorm
 from fastctc.crnn.read import evaluate_samples
-from fastctc.crnn.training.config import TrainConfig, settled
+from fastctc.crnn.training.config import TrainConfig, max_rate, settled
 from fastctc.crnn.training.data import usable_samples
 from fastctc.crnn.training.errors import explain_out_of_memory
 from fastctc.crnn.training.fine_tune import load_start, new_model, with_start
@@ -145,7 +145,7 @@ def _learn(
     with progress("one batch", "step", STEPS, show=show_progress) as bar:
         for step in range(1, STEPS + 1):
             report = learner.step(
-                [batch], step - 1, one_cycle(step - 1, STEPS, optimizer.max_lr, optimizer.warmup)
+                [batch], step - 1, one_cycle(step - 1, STEPS, max_rate(config), optimizer.warmup)
             )
             bar.update()
             over = report.skipped or step == STEPS or time.monotonic() - began > SECONDS

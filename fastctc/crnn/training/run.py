@@ -29,6 +29,7 @@ from fastctc.crnn.training.journal import tensorboard_writer
 from fastctc.crnn.training.loop import SAMPLES_FOLDER, TrainingLoop
 from fastctc.crnn.training.pace import Pace
 from fastctc.crnn.training.resume import STATE_FILE, pace_of, resumed, saved_state
+from fastctc.crnn.training.sizing import sized
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,10 @@ def _beginning(
     state, processes = saved_state(out), distributed.count()
     if state is not None and not resume:
         raise TrainError(f"{out} holds a training run already: resume it, or choose another folder")
-    config = with_start(config, load_start(config)) if state is None else resumed(config, state)
+    if state is None:
+        config = sized(with_start(config, load_start(config)))
+    else:
+        config = resumed(config, state)
     config = settled(config, processes)
     parts = config.schedule.parts or 1
     if parts % processes:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
 
 from fastctc.crnn.words.faces import Face, font_of
 from fastctc.crnn.words.grounds import Color, lightness, random_color, random_ground
@@ -87,6 +87,8 @@ def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) 
     ground = random_ground((width, height), photos, rng)
     around = _mean(ground)
     ink = _ink(around, rng)
+    if rng.random() < 0.9:
+        ground = _calmed(ground, around, ink)
     if rng.random() < 0.15:
         _cast_shadow(ground, lettering, (x, y), rng)
     if lettering.outline is not None:
@@ -113,14 +115,17 @@ def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) 
 def _random_bend(lettering: Lettering, rng: random.Random) -> Bend:
     width, height = lettering.fill.size
     # The ends of a long line may not rise more than the ends of a short one.
-    most = min(0.3, 1.2 * height / width)
-    turn = rng.gauss(0, most / 2) if rng.random() < 0.7 else 0.0
-    arc = rng.gauss(0, 0.25) * min(1.0, width / height / 3) if rng.random() < 0.25 else 0.0
+    most = min(0.4, 1.2 * height / width)
+    turn = max(-most, min(most, rng.gauss(0, most / 2))) if rng.random() < 0.7 else 0.0
+    upright = (
+        math.tan(turn) if rng.random() < 0.4 else 0.0
+    )  # a wall seen from the side: its stems stay upright
+    arc = rng.gauss(0, 0.35) * min(1.0, width / height / 3) if rng.random() < 0.25 else 0.0
     return Bend(
-        turn=max(-most, min(most, turn)),
-        slant=rng.gauss(0, 0.2) if rng.random() < 0.4 else 0.0,
+        turn=turn,
+        slant=upright + (rng.gauss(0, 0.2) if rng.random() < 0.4 else 0.0),
         tilt=(rng.gauss(0, 0.25), rng.gauss(0, 0.12)) if rng.random() < 0.5 else (0.0, 0.0),
-        arc=max(-0.6, min(0.6, arc)),
+        arc=max(-0.8, min(0.8, arc)),
         wave=rng.gauss(0, 0.06) if rng.random() < 0.1 else 0.0,
         stretch=rng.uniform(0.65, 1.35) if rng.random() < 0.5 else 1.0,
     )
@@ -129,8 +134,20 @@ def _random_bend(lettering: Lettering, rng: random.Random) -> Bend:
 def _margins(
     size: tuple[int, int], least: float, most: float, rng: random.Random
 ) -> tuple[int, int, int, int]:
-    """Return the width and height of a picture, and where the ink begins in it; a margin below 0 cuts ink off."""
+    """Return the width and height of a picture, and where the ink begins in it; a margin below 0 cuts ink off.
+
+    Some pictures have a shape of their own, such as 256 x 64, whatever the length of the text.
+    """
     height = size[1]
+    if rng.random() < 0.12:
+        shape = rng.uniform(2.0, 6.0)
+        tall = round(max(height, min(3 * height, size[0] / shape)) * rng.uniform(1.0, 1.3))
+        wide = max(size[0], round(tall * shape))
+        left, top = (
+            round((room - ink) * rng.choice((0.5, rng.random())))
+            for room, ink in ((wide, size[0]), (tall, height))
+        )
+        return max(4, wide), max(4, tall), left, top
     high = most if rng.random() < 0.25 else most / 3
     far = 1.1 if rng.random() < 0.08 else high
     left, right = (round(height * rng.uniform(least, high)) for _ in range(2))
@@ -152,6 +169,15 @@ def _ink(ground: Color, rng: random.Random) -> Color:
             return color
     level = rng.randint(0, 30) if lightness(ground) > 128 else rng.randint(225, 255)
     return level, level, level
+
+
+def _calmed(ground: Image.Image, around: Color, ink: Color) -> Image.Image:
+    """Return a ground with less contrast in itself than the ink has to it, so that a person can read the text."""
+    cells = ground.convert("L").resize((24, 6), Image.Resampling.BOX)
+    contrast, own = abs(lightness(ink) - lightness(around)), ImageStat.Stat(cells).stddev[0]
+    if 2 * own <= contrast:
+        return ground
+    return Image.blend(Image.new("RGB", ground.size, around), ground, contrast / (2 * own))
 
 
 def _near(color: Color, rng: random.Random) -> Color:

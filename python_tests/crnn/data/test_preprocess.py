@@ -11,7 +11,15 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from fastctc.crnn.data import ImageError, PreprocessConfig, normalize, pad_batch, prepare, steps
+from fastctc.crnn.data import (
+    ImageError,
+    PreprocessConfig,
+    normalize,
+    normalized_batch,
+    pad_batch,
+    prepare,
+    steps,
+)
 
 CONFIG = PreprocessConfig()
 
@@ -412,6 +420,20 @@ def test_normalising_does_not_see_the_padding():
         torch.testing.assert_close(together[n, :, :, :w], alone[0], rtol=1e-5, atol=1e-5)
         assert (together[n, :, :, w:] == 0).all()
     assert abs(together[0].mean()) < 1e-5 and 0.8 < together[0].std() < 1
+
+
+def test_normalising_for_reading_is_the_same_up_to_rounding():
+    rng = np.random.default_rng(0)
+    for sizes in ((40, 17, 1), (96,), (96, 96)):
+        images = [rng.integers(0, 255, (32, w), dtype=np.uint8) for w in sizes]
+        images[0][:] = 255  # a page without ink: no contrast
+        pixels, widths = pad_batch(images)
+        together, same = normalized_batch(images, CONFIG)
+        assert torch.equal(widths, same) and together.dtype == torch.float32
+        torch.testing.assert_close(together, normalize(pixels, widths, CONFIG), rtol=1e-5, atol=1e-5)
+        for n, image in enumerate(images):
+            alone, _ = normalized_batch([image], CONFIG)
+            assert torch.equal(alone[0, :, :, : sizes[n]], together[n, :, :, : sizes[n]])
 
 
 def test_gray_levels_stay_as_they_are_where_no_ink_is_looked_for():

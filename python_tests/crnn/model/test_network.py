@@ -10,7 +10,7 @@ from torch import nn
 
 from fastctc.crnn.data import Batch, PreprocessConfig, kind_of, normalize
 from fastctc.crnn.model import CRNN, CRNNConfig, MaskedBatchNorm, folded, summarize
-from fastctc.crnn.model.network import ARCHITECTURES
+from fastctc.crnn.model.network import ARCHITECTURES, pooled
 from fastctc.crnn.read.decoding import greedy_texts
 from fastctc.crnn.training import ModelConfig, model_config, settled
 from fastctc.crnn.training.step import Learner, one_cycle
@@ -19,6 +19,7 @@ from fastctc.text import Alphabet
 SMALL = {
     "stem": CRNNConfig(7, height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0),
     "conv": CRNNConfig(7, channels=8, hidden=16, dropout=0.0),
+    "residual": CRNNConfig(7, height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0, residuals=2),
     "bilstm": CRNNConfig(7, "bilstm", height=64, stem_stride=2, channels=4, hidden=8, dropout=0.0),
     "bigru": CRNNConfig(7, "bigru", channels=4, hidden=8, dropout=0.0),
     "vgg-bilstm": CRNNConfig(7, "vgg-bilstm", channels=4, hidden=8, dropout=0.0),
@@ -71,6 +72,29 @@ def test_a_folded_model_is_the_model(architecture):
         torch.testing.assert_close(read[n, :length], expected[n, :length], rtol=0, atol=3e-5)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_a_folded_model_has_the_same_bits_without_padding(architecture):
+    """Without widths it calls the operations directly, with widths the modules."""
+    model = folded(model_with_random_statistics(SMALL[architecture]).eval()).to(
+        memory_format=torch.channels_last
+    )
+    for count, width in ((1, 8), (1, 96), (3, 96), (2, 90)):
+        images = torch.randn(count, 1, model.config.height, width).contiguous(
+            memory_format=torch.channels_last
+        )
+        with torch.no_grad():
+            (alone, lengths), (expected, same) = model(images), model(images, torch.full((count,), width))
+        assert torch.equal(lengths, same) and torch.equal(alone, expected), (count, width)
+
+
+@pytest.mark.parametrize("pool", [(2, 2), (2, 1)])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 12), (1, 3, 5, 7), (1, 3, 4, 7)])
+def test_pooling_without_a_gradient_is_max_pooling(shape, pool):
+    x = torch.randn(shape)
+    with torch.no_grad():
+        assert torch.equal(pooled(x, pool), torch.nn.functional.max_pool2d(x, pool))
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -14,6 +14,7 @@ from fastctc.text import Alphabet
 SMALL = {
     "conv": CRNNConfig(7, channels=4, hidden=8),
     "stem": CRNNConfig(7, height=64, stem_stride=2, channels=4, hidden=8),
+    "residual": CRNNConfig(7, height=64, stem_stride=2, channels=4, hidden=8, residuals=1),
     "bilstm": CRNNConfig(7, "bilstm", height=64, stem_stride=2, channels=4, hidden=8),
     "bigru": CRNNConfig(7, "bigru", channels=4, hidden=8),
     "vgg-bilstm": CRNNConfig(7, "vgg-bilstm", channels=4, hidden=8),
@@ -56,7 +57,7 @@ def test_parameters_and_stored_bytes(architecture, tmp_path):
     assert summary.stored_bytes == len(content) - header
 
 
-@pytest.mark.parametrize("name", ["conv", "stem"])
+@pytest.mark.parametrize("name", ["conv", "stem", "residual"])
 def test_multiply_adds_are_half_of_torchs_flops(name):
     model = CRNN(SMALL[name]).eval()
     with FlopCounterMode(display=False) as counter:

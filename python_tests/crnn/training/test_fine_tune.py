@@ -84,6 +84,23 @@ def test_fine_tuning_begins_with_the_checkpoints_accuracy(folder, tmp_path):
     assert train(config, tmp_path, show_progress=False).evaluation.exact_match == 1
 
 
+def test_a_network_grows_by_residual_convolutions(folder, tmp_path):
+    config = recipe(
+        data=str(folder), start_from="shipped", residuals=1, steps=1, batch_size=4, threads=1, max_lr=1e-9
+    )
+    start, image = load_checkpoint("shipped").model.eval(), torch.rand(1, 1, 64, 192)
+    result = load_checkpoint(train(config, tmp_path, show_progress=False).checkpoint)
+    assert result.model.config.residuals == 1
+    with torch.no_grad():
+        before, after = start(image)[0].exp(), result.model.eval()(image)[0].exp()
+    assert 0 < float((before - after).abs().mean()) < 0.05
+    with pytest.raises(ValueError, match="residuals is 0, but the checkpoint to start from has 1"):
+        train(
+            replace(changed(config, "model", residuals=0), start_from=str(tmp_path / "model.safetensors")),
+            tmp_path / "less",
+        )
+
+
 def test_a_recipe_that_contradicts_the_checkpoint_is_refused(folder, tmp_path, capsys):
     config = recipe(data=str(folder), start_from=str(folder.parent / "start.safetensors"), steps=1)
     for group, settings, message in (

@@ -87,7 +87,8 @@ def other(config: Any, name: str) -> Any:
             replace(config, **{name: kind(candidate)})
         except ValueError:
             continue
-        return kind(candidate)
+        if kind(candidate) != value:
+            return kind(candidate)
     raise AssertionError(f"no other value of {name}")
 
 

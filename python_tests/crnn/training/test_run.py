@@ -222,6 +222,9 @@ def test_what_a_run_leaves(folder, tmp_path):
     record = checkpoint.training
     assert record["steps"] == 12 and record["recipe"]["seed"] == 0 and record["training_images"] == 38
     assert record["exact_match"] == result.evaluation.exact_match and record["torch"] == torch.__version__
+    fitted = result.evaluation.calibrated()
+    assert checkpoint.temperature == fitted.temperature != 1
+    assert record["calibration_error"] == pytest.approx(fitted.calibration_error, abs=1e-6)
     texts = [line.partition("\t")[2] for line in (folder / "labels.tsv").read_text().splitlines()]
     assert set(checkpoint.alphabet.characters) == set("".join(texts))
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

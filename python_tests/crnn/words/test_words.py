@@ -17,6 +17,7 @@ from fastctc.crnn.data import PreprocessConfig, package_folder, prepare
 from fastctc.crnn.words import KINDS, Face, draw_text, find_faces, kind, word_list
 from fastctc.crnn.words.faces import can_draw, font_of, has_one_case
 from fastctc.crnn.words.lettering import Bend, bent, cropped, spaced, straight
+from fastctc.crnn.words.picture import _calmed, _margins
 from fastctc.crnn.words.texts import SIGNS, TextDraw, is_unseen, letters_of
 
 pytest.importorskip("matplotlib")
@@ -195,3 +196,23 @@ def test_the_key_changes_with_what_pictures_depend_on(draw, tmp_path):
     find_faces.cache_clear()
     assert key != draw.source(0).key()
     find_faces.cache_clear()
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_ground_is_calmer_than_the_ink_on_it(level):
+    busy = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 32, 3), dtype=np.uint8)).resize(
+        (320, 80), 0
+    )
+    ink, around = (level,) * 3, (128,) * 3
+    calm = np.asarray(_calmed(busy, around, ink).convert("L"), dtype=float)
+    assert np.asarray(busy.convert("L"), dtype=float).std() > 50 and calm.std() < 1.2 * 128 / 2
+    plain = Image.new("RGB", (320, 80), around)
+    assert _calmed(plain, around, ink) is plain
+    assert _calmed(busy, around, around).getextrema() == ((128, 128),) * 3
+
+
+def test_some_pictures_have_a_shape_of_their_own():
+    rng = random.Random(0)
+    boxes = [_margins((400, 40), 0.0, 0.1, rng) for _ in range(400)]
+    assert all(x + 400 <= width and y + 40 <= height for width, height, x, y in boxes)
+    assert 20 < sum(width / height < 5 for width, height, _, _ in boxes) < 60
