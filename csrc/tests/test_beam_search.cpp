@@ -42,7 +42,7 @@ TEST(a_wide_beam_finds_every_labeling) {
 TEST(equals_the_plain_search) {
   Random random(2);
   for (int beam : {1, 2, 3, 10, 31, 32, 33, 70}) {
-    for (int round = 0; round < (beam < 31 ? 20 : 6); ++round) {
+    for (int round = 0; round < (beam < 31 ? 20 : 6) / (kSanitized ? 3 : 1); ++round) {
       const int C = 2 + int(random() % (round % 2 ? 40 : 5));
       auto q = problem<float>(2, 1 + int(random() % 20), C, int(random() % C), beam);
       q.lengths = {q.T, int64_t(random() % (q.T + 1))};
@@ -106,6 +106,7 @@ void spread_rows(unsigned seed) {
   Random random(seed);
   const double scales[] = {0, 1e-3, 4, 300, 1e6};
   for (int C : {257, 1023, 1025, 4097, 5000, 8200}) {
+    if (kSanitized && C != 257 && C != 5000) continue;
     for (int round = 0; round < 5; ++round) {
       const int beam = C == 5000 ? 130 : 1 + int(random() % 30);
       auto q = problem<Scalar>(1, 1, C, int(random() % C), beam);
@@ -148,6 +149,7 @@ void launch_beams(const std::vector<int>& beams) {
   }
 }
 TEST(every_beam_fits_into_shared_memory) {
+  if (kSanitized) return launch_beams<float>({500, 1024});
   launch_beams<float>({256, 257, 500, 520, 535, 536, 540, 544, 545, 1024, 536, 500});
   launch_beams<double>({440, 451, 452, 458, 463, 464, 480, 1024, 452, 440});
 }
@@ -155,7 +157,7 @@ TEST(every_beam_fits_into_shared_memory) {
 // With a beam of two, "a" is dropped while "ab" stays, and comes back: it must be the parent of that again.
 TEST(a_prefix_that_comes_back_is_no_duplicate) {
   int returned = 0;
-  for (unsigned seed = 0; seed < 40; ++seed) {
+  for (unsigned seed = 0; seed < (kSanitized ? 8 : 40); ++seed) {
     Random random(seed);
     auto q = problem<double>(1, 40, 3, 0, 2 + int(seed % 5));
     fill(q, random, 6, 1);
@@ -179,7 +181,7 @@ TEST(a_prefix_that_comes_back_is_no_duplicate) {
       }
     }
   }
-  CHECK(returned > 30);
+  CHECK(returned > (kSanitized ? 0 : 30));
 }
 
 TEST(chunks_give_the_same_bits) {

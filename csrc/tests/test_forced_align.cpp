@@ -184,6 +184,7 @@ TEST(one_answer_whatever_is_kept) {
   std::mt19937 random(6);
   for (const int S : {1, 7, 8, 31, 32, 63, 64, 130}) {
     for (const int levels : {0, 3}) {
+      if (kSanitized && levels == (S % 2 ? 0 : 3)) continue;
       Batch<float> batch(2, 2 * S + 9, 7, S, random, levels);
       batch.input_lengths[1] -= 5;
       batch.target_lengths[1] -= S / 3;
@@ -196,14 +197,16 @@ TEST(one_answer_whatever_is_kept) {
 
 TEST(long_targets_go_in_strips) {
   std::mt19937 random(7);
-  Batch<double> batch(1, 700, 5, 600, random);
-  for (int i = 0; i < 600; ++i) batch.targets[i] = 1 + i % 4;
+  const int S = 530;
+  Batch<double> batch(1, 600, 5, S, random);
+  for (int i = 0; i < S; ++i) batch.targets[i] = 1 + i % 4;
   one_answer(batch);
 }
 
 TEST(just_enough_frames) {
   std::mt19937 random(8);
   for (const int S : {8, 16, 32, 33, 64, 65, 128, 200}) {
+    if (kSanitized && S > 65) continue;
     Batch<float> batch(1, S, 5, S, random);
     for (int i = 0; i < S; ++i) batch.targets[i] = 1 + i % 4;
     one_answer(batch);

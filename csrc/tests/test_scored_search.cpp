@@ -49,7 +49,7 @@ TEST(scorers_give_the_same_bits_on_both_machines) {
   Random random(1);
   Seen seen;
   for (int beam : {1, 2, 5, 31, 32, 33, 70}) {
-    for (int round = 0; round < (beam < 31 ? 100 : 25); ++round) {
+    for (int round = 0; round < (beam < 31 ? 100 : 25) / (kSanitized ? 4 : 1); ++round) {
       const int C = 2 + int(random() % 12);
       const bool ties = random() % 3 == 0;
       auto q = random_problem<float>(random, 2, 1 + int(random() % 16), C, beam, ties);
@@ -62,8 +62,9 @@ TEST(scorers_give_the_same_bits_on_both_machines) {
       check_bits(q, seen);
     }
   }
-  CHECK(seen.words > 1000 && seen.last_words > 100 && seen.homophones > 100);
-  CHECK(seen.rejected > 0 && seen.positive > 100);
+  const int often = kSanitized ? 10 : 100;
+  CHECK(seen.words > 10 * often && seen.last_words > often && seen.homophones > often);
+  CHECK(seen.rejected > 0 && seen.positive > often);
 }
 
 // Candidates and beams in global memory.
@@ -71,6 +72,7 @@ TEST(wide_beams_with_scorers) {
   Random random(2);
   Seen seen;
   for (int beam : {256, 257, 992, 993, 1000, 1024}) {
+    if (kSanitized && beam != 257 && beam != 1000) continue;
     for (bool ties : {false, true}) {
       auto q = random_problem<double>(random, 1, 5, 12, beam, ties);
       const RandomScorer scorer(random(), q.C, 2, true, ties);
@@ -85,7 +87,7 @@ TEST(wide_beams_with_scorers) {
 TEST(long_rows_with_scorers) {
   Random random(3);
   Seen seen;
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < (kSanitized ? 15 : 60); ++round) {
     auto q =
         random_problem<float>(random, 1, 1 + int(random() % 6), 70 + int(random() % 300), 1 + round % 12, round % 3);
     const RandomScorer scorer(random(), q.C, 1 + round % 3, false, round % 3);
@@ -94,6 +96,7 @@ TEST(long_rows_with_scorers) {
     check_bits(q, seen);
   }
   for (int C : {256, 257, 1025, 1026, 1027, 3000}) {
+    if (kSanitized && C != 257 && C != 1027) continue;
     for (int beam : {1, 40, 600}) {
       if (beam == 600 && C != 1027) continue;
       auto q = random_problem<float>(random, 1, 3, C, beam, beam == 40);
