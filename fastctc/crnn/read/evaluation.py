@@ -107,7 +107,7 @@ class Evaluation:
         return calibration_error(confidences, [outcome.edits == 0 for outcome in self.outcomes])
 
     def calibrated(self) -> Evaluation:
-        """Return the evaluation with the temperature that :func:`fastctc.crnn.read.fitted_temperature` finds.
+        """Return the evaluation with the temperature that ``fastctc.crnn.read.fitted_temperature`` finds.
 
         Raises:
             ValueError: no text has a finite score.

@@ -66,7 +66,7 @@ class OptimizerConfig:
             0.999 averages over some thousand steps. 0: the weights of the last step are kept.
         label_smoothing: weight of the divergence of each frame from the uniform distribution, against 1 minus it
             for the loss of CTC. It lowers the confidence of wrong texts. See
-            :func:`fastctc.crnn.training.step.uniform_divergence`.
+            ``fastctc.crnn.training.step.uniform_divergence``.
     """
 
     name: Literal["adamw", "muon"] = setting("adamw", option="optimizer")
