@@ -31,6 +31,7 @@ def test_gpu_suite_names_its_steps_and_tests_that_exist() -> None:
         assert int(seconds) > 0
         assert f"\n{function}() {{" in script.read_text()
     benches = {path.name for path in BENCHMARKS.glob("bench_*.py")} - {
+        "bench_reading.py",
         "bench_training.py",
         "bench_word_search.py",
     }
