@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import io
-import json
 import os
 import subprocess
 import sys
@@ -164,22 +163,25 @@ def measure(kind: str, count: int, rounds: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    lines = [
-        f"Reading, one thread, {result['count']} unseen images of each kind, {result['machine']['cpu']}, "
-        f"{result['machine']['instruction_set']}.",
-        "",
-        "| images | reader | exact | letters and digits, without case | ms an image | times fastctc's |",
-        "| --- | --- | --- | --- | --- | --- |",
+def markdown(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    what = f"Reading, one thread, {result['count']} unseen images of each kind"
+    columns = [
+        "images",
+        "reader",
+        "exact",
+        "letters and digits, without case",
+        "ms an image",
+        "times fastctc's",
     ]
+    lines = []
     for kind, rows in result["rows"].items():
-        least = rows["fastctc"]["milliseconds"]
         for name, row in rows.items():
-            lines.append(
-                f"| {kind} | {name} | {row['exact']:.1%} | {row['alphanumeric']:.1%} | {row['milliseconds']:.2f} |"
-                f" {row['milliseconds'] / least:.2f} |"
-            )
-    return "\n".join(lines) + "\n"
+            shares = [f"{row[each]:.1%}" for each in ("exact", "alphanumeric")]
+            ratio = row["milliseconds"] / rows["fastctc"]["milliseconds"]
+            lines.append([kind, name, *shares, f"{row['milliseconds']:.2f}", f"{ratio:.2f}"])
+    where = f"{machine['cpu']}, {machine['instruction_set']}"
+    return "\n".join([f"{what}, {where}.", "", *report.table(columns, lines)]) + "\n"
 
 
 def main() -> None:
@@ -196,17 +198,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = {kind: measure(kind, count, rounds, Path(folder)) for kind in arguments.kinds}
     result = {
-        "benchmark": "reading", "date": str(datetime.date.today()), "count": count,
+        "benchmark": "reading", "date": str(datetime.date.today()), "quick": arguments.quick, "count": count,
         "versions": report.describe_versions(), "machine": report.describe_machine(torch.device("cpu")),
         "rows": rows,
     }  # fmt: skip
-    text = table(result)
+    text = markdown(result)
     print(text)
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        name = f"reading-{datetime.date.today()}-cpu-{result['machine']['instruction_set']}"
-        (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-        (arguments.out / f"{name}.md").write_text(text)
+        print(report.write(arguments.out, result, text))
 
 
 if __name__ == "__main__":

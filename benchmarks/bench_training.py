@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -227,10 +226,7 @@ def main() -> None:
     text = table(result)
     print(text)
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        name = f"training-{datetime.date.today()}-cpu-{result['machine']['instruction_set']}"
-        (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-        (arguments.out / f"{name}.md").write_text(text)
+        print(report.write(arguments.out, result, text))
 
 
 def table(result: dict[str, Any]) -> str:

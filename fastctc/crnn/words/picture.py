@@ -117,9 +117,8 @@ def _random_bend(lettering: Lettering, rng: random.Random) -> Bend:
     # The ends of a long line may not rise more than the ends of a short one.
     most = min(0.4, 1.2 * height / width)
     turn = max(-most, min(most, rng.gauss(0, most / 2))) if rng.random() < 0.7 else 0.0
-    upright = (
-        math.tan(turn) if rng.random() < 0.4 else 0.0
-    )  # a wall seen from the side: its stems stay upright
+    # On a wall that is seen from the side, the stems stay upright.
+    upright = math.tan(turn) if rng.random() < 0.4 else 0.0
     arc = rng.gauss(0, 0.35) * min(1.0, width / height / 3) if rng.random() < 0.25 else 0.0
     return Bend(
         turn=turn,
