@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -17,6 +18,7 @@ MAX_TILES = 32
 """Tiles of ``max_width`` columns that an image has at most."""
 
 _CONTEXT = 4  # heights that a tile sees beyond its frames on both sides
+_PADDING = 128  # columns of padding in a batch that cost a CPU as much as one more call of a model
 
 
 def reading_config(preprocess: PreprocessConfig) -> PreprocessConfig:
@@ -65,18 +67,36 @@ def _infer(
     model: CRNN, images: list[Pixels], preprocess: PreprocessConfig, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (N, T, C) and lengths (N,) in the precision that is set."""
-    usual = [n for n, image in enumerate(images) if image.shape[1] <= preprocess.max_width]
-    if len(usual) == len(images):
+    groups = _groups([image.shape[1] for image in images], preprocess.max_width, device)
+    if len(groups) == 1 and images[groups[0][0]].shape[1] <= preprocess.max_width:
         return _infer_batch(model, images, preprocess, device)
-    parts = {
-        n: _infer_tiles(model, images[n], preprocess, device) for n in set(range(len(images))) - set(usual)
-    }
-    if usual:
-        log_probs, lengths = _infer_batch(model, [images[n] for n in usual], preprocess, device)
-        parts |= {n: log_probs[i, : int(lengths[i])] for i, n in enumerate(usual)}
-    frames = [parts[n] for n in range(len(images))]
+    frames: list[Tensor] = [torch.empty(0)] * len(images)
+    for group in groups:
+        if images[group[0]].shape[1] > preprocess.max_width:
+            frames[group[0]] = _infer_tiles(model, images[group[0]], preprocess, device)
+            continue
+        log_probs, lengths = _infer_batch(model, [images[n] for n in group], preprocess, device)
+        for n, own, length in zip(group, log_probs, lengths.tolist(), strict=True):
+            frames[n] = own[:length]
     padded = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
     return padded, torch.tensor([len(each) for each in frames], device=padded.device)
+
+
+def _groups(widths: list[int], max_width: int, device: torch.device | str) -> list[list[int]]:
+    """Return the images that go through the model together, as indices: on a CPU, images of similar widths.
+
+    An image wider than ``max_width`` is alone.
+    """
+    most = _PADDING if torch.device(device).type == "cpu" else math.inf
+    groups: list[list[int]] = []
+    widest = padding = 0
+    for n in sorted(range(len(widths)), key=lambda n: -widths[n]):
+        padding += widest - widths[n]
+        if not groups or widest > max_width or padding > most:
+            groups.append([])
+            widest, padding = widths[n], 0
+        groups[-1].append(n)
+    return groups
 
 
 def _infer_batch(

@@ -42,6 +42,17 @@ def test_batching_does_not_change_a_reading(recognizer):
             assert math.isclose(one.score, other.score, abs_tol=1e-3)
 
 
+def test_images_of_similar_widths_go_through_the_model_together():
+    widths = np.random.default_rng(1).integers(1, 600, 200).tolist() + [5000, 9, 7000]
+    groups = inference._groups(widths, 2048, "cpu")
+    assert sorted(n for group in groups for n in group) == list(range(len(widths)))
+    assert [group for group in groups if max(widths[n] for n in group) > 2048] == [[202], [200]]
+    padding = [sum(widths[group[0]] - widths[n] for n in group) for group in groups]
+    assert max(padding) <= 128 and len(groups) < len(widths) / 2
+    assert inference._groups([7, 300, 8], 2048, "cuda") == [[1, 2, 0]]  # a GPU prefers one batch
+    assert inference._groups([64] * 5, 2048, "cpu") == [[0, 1, 2, 3, 4]]
+
+
 def test_bad_images_are_reported_in_their_place(recognizer, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"junk")
     good = pictures([40])[0]
