@@ -54,7 +54,8 @@ def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, in
     lettering = straight(text, font, 0, 0)
     if rng.random() < 0.4:
         lettering = bent(
-            lettering, Bend(turn=rng.gauss(0, 0.012), slant=rng.gauss(0, 0.05), stretch=rng.uniform(0.8, 1.2))
+            lettering,
+            Bend(turn=rng.gauss(0, 0.012), slant=rng.gauss(0, 0.05), stretch=_stretch(0.5, 1.25, rng)),
         )
     else:
         lettering = cropped(lettering)
@@ -115,7 +116,7 @@ def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) 
 def _random_bend(lettering: Lettering, rng: random.Random) -> Bend:
     width, height = lettering.fill.size
     # The ends of a long line may not rise more than the ends of a short one.
-    most = min(0.4, 1.2 * height / width)
+    most = min(0.45, 1.5 * height / width)
     turn = max(-most, min(most, rng.gauss(0, most / 2))) if rng.random() < 0.7 else 0.0
     # On a wall that is seen from the side, the stems stay upright.
     upright = math.tan(turn) if rng.random() < 0.4 else 0.0
@@ -126,8 +127,13 @@ def _random_bend(lettering: Lettering, rng: random.Random) -> Bend:
         tilt=(rng.gauss(0, 0.25), rng.gauss(0, 0.12)) if rng.random() < 0.5 else (0.0, 0.0),
         arc=max(-0.8, min(0.8, arc)),
         wave=rng.gauss(0, 0.06) if rng.random() < 0.1 else 0.0,
-        stretch=rng.uniform(0.65, 1.35) if rng.random() < 0.5 else 1.0,
+        stretch=_stretch(0.5, 1.4, rng) if rng.random() < 0.5 else 1.0,
     )
+
+
+def _stretch(least: float, most: float, rng: random.Random) -> float:
+    """Return a stretch of the width; to half and to double are as likely."""
+    return math.exp(rng.uniform(math.log(least), math.log(most)))
 
 
 def _margins(
@@ -138,7 +144,7 @@ def _margins(
     Some pictures have a shape of their own, such as 256 x 64, whatever the length of the text.
     """
     height = size[1]
-    if rng.random() < 0.12:
+    if rng.random() < 0.2:
         shape = rng.uniform(2.0, 6.0)
         tall = round(max(height, min(3 * height, size[0] / shape)) * rng.uniform(1.0, 1.3))
         wide = max(size[0], round(tall * shape))

@@ -117,7 +117,7 @@ class TextDraw:
         }
         if texts != "mixed":
             return kinds[texts]
-        shares = dict(zip(get_args(Texts)[1:], (0.55, 0.15, 0.1, 0.2), strict=True))
+        shares = dict(zip(get_args(Texts)[1:], (0.52, 0.18, 0.1, 0.2), strict=True))
         return [(draw, shares[name] * share) for name, draws in kinds.items() for draw, share in draws]
 
     def _word(self, rng: random.Random) -> str:

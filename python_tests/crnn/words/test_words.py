@@ -215,4 +215,4 @@ def test_some_pictures_have_a_shape_of_their_own():
     rng = random.Random(0)
     boxes = [_margins((400, 40), 0.0, 0.1, rng) for _ in range(400)]
     assert all(x + 400 <= width and y + 40 <= height for width, height, x, y in boxes)
-    assert 20 < sum(width / height < 5 for width, height, _, _ in boxes) < 60
+    assert 40 < sum(width / height < 5 for width, height, _, _ in boxes) < 90
