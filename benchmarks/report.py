@@ -24,12 +24,8 @@ Row = dict[str, Any]
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Return what the figures depend on: processor, threads, load, versions."""
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
     machine = {
-        "cpu": cpu,
+        "cpu": describe_processor(),
         "cores": os.cpu_count(),
         "cores_allowed": len(os.sched_getaffinity(0)),
         "instruction_set": fastctc.build_info()["cpu_instruction_set"],
@@ -40,6 +36,18 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         machine |= {"gpu": properties.name, "l2_bytes": properties.L2_cache_size}
         machine["copy_bytes_per_s"] = copy_bandwidth(device)
     return machine
+
+
+def describe_processor() -> str:
+    """Return a processor's name, family and model, and the sizes of its caches; less where Linux does not run."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = said.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{each.split()[-1]} {said[each]}" for each in ("cpu family", "model") if each in said]
+    folders = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
+    caches = [(folder / "size").read_text().strip() for folder in folders]
+    return f"{', '.join([name, *numbers])}{'; caches ' if caches else ''}{', '.join(caches)}"
 
 
 def describe_versions() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -48,6 +49,9 @@ def test_ctc_loss(tmp_path: Path) -> None:
 
     (table,) = tmp_path.glob("*.md")
     assert len(re.findall(r"^\| A \|", table.read_text(), re.MULTILINE)) == 2
+    assert found["machine"]["cpu"] in table.read_text()
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        assert re.search(r", family \d+, model \d+; caches \d+K", found["machine"]["cpu"])
     (plot,) = tmp_path.glob("*-ratios.png")
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.iterdir())) == 3, "temporary files are left over"
