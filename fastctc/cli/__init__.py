@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "train a recognizer on drawn images, or on labeled images",
     "evaluate": "measure how well a checkpoint reads: labeled images, or drawings",
     "demo": "train a model within 9 minutes on 2 CPU cores, and read five new images with it",
+    "lm": "estimate an n-gram model of characters from texts, for read --lm",
     "summary": "show a checkpoint's layers and sizes, and how it was trained",
     "export": "write a checkpoint as ONNX or as a torch.export program, checked against it",
 }

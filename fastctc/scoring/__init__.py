@@ -11,7 +11,8 @@ A sequence y of labels has the score ln P_CTC(y | x) + A(y), with A(y) the sum o
 | arcs of your own | :meth:`Automaton.from_arcs` | the weights of the arcs |
 | anything in Python, such as a neural model | :class:`CallbackScorer` | the weights that it returns |
 
-:func:`rescore` adds the scores of a model to the hypotheses of a search.
+:func:`write_ngrams` estimates an n-gram model from texts. :func:`rescore` adds the scores of a model to the
+hypotheses of a search.
 
 :func:`brute_force_search` and :func:`beam_search_with_scorers` define what a search finds with them. They are slow.
 
@@ -31,6 +32,7 @@ A sequence y of labels has the score ln P_CTC(y | x) + A(y), with A(y) the sum o
 
 from fastctc.scoring.automaton import OTHERWISE, REJECTED, Automaton
 from fastctc.scoring.callback import CallbackScorer
+from fastctc.scoring.estimate import write_ngrams
 from fastctc.scoring.hotwords import hotwords
 from fastctc.scoring.lexicon import Lexicon
 from fastctc.scoring.lexicon_scorer import UNKNOWN_WORD, LexiconScorer
@@ -59,4 +61,5 @@ __all__ = [
     "read_arpa",
     "regular_expression",
     "rescore",
+    "write_ngrams",
 ]

@@ -76,8 +76,7 @@ class WordSource:
 
     @cached_property
     def _texts(self) -> TextDraw:
-        draw = self.draw
-        return TextDraw(word_list(draw.words, draw.part), letters_of(draw.words), draw.texts, draw.longest)
+        return self.draw.text_draw()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"draw": self.draw, "seed": self.seed, "color": self.color}
@@ -115,6 +114,10 @@ class WordDraw(DrawConfig):
     def source(self, seed: int, *, color: bool = False) -> KeyedSource:
         """Return an endless series of texts: gray arrays, or RGB pictures."""
         return WordSource(self, seed, color)
+
+    def text_draw(self) -> TextDraw:
+        """Return what makes the texts."""
+        return TextDraw(word_list(self.words, self.part), letters_of(self.words), self.texts, self.longest)
 
     def unseen(self) -> WordDraw:
         """Return the same with words and fonts that no training image shows."""
