@@ -158,3 +158,52 @@ def test_errors_name_the_option_or_the_file_and_the_line(
             continue
         assert cli.main([*command, *options]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_model_of_characters_from_texts_and_labels(folder, texts, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n\n")
+    for out, source in (("a.arpa.gz", tmp_path / "texts.txt"), ("b.arpa", folder)):
+        assert cli.main(["lm", str(tmp_path / out), str(source), "--order", "6"]) == 0
+        assert capsys.readouterr().out.startswith(f"{len(texts)} texts, {tmp_path / out} has ")
+    assert gzip.decompress((tmp_path / "a.arpa.gz").read_bytes()) == (tmp_path / "b.arpa").read_bytes()
+    lines = read(capsys, folder, "--lm", tmp_path / "a.arpa.gz", "--json")
+    assert [json.loads(line[0])["text"] for line in lines] == texts
+    assert all(json.loads(line[0])["nbest"][0]["model_score"] < 0 for line in lines)
+
+
+def test_a_model_of_characters_without_texts_is_of_drawn_ones(tmp_path, capsys):
+    pytest.importorskip("wordfreq")
+    first, second = tmp_path / "a.arpa", tmp_path / "b.arpa"
+    for path in (first, second):
+        assert cli.main(["lm", str(path), "--count", "300", "--order", "3", "--min-count", "2"]) == 0
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_texts_that_cannot_be_read(tmp_path, capsys):
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "empty.txt").write_text("\n")
+    for name, message in (
+        ("none.txt", "none.txt: no such file"),
+        ("latin.txt", "latin.txt is not in UTF-8"),
+        ("empty.txt", "texts is empty, expected at least one text"),
+    ):
+        assert cli.main(["lm", str(tmp_path / "lm.arpa"), str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "lm.arpa").exists()
+
+
+def test_the_model_of_language_of_words(folder, tmp_path, capsys):
+    read_with = [json.loads(line[0]) for line in read(capsys, folder, "--checkpoint", "words", "--json")]
+    without = [
+        json.loads(line[0])
+        for line in read(capsys, folder, "--checkpoint", "words", "--lm", "none", "--json")
+    ]
+    assert all("model_score" in each["nbest"][0] for each in read_with)
+    assert all("model_score" not in each["nbest"][0] for each in without)
+    greedy = Recognizer.load("words").read(sorted(folder.glob("*.png")), scorer=())
+    assert [each["text"] for each in without] == [each.text for each in greedy]
+    out = tmp_path / "texts.jsonl"
+    assert read(capsys, folder, "--checkpoint", "words", "--output", out) == []
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == [
+        each["text"] for each in read_with
+    ]

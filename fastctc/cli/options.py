@@ -231,7 +231,9 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--lm", type=Path, metavar="FILE",
-        help="an n-gram model, ARPA or ARPA.gz: of characters, or with --lexicon of words",
+        help="an n-gram model, ARPA or ARPA.gz: of characters, or with --lexicon of words. fastctc lm makes one of"
+        " characters. The model 'words' reads with its own one if no other option of this group is given; none"
+        " turns it off",
     )  # fmt: skip
     group.add_argument("--lm-weight", type=float, metavar="X", help="weight of the n-gram model (default: 1)")
     group.add_argument(
@@ -245,15 +247,19 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+_NO_LM = Path("none")
+
+
 def knowledge_of(arguments: argparse.Namespace, alphabet: Alphabet) -> dict[str, Any]:
     """Return what the options tell about the texts, as the arguments ``constraint`` and ``scorer`` of reading."""
     for option, needed in (("lm_weight", "lm"), ("word_bonus", "lexicon")):
         if getattr(arguments, option) is not None and getattr(arguments, needed) is None:
             raise ValueError(f"--{option.replace('_', '-')} is given without --{needed}")
     known, name = constraints(), arguments.constraint
+    lm = None if arguments.lm == _NO_LM else arguments.lm
     try:
         scorers = scorers_from_files(
-            alphabet, pattern=None if name in known else name, lexicon=arguments.lexicon, lm=arguments.lm,
+            alphabet, pattern=None if name in known else name, lexicon=arguments.lexicon, lm=lm,
             hotwords_file=arguments.hotwords, lm_weight=arguments.lm_weight, word_bonus=arguments.word_bonus,
         )  # fmt: skip
     except ValueError as error:
@@ -262,7 +268,16 @@ def knowledge_of(arguments: argparse.Namespace, alphabet: Alphabet) -> dict[str,
         raise ValueError(
             f"--constraint is none of {', '.join(known)}, and as a regular expression: {error}"
         ) from None
+    if not scorers and arguments.lm == _NO_LM:
+        return {"constraint": known[name]() if name in known else None, "scorer": ()}
     return {"constraint": known[name]() if name in known else None, "scorer": scorers or None}
+
+
+def has_model(arguments: argparse.Namespace, recognizer: Recognizer) -> bool:
+    """Return True if the options, or a recognizer without them, give hypotheses scores of a model."""
+    if arguments.lexicon or arguments.hotwords or arguments.lm not in (None, _NO_LM):
+        return True
+    return recognizer.scorer is not None and arguments.lm is None and arguments.constraint is None
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:

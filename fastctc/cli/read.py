@@ -11,6 +11,7 @@ from fastctc.cli.options import (
     add_decoding,
     add_running,
     add_workers,
+    has_model,
     knowledge_of,
     one_line,
     picture_file,
@@ -19,7 +20,7 @@ from fastctc.cli.options import (
 )
 from fastctc.crnn import Reading, Recognizer, explain
 from fastctc.crnn.data import Inputs, progress, shipped_checkpoints, stamp, to_json
-from fastctc.crnn.read import Decoder, read_entries, row_of, why_unread, workers_for, write_readings
+from fastctc.crnn.read import read_entries, row_of, why_unread, workers_for, write_readings
 from fastctc.figures import write_picture
 
 EXAMPLES = [
@@ -100,13 +101,17 @@ def _write(recognizer: Recognizer, arguments: argparse.Namespace) -> int:
                 f"--{option} is given with --output, whose format follows from the name of its file"
             )
     names = ("lexicon", "lm", "hotwords")
-    files = {name: [str(file), stamp(file)] for name in names if (file := getattr(arguments, name))}
+    files = {
+        name: [str(file), stamp(file) if file.exists() else None]
+        for name in names
+        if (file := getattr(arguments, name))
+    }
     values = {name: getattr(arguments, name) for name in ("constraint", "lm_weight", "word_bonus")}
     with progress("reading", "img", Inputs(arguments.images).count()) as bar:
         written = write_readings(
             recognizer, arguments.images, arguments.output, batch_size=arguments.batch_size,
             beam_size=arguments.beam_size, nbest=arguments.nbest, min_confidence=arguments.min_confidence,
-            workers=arguments.workers, model_scores=_has_model(arguments), settings=files | values,
+            workers=arguments.workers, model_scores=has_model(arguments, recognizer), settings=files | values,
             on_progress=bar.update, **knowledge_of(arguments, recognizer.alphabet),
         )  # fmt: skip
     if written is None:
@@ -122,11 +127,11 @@ def _print(recognizer: Recognizer, arguments: argparse.Namespace) -> int:
     inputs = Inputs(arguments.images)
     if arguments.explain and (count := sum(1 for _ in inputs.entries(lambda number: False))) != 1:
         raise ValueError(f"--explain draws one image, but {count} are to be read")
-    decoder = Decoder(
-        recognizer.alphabet, beam_size=arguments.beam_size, nbest=arguments.nbest,
-        **knowledge_of(arguments, recognizer.alphabet),
-    )  # fmt: skip
+    decoder = recognizer.decoder(
+        beam_size=arguments.beam_size, nbest=arguments.nbest, **knowledge_of(arguments, recognizer.alphabet)
+    )
     workers = workers_for(inputs) if arguments.workers is None else arguments.workers
+    model_scores = has_model(arguments, recognizer)
     failed = total = 0
     for name, reading in read_entries(
         recognizer, inputs.entries(), decoder, batch_size=arguments.batch_size, workers=workers
@@ -136,7 +141,7 @@ def _print(recognizer: Recognizer, arguments: argparse.Namespace) -> int:
         if error is not None:
             print(f"{one_line(name)}: {error}", file=sys.stderr)
             failed += 1
-        _print_reading(name, reading, error, arguments)
+        _print_reading(name, reading, error, arguments, model_scores)
         if error is None and arguments.explain:
             (entry,) = inputs.entries()
             assert isinstance(entry.image, Path | bytes)
@@ -154,15 +159,12 @@ def _share(text: str) -> float:
     return value
 
 
-def _has_model(arguments: argparse.Namespace) -> bool:
-    """Return True if hypotheses have scores of models."""
-    return bool(arguments.lexicon or arguments.lm or arguments.hotwords)
-
-
-def _print_reading(name: str, reading: Reading, error: str | None, arguments: argparse.Namespace) -> None:
+def _print_reading(
+    name: str, reading: Reading, error: str | None, arguments: argparse.Namespace, model_scores: bool
+) -> None:
     """Print a reading; in JSON an error too, so that there is a line for each image."""
     if arguments.json:
-        least, model_scores = arguments.min_confidence, _has_model(arguments)
+        least = arguments.min_confidence
         print(to_json(row_of(name, reading, min_confidence=least, model_scores=model_scores)))
     elif error is None and arguments.nbest > 1:
         for hypothesis in reading.nbest:

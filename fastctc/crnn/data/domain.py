@@ -62,6 +62,21 @@ class DrawConfig(ABC):
 
 
 @dataclass(frozen=True)
+class LanguageModel:
+    """An n-gram model of characters, with which a checkpoint of the package reads.
+
+    Attributes:
+        path: an ARPA file.
+        weight: of its natural-log probabilities.
+        bonus: added for each character, since a model of language prefers short texts.
+    """
+
+    path: Path
+    weight: float
+    bonus: float
+
+
+@dataclass(frozen=True)
 class Domain:
     """A kind of text.
 
@@ -72,6 +87,7 @@ class Domain:
         kinds: names of the kinds, and what pictures call them.
         constraints: by their names, functions that make constraints on its texts.
         checkpoints: by their names, the models that come with the package.
+        language: with which these read; None: they read greedily.
     """
 
     name: str
@@ -80,6 +96,7 @@ class Domain:
     kinds: Mapping[str, str]
     constraints: Mapping[str, Callable[[], Constraint]]
     checkpoints: Mapping[str, Path]
+    language: LanguageModel | None = None
 
 
 DOMAINS: dict[str, Domain] = {}
@@ -102,6 +119,12 @@ def domain_of(texts: Sequence[str]) -> Domain | None:
 def shipped_checkpoints() -> dict[str, Path]:
     """Return the models that come with the package, by their names."""
     return {name: path for domain in DOMAINS.values() for name, path in domain.checkpoints.items()}
+
+
+def language_of(checkpoint: str | Path) -> LanguageModel | None:
+    """Return the model of language that a checkpoint reads with: one that comes with the package, given by name."""
+    found = [domain.language for domain in DOMAINS.values() if str(checkpoint) in domain.checkpoints]
+    return found[0] if found else None
 
 
 def constraints() -> dict[str, Callable[[], Constraint]]:

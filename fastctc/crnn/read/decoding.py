@@ -52,7 +52,7 @@ class Decoder:
         beam_size: prefixes in the beam; None: greedy, or 20 with a constraint or a scorer.
         nbest: largest number of hypotheses per image.
         constraint: which texts are allowed; None: all.
-        scorer: what weighs texts, see :func:`fastctc.beam_search`; None: nothing.
+        scorer: what weighs texts, see :func:`fastctc.beam_search`; None or ``()``: nothing.
 
     Raises:
         ValueError: ``beam_size`` or ``nbest`` below 1, or ``nbest`` above the beam size. Or a constraint that does
@@ -70,7 +70,10 @@ class Decoder:
     ) -> None:
         if beam_size is not None and beam_size < 1:
             raise ValueError(f"beam_size is {beam_size}, expected at least 1, or None for greedy decoding")
-        if (constraint is not None or scorer is not None) and beam_size is None:
+        self._scorers: list[SearchScorer] = []
+        if scorer is not None:
+            self._scorers = list(scorer) if isinstance(scorer, Sequence) else [scorer]
+        if (constraint is not None or self._scorers) and beam_size is None:
             beam_size = INFORMED_BEAM_SIZE
         if nbest > 1 and beam_size is None:
             raise ValueError(
@@ -80,9 +83,6 @@ class Decoder:
             raise ValueError(f"nbest is {nbest}, expected 1 to beam_size, which is {beam_size or 1}")
         self.alphabet, self.beam_size, self.nbest = alphabet, beam_size, nbest
         self._search: ConstrainedSearch | None = None
-        self._scorers: list[SearchScorer] = []
-        if scorer is not None:
-            self._scorers = list(scorer) if isinstance(scorer, Sequence) else [scorer]
         if constraint is not None and self._scorers:
             listed = text_list(constraint, alphabet)
             if listed is None:

@@ -239,7 +239,7 @@ def evaluate(
         batch_size: images that go through the model together; no influence on the result.
         beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint`` and ``scorer``.
         constraint: which texts are allowed; None: all.
-        scorer: what weighs texts; None: nothing.
+        scorer: what weighs texts.
         workers: processes that read images; 0 reads in this one; None: one for each CPU if they are worth it.
         on_progress: called with the number of samples done since the last call.
 
@@ -256,8 +256,8 @@ def evaluate(
         samples.texts = [small_letters(text) for text in samples.texts]
     result = evaluate_samples(
         recognizer.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=batch_size,
-        device=recognizer.device, precision=recognizer.precision, beam_size=beam_size, constraint=constraint,
-        scorer=scorer, problems=problems, on_progress=on_progress,
+        device=recognizer.device, precision=recognizer.precision, problems=problems, on_progress=on_progress,
+        decoder=recognizer.decoder(beam_size=beam_size, constraint=constraint, scorer=scorer),
     )  # fmt: skip
     result.temperature = checkpoint.temperature
     return result
@@ -273,9 +273,7 @@ def evaluate_samples(
     batch_size: int = 128,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
-    beam_size: int | None = None,
-    constraint: Constraint | None = None,
-    scorer: Scorers | None = None,
+    decoder: Decoder | None = None,
     problems: Sequence[Problem] = (),
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Evaluation:
@@ -291,13 +289,11 @@ def evaluate_samples(
         batch_size: images that go through the model together; no influence on the result.
         device: where the model is.
         precision: see :func:`fastctc.crnn.read.infer`.
-        beam_size: see :meth:`fastctc.crnn.Recognizer.read`, as for ``constraint`` and ``scorer``.
-        constraint: which texts are allowed; None: all.
-        scorer: what weighs texts; None: nothing.
+        decoder: finds the texts; None: greedily.
         problems: of samples that could not be read.
         on_progress: called with the number of samples read since the last call.
     """
-    decoder = Decoder(alphabet, beam_size=beam_size, constraint=constraint, scorer=scorer)
+    decoder = decoder or Decoder(alphabet)
     contrasts = samples.contrasts or [math.nan] * len(samples)
     result = Evaluation(samples=samples, problems=list(problems))
     was_training = model.training

@@ -12,7 +12,7 @@ from fastctc.scoring import Automaton, Lexicon, LexiconScorer, hotwords, read_ar
 from fastctc.scoring.packed import SearchScorer
 from fastctc.text import Alphabet
 
-__all__ = ["HOTWORD_BONUS", "scorers_from_files"]
+__all__ = ["HOTWORD_BONUS", "model_of_characters", "scorers_from_files"]
 
 HOTWORD_BONUS = 5.0
 """Bonus of a hotword without a weight, a natural logarithm."""
@@ -67,7 +67,7 @@ def scorers_from_files(
         model = None if lm is None else read_arpa(_found(lm))
         scorers.append(_lexicon_scorer(lexicon, alphabet, model, weight, word_bonus or 0.0))
     elif lm is not None:
-        scorers.append(_model_of_characters(lm, alphabet).scaled(weight))
+        scorers.append(model_of_characters(lm, alphabet).scaled(weight))
     if hotwords_file is not None:
         scorers.append(_hotwords(hotwords_file, alphabet))
     return scorers
@@ -90,7 +90,13 @@ def _lexicon_scorer(
     )
 
 
-def _model_of_characters(path: str | Path, alphabet: Alphabet) -> Automaton:
+def model_of_characters(path: str | Path, alphabet: Alphabet) -> Automaton:
+    """Return the automaton of an n-gram model of characters, whose labels are the classes of an alphabet.
+
+    Raises:
+        ValueError: the file is malformed, or has none of the characters.
+        FileNotFoundError: there is no such file.
+    """
     words = set(read_arpa(_found(path)).symbols or ())
     space = next((each for each in SPACE_IN_MODELS if each in words), SPACE_IN_MODELS[0])
     tokens: list[str | None] = [space if each == " " else each for each in alphabet.characters]

@@ -29,7 +29,7 @@ from typing import Any
 
 from fastctc import __version__
 from fastctc.crnn.data import Constraint, Entry, Inputs, claimed, to_json, write_atomically
-from fastctc.crnn.read.decoding import Decoder, Scorers
+from fastctc.crnn.read.decoding import Scorers
 from fastctc.crnn.read.formats import Row, row_of, writer_for
 from fastctc.crnn.read.recognize import Recognizer
 from fastctc.crnn.read.stream import read_entries, workers_for
@@ -101,9 +101,7 @@ def write_readings(
     """
     path, inputs = Path(path), Inputs(images)
     write = writer_for(path, nbest)
-    decoder = Decoder(
-        recognizer.alphabet, beam_size=beam_size, nbest=nbest, constraint=constraint, scorer=scorer
-    )
+    decoder = recognizer.decoder(beam_size=beam_size, nbest=nbest, constraint=constraint, scorer=scorer)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
     job = {

@@ -22,6 +22,7 @@ from fastctc.crnn.data import (
     ImageLike,
     Prepared,
     PreprocessConfig,
+    language_of,
     own_torch_state,
     prepare,
     usable_device,
@@ -30,6 +31,7 @@ from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint, withou
 from fastctc.crnn.read.calibration import confidence_of
 from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
 from fastctc.crnn.read.inference import check_precision, infer, reading_config
+from fastctc.crnn.read.knowledge import model_of_characters
 from fastctc.crnn.read.nothing import why_nothing
 from fastctc.text import Alphabet, TextSpan, character_spans
 
@@ -114,6 +116,10 @@ def prepared(image: ImageLike, preprocess: PreprocessConfig) -> Prepared | str:
 class Recognizer:
     """A trained model that reads images.
 
+    Attributes:
+        scorer: what weighs texts where :meth:`read` is told nothing about them; None: nothing. :meth:`load` sets it
+            for ``"words"``, to a model of the language of its texts.
+
     Example:
         >>> import numpy as np
         >>> recognizer = Recognizer.load("shipped")
@@ -131,6 +137,7 @@ class Recognizer:
     ) -> None:
         self.ignore_case = ignore_case
         self.checkpoint = checkpoint = without_case(checkpoint) if ignore_case else checkpoint
+        self.scorer: Scorers | None = None
         self.alphabet = checkpoint.alphabet
         self.device = usable_device(device)
         check_precision(precision, self.device)
@@ -162,7 +169,12 @@ class Recognizer:
             ValueError: ``device`` cannot be used, or cannot compute in this precision.
             fastctc.crnn.CheckpointError: not a checkpoint, damaged, or of a later version.
         """
-        return cls(load_checkpoint(checkpoint), device, precision=precision, ignore_case=ignore_case)
+        recognizer = cls(load_checkpoint(checkpoint), device, precision=precision, ignore_case=ignore_case)
+        language = language_of(checkpoint)
+        if language is not None:
+            model = model_of_characters(language.path, recognizer.alphabet)
+            recognizer.scorer = model.scaled(language.weight, language.bonus)
+        return recognizer
 
     @overload
     def read(  # type: ignore[overload-overlap]  # a text is one path
@@ -194,12 +206,13 @@ class Recognizer:
             batch_size: images that go through the model together; no influence on the result.
             beam_size: prefixes in the beam of :func:`fastctc.beam_search`; None: greedy decoding, or 20 with a
                 constraint or a scorer.
-            nbest: hypotheses for each image, at most ``beam_size``, or 1 without one.
+            nbest: hypotheses for each image, at most ``beam_size``, or 1 in greedy decoding.
             constraint: which texts are allowed, such as :class:`fastctc.crnn.FormulaConstraint`; None: all. Of
                 its n-best only the first is sure to be the most probable of all that are allowed.
             scorer: what weighs texts, see :func:`fastctc.beam_search`: a model of language, a lexicon, hotwords, a
                 format, or a sequence of these. Its labels are the classes of ``alphabet``. With a constraint
-                too, the constraint is one of the scorers.
+                too, the constraint is one of the scorers. None: the recognizer's own, unless there is a constraint;
+                ``()``: none.
 
         Returns:
             A reading, or a list of one reading for each image. An image that cannot be read gives a reading with
@@ -234,15 +247,26 @@ class Recognizer:
         """Yield what :meth:`read` returns, batch after batch: only one batch of images is in memory."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-        decoder = Decoder(
-            self.alphabet, beam_size=beam_size, nbest=nbest, constraint=constraint, scorer=scorer
-        )
+        decoder = self.decoder(beam_size=beam_size, nbest=nbest, constraint=constraint, scorer=scorer)
         chunks = iter(images)
         return (
             reading
             for chunk in iter(lambda: list(islice(chunks, batch_size)), [])
             for reading in self._read_chunk(chunk, decoder)
         )
+
+    def decoder(
+        self,
+        *,
+        beam_size: int | None = None,
+        nbest: int = 1,
+        constraint: Constraint | None = None,
+        scorer: Scorers | None = None,
+    ) -> Decoder:
+        """Return what finds the texts of log-probabilities, by the arguments of :meth:`read`."""
+        if scorer is None and constraint is None:
+            scorer = self.scorer
+        return Decoder(self.alphabet, beam_size=beam_size, nbest=nbest, constraint=constraint, scorer=scorer)
 
     def _read_chunk(self, images: Sequence[ImageLike], decoder: Decoder) -> list[Reading]:
         return self.read_prepared([prepared(image, self.preprocess) for image in images], decoder)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fastctc.crnn.data import Domain
+from fastctc.crnn.data import Domain, LanguageModel
 from fastctc.crnn.words.faces import Face, find_faces
 from fastctc.crnn.words.grounds import photographs
 from fastctc.crnn.words.picture import draw_text
@@ -17,6 +17,7 @@ DOMAIN = Domain(
     kinds=KINDS,
     constraints={},
     checkpoints={"words": Path(__file__).with_name("words.safetensors")},
+    language=LanguageModel(Path(__file__).with_name("words.arpa.gz"), weight=0.3, bonus=0.75),
 )
 """The domain of words: any printable text of one line."""
 

@@ -129,12 +129,18 @@ def test_interval_of_a_share():
     assert high == pytest.approx(1) and low == pytest.approx(0.9812, abs=1e-4)  # n / (n + 1.96 ** 2)
 
 
-@pytest.mark.parametrize("options", [{}, {"beam_size": 5}])
-def test_batch_size_does_not_change_the_figures(shipped, samples, options):
+@pytest.mark.parametrize("beam_size", [None, 5])
+def test_batch_size_does_not_change_the_figures(shipped, samples, beam_size):
     checkpoint = shipped.checkpoint
+    decoder = shipped.decoder(beam_size=beam_size)
     one, other = (
         evaluate_samples(
-            checkpoint.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=size, **options
+            checkpoint.model,
+            samples,
+            checkpoint.alphabet,
+            checkpoint.preprocess,
+            batch_size=size,
+            decoder=decoder,
         )
         for size in (7, 64)
     )

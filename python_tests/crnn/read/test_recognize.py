@@ -130,3 +130,20 @@ def test_precisions_that_cannot_be_used(recognizer, monkeypatch):
         ValueError, match="precision is 'bf16', which this processor cannot compute: use 'fp32'"
     ):
         Recognizer(recognizer.checkpoint, precision="bf16")
+
+
+def test_words_are_read_with_a_model_of_their_language():
+    """The model of language decides where the image does not; what is given replaces it."""
+    recognizer = Recognizer.load("words")
+    assert Recognizer.load("shipped").scorer is None and recognizer.scorer is not None
+    for own in (recognizer, Recognizer.load("words", ignore_case=True)):
+        classes = own.alphabet.num_classes
+        known, unknown = (own.alphabet.encode(text) for text in ("station", "qtxkvwj"))
+        assert own.scorer.score(known) > own.scorer.score(unknown) + 3
+        assert own.decoder().beam_size == 20 and own.decoder(scorer=()).beam_size is None
+        even = torch.full((1, 9, classes), -math.log(classes))  # nothing is seen
+        with_model, without = (own.decoder(scorer=each, beam_size=4) for each in (None, ()))
+        assert with_model(even, torch.tensor([9]))[0][0].model_score != 0
+        assert without(even, torch.tensor([9]))[0][0].model_score == 0
+    nothing = recognizer.read(np.full((64, 200), 255, np.uint8))
+    assert nothing.text == "" and nothing.confidence > 0.5
