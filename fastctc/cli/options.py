@@ -268,9 +268,8 @@ def knowledge_of(arguments: argparse.Namespace, alphabet: Alphabet) -> dict[str,
         raise ValueError(
             f"--constraint is none of {', '.join(known)}, and as a regular expression: {error}"
         ) from None
-    if not scorers and arguments.lm == _NO_LM:
-        return {"constraint": known[name]() if name in known else None, "scorer": ()}
-    return {"constraint": known[name]() if name in known else None, "scorer": scorers or None}
+    default = () if arguments.lm == _NO_LM else None  # None: what the model reads with by itself
+    return {"constraint": known[name]() if name in known else None, "scorer": scorers or default}
 
 
 def has_model(arguments: argparse.Namespace, recognizer: Recognizer) -> bool:
