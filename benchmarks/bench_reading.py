@@ -61,7 +61,7 @@ def onnx(checkpoint: str, folder: Path) -> Read:
     from read_with_onnx import Reader
 
     export_onnx(load_checkpoint(checkpoint), folder / f"{checkpoint}.onnx")
-    reader = Reader(str(folder / f"{checkpoint}.onnx"))
+    reader = Reader(str(folder / f"{checkpoint}.onnx"), threads=1)
     return lambda images: [reader.read([image])[0] for image in images]
 
 

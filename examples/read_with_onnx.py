@@ -23,10 +23,12 @@ SETTINGS = {"ink", "height", "max_width", "max_pixels", "tone", "tone_floor", "c
 
 
 class Reader:
-    """An exported model with its description."""
+    """An exported model with its description, on as many threads; 0: one for each core."""
 
-    def __init__(self, path: str) -> None:
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    def __init__(self, path: str, threads: int = 0) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         description = json.loads(self.session.get_modelmeta().custom_metadata_map["fastctc"])
         self.classes, self.settings = description["classes"], description["preprocess"]
         others = [name for name, value in self.settings.items() if name not in SETTINGS and value]
