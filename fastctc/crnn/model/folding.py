@@ -24,14 +24,19 @@ def folded(model: CRNN) -> CRNN:
     model = copy.deepcopy(model).eval()
     for stage in cast("list[ConvStage]", model.stages):
         conv = stage.conv if stage.norm is None else fuse_conv_bn_eval(stage.conv, stage.norm)
-        stage.conv, stage.norm = _ConvReLU(conv), cast(Any, _Folded())
+        stage.conv, stage.norm = _Conv(conv, "relu"), cast(Any, _Folded())
         for each in cast("list[ResidualConv]", stage.residuals):
-            each.conv, each.norm = _ConvReLU(fuse_conv_bn_eval(each.conv, each.norm)), cast(Any, _Folded())
+            each.conv, each.norm = (
+                _Conv(fuse_conv_bn_eval(each.conv, each.norm), "relu"),
+                cast(Any, _Folded()),
+            )
     if isinstance(model.head, ConvHead):
         convs, norms = model.head.convs, model.head.norms
         for i in range(len(convs)):
             conv, norm = cast(nn.Conv2d, convs[i]), cast(MaskedBatchNorm, norms[i])
-            convs[i], norms[i] = _ConvReLU(fuse_conv_bn_eval(conv, norm)), _Folded()
+            convs[i], norms[i] = _Conv(fuse_conv_bn_eval(conv, norm), "relu"), _Folded()
+        model.project[0] = _Linear(cast(nn.Linear, model.project[0]))
+        model.classify = cast(Any, _Linear(model.classify))
         model.direct = _Direct(model)
     return model
 
@@ -39,7 +44,7 @@ def folded(model: CRNN) -> CRNN:
 class _Direct:
     """The operations of a folded network with a convolutional head, without its modules.
 
-    The calls of modules would take a fifth of the time of a single image.
+    The calls of modules would take a fifth of the time of a single image, and the masks of padding as much.
     """
 
     def __init__(self, model: CRNN) -> None:
@@ -48,37 +53,50 @@ class _Direct:
         self.stages = [
             (
                 _apply(stage),
+                stage.stride,
                 stage.pool,
                 [_apply(each) for each in cast("list[ResidualConv]", stage.residuals)],
             )
             for stage in stages
         ]
-        self.linear, self.norm, _ = cast("tuple[nn.Linear, nn.LayerNorm, nn.ReLU]", model.project)
-        self.convs = [conv.apply_to for conv in cast("list[_ConvReLU]", cast(ConvHead, model.head).convs)]
-        self.classify = model.classify
+        self.linear, self.norm, _ = cast("tuple[_Linear, nn.LayerNorm, nn.ReLU]", model.project)
+        self.convs = [conv.apply_to for conv in cast("list[_Conv]", cast(ConvHead, model.head).convs)]
+        self.classify = cast(_Linear, model.classify)
 
-    def __call__(self, x: Tensor) -> Tensor | None:
-        """Map images (N, 1, H, W) without padding to logits (N, T, C), to the bit as the modules.
+    def __call__(self, x: Tensor, widths: list[int]) -> Tensor | None:
+        """Map images (N, 1, H, W), zero behind their widths, to logits (N, T, C), to the bit as the modules.
 
-        Return None if oneDNN cannot compute them in float32.
+        Return None if oneDNN cannot compute them.
         """
-        if torch.is_autocast_enabled("cpu") or x.dtype != torch.float32 or not _packs(x, x.dtype):
+        dtype = _dtype(x)
+        if not _packs(x, dtype):
             return None
-        for conv, pool, residuals in self.stages:
-            x = pooled(conv(x), pool)
+        for conv, stride, pool, residuals in self.stages:
+            widths = [-(-width // stride) for width in widths]
+            x = _cut(conv(x.to(dtype)), widths)
+            if pool != (1, 1):
+                x, widths = pooled(x, pool), [-(-width // pool[1]) for width in widths]
             for each in residuals:
-                x = x + each(x)
-        linear, norm, classify = self.linear, self.norm, self.classify
-        frames = F.linear(self.columns(x), linear.weight, linear.bias)
+                x = x + _cut(each(x), widths)
+        norm = self.norm
+        frames = self.linear.apply_to(self.columns(x))
         frames = F.layer_norm(frames, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        x = F.relu(frames, inplace=True).transpose(1, 2).unsqueeze(2)
+        x = _cut(F.relu(frames, inplace=True).transpose(1, 2).unsqueeze(2), widths)
         for conv in self.convs:
-            x = x + conv(x)
-        return F.linear(x.squeeze(2).transpose(1, 2), classify.weight, classify.bias)
+            x = x + _cut(conv(x.to(dtype)), widths)
+        return self.classify.apply_to(x.squeeze(2).transpose(1, 2).to(dtype))
+
+
+def _cut(x: Tensor, widths: list[int]) -> Tensor:
+    """Set (N, C, H, W) to zero in place behind the widths of its images; return it."""
+    for n, width in enumerate(widths):
+        if width < x.shape[3]:
+            x[n, :, :, width:].zero_()
+    return x
 
 
 def _apply(part: ConvStage | ResidualConv) -> Callable[[Tensor], Tensor]:
-    return cast(_ConvReLU, part.conv).apply_to
+    return cast(_Conv, part.conv).apply_to
 
 
 class _Folded(nn.Module):
@@ -88,19 +106,19 @@ class _Folded(nn.Module):
         return x
 
 
-class _ConvReLU(nn.Conv2d):
-    """Convolution and ReLU, on x86 by oneDNN.
+class _Conv(nn.Conv2d):
+    """Convolution and what follows it, ``"relu"`` or ``"none"``, on x86 by oneDNN.
 
     PyTorch chooses between kernels by the size of a batch and the number of threads. Here one kernel takes all
     batches, so rounding does not depend on threads. The weights are put into the order of the processor once.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, then: str) -> None:
         super().__init__(
             conv.in_channels, conv.out_channels, cast(Any, conv.kernel_size), cast(Any, conv.stride),
             cast(Any, conv.padding), cast(Any, conv.dilation), conv.groups, device="meta",
         )  # fmt: skip
-        self.weight, self.bias = conv.weight, conv.bias
+        self.weight, self.bias, self.then = conv.weight, conv.bias, then
         self._packed: dict[torch.dtype, tuple[Any, ...]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -108,9 +126,10 @@ class _ConvReLU(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply both to (N, C, H, W)."""
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        dtype = _dtype(x)
         if not _packs(x, dtype):
-            return F.relu(super().forward(x), inplace=True)
+            y: Tensor = super().forward(x)
+            return F.relu(y, inplace=True) if self.then == "relu" else y
         return self.apply_to(x.to(dtype))
 
     def apply_to(self, x: Tensor) -> Tensor:
@@ -124,9 +143,36 @@ class _ConvReLU(nn.Conv2d):
         place = (self.padding, self.stride, self.dilation, self.groups)
         bias = None if self.bias is None else self.bias.detach().to(dtype)
         weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach().to(dtype), *place)
-        packed: tuple[Any, ...] = (weight, bias, *place, "relu", [], "")
+        packed: tuple[Any, ...] = (weight, bias, *place, self.then, [], "")
         self._packed[dtype] = packed
         return packed
+
+
+class _Linear(nn.Module):
+    """A linear map of frames (N, T, features), as a convolution: products of matrices depend on the threads."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        conv = nn.Conv2d(linear.in_features, linear.out_features, 1, device="meta")
+        conv.weight, conv.bias = nn.Parameter(linear.weight[:, :, None, None]), linear.bias
+        self.conv = _Conv(conv, "none")
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Apply it to (N, T, features)."""
+        return self._apply_by(self.conv, frames)
+
+    def apply_to(self, frames: Tensor) -> Tensor:
+        """Apply it by oneDNN, in the type of the input."""
+        return self._apply_by(self.conv.apply_to, frames)
+
+    @staticmethod
+    def _apply_by(conv: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+        return conv(frames.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
+
+
+def _dtype(x: Tensor) -> torch.dtype:
+    """Return the type that a convolution of an input is computed in."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def _packs(x: Tensor, dtype: torch.dtype) -> bool:

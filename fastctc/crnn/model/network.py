@@ -247,8 +247,8 @@ class CRNN(nn.Module):
         (torch.Size([2, 24, 17]), tensor([24, 13]))
     """
 
-    direct: Callable[[Tensor], Tensor | None] | None = None
-    """Logits of images without padding by a faster way than the modules, or None; set by ``folded``."""
+    direct: Callable[[Tensor, list[int]], Tensor | None] | None = None
+    """Logits of images of some widths by a faster way than the modules, or None; set by ``folded``."""
 
     def __init__(
         self,
@@ -308,9 +308,6 @@ class CRNN(nn.Module):
         full = frames_of_all * self.config.columns_per_frame
         if widths is None and full == width:
             lengths, padded = torch.full((n,), frames_of_all, device=images.device), False
-            logits = None if self.direct is None else self.direct(images)
-            if logits is not None:
-                return logits, lengths
         else:
             images = F.pad(images, (0, full - width))
             if widths is None:
@@ -320,6 +317,10 @@ class CRNN(nn.Module):
         remaining = widths if padded else None
         inside = _inside(images, remaining)
         x = images if inside is None else images * inside
+        if self.direct is not None:
+            logits = self.direct(x, [full] * n if remaining is None else remaining.tolist())
+            if logits is not None:
+                return logits.float(), lengths
         for stage in self.stages:
             x, remaining = stage(x, remaining)
         frames = self.project(self._columns(x))

@@ -202,13 +202,15 @@ def _observe(
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.RNNBase)):
             hooks.append(module.register_forward_hook(note_cost))
     modes = {module: module.training for module in model.modules()}
+    direct, model.direct = model.direct, None  # it would not call the modules
     weight = next(model.parameters())
     try:
         model.eval()
         with torch.no_grad():
             image = torch.zeros(1, 1, model.config.height, width, device=weight.device, dtype=weight.dtype)
-            model(image, torch.tensor([width], device=weight.device))  # with widths it calls its modules
+            model(image)
     finally:
+        model.direct = direct
         for hook in hooks:
             hook.remove()
         for module, mode in modes.items():

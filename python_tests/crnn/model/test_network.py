@@ -75,18 +75,23 @@ def test_a_folded_model_is_the_model(architecture):
 
 
 @pytest.mark.parametrize("architecture", SMALL)
-def test_a_folded_model_has_the_same_bits_without_padding(architecture):
-    """Without widths it calls the operations directly, with widths the modules."""
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_folded_model_has_the_bits_of_its_modules(architecture, precision):
     model = folded(model_with_random_statistics(SMALL[architecture]).eval()).to(
         memory_format=torch.channels_last
     )
-    for count, width in ((1, 8), (1, 96), (3, 96), (2, 90)):
-        images = torch.randn(count, 1, model.config.height, width).contiguous(
+    assert (model.direct is not None) == (model.config.architecture == "conv")
+    modules = copy.deepcopy(model)
+    modules.direct = None
+    for widths in ([8], [96], [96] * 3, [90] * 2, [1], [89], [90, 64, 1, 33, 96]):
+        images = torch.randn(len(widths), 1, model.config.height, max(widths)).contiguous(
             memory_format=torch.channels_last
         )
-        with torch.no_grad():
-            (alone, lengths), (expected, same) = model(images), model(images, torch.full((count,), width))
-        assert torch.equal(lengths, same) and torch.equal(alone, expected), (count, width)
+        given = None if len(set(widths)) == 1 else torch.tensor(widths)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            (found, lengths), (expected, same) = model(images, given), modules(images, given)
+        assert torch.equal(lengths, same) and torch.equal(found, expected), widths
+        assert found.dtype == torch.float32
 
 
 @pytest.mark.parametrize("pool", [(2, 2), (2, 1)])
