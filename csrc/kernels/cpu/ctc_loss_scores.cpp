@@ -33,6 +33,12 @@ struct ScoresWorkspace {
   }
 };
 
+// out[i] = x[index[i]], one by one: gather instructions take longer on some processors, and on none much less.
+template <class Scalar>
+void copy_each(const Scalar* x, const int32_t* index, int64_t count, Scalar* out) {
+  _Pragma("GCC unroll 4") for (int64_t i = 0; i < count; ++i) out[i] = x[index[i]];
+}
+
 // Frames [t0, t1) of sample n, which are all used.
 template <class Element, class Scalar>
 void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, const ScoresWorkspace<Scalar>& w) {
@@ -65,10 +71,7 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
       Scalar* const out = static_cast<Scalar*>(p.occupancy) + (n * p.frames + t + k) * p.max_length;
       if (p.from_logits || in_place) {
         frame.blank[t + k] = rows[k][p.blank];
-        for (int64_t i = 0; i < length && !lookup; i += L::N) {
-          const auto mask = L::first(length - i);
-          L::store(out + i, L::gather(rows[k], w.labels + i, mask), mask);
-        }
+        if (!lookup) copy_each(rows[k], w.labels, length, out);
       } else {
         const Element* const x = row_of<Element>(p, t + k, n);
         frame.blank[t + k] = to_scalar(x[p.blank * p.stride_c]);
