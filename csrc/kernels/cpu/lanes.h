@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #if defined(__SSE2__)
@@ -295,6 +296,7 @@ struct Lanes {
   }
 #endif
 
+  FASTCTC_LANE F magnitude(F x) { return (F)((I)x & std::numeric_limits<Int>::max()); }
   // 2^x for x <= bias; 0 below -bias, NaN stays NaN.
   FASTCTC_LANE F exp2(F x) {
     x = max(set(S(-Integer<S>::bias)), x);
