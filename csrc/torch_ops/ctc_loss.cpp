@@ -109,7 +109,7 @@ Tensor backward_on_cpu(CtcLossParams p, const Tensor& input) {
   Tensor grad = set_gradient(p, reused_tensor_like(input));
   const std::vector<int64_t> offsets = set_offsets(p);
   advise_huge_pages(p.grad, size_t(grad.numel()) * grad.element_size());
-  parallel((p.batch * p.frames + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk, cpu::ctc_loss_backward_workspace(p),
+  parallel(cpu::ctc_loss_backward_chunks(p), cpu::ctc_loss_backward_workspace(p),
            [&](int64_t begin, int64_t end, void* workspace) { cpu::ctc_loss_backward(p, begin, end, workspace); });
   return grad;
 }
