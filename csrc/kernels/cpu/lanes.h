@@ -300,6 +300,10 @@ struct Lanes {
   // 2^x for x <= bias; 0 below -bias, NaN stays NaN.
   FASTCTC_LANE F exp2(F x) {
     x = max(set(S(-Integer<S>::bias)), x);
+    if constexpr (kVectorBytes == 16) {  // without instructions that round: in the low bits of `shifted` stands n
+      const F shifted = x + Integer<S>::round, n = shifted - Integer<S>::round;
+      return exp2_fraction(x - n, S()) * (F)(((I)shifted + Integer<S>::bias) << Integer<S>::mantissa_bits);
+    }
     const F n = round(x);
     return scale(exp2_fraction(x - n, S()), n);
   }
