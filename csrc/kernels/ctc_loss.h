@@ -79,7 +79,7 @@ struct FrameScalars {
 // The CPU kernels work on a range of items, so that the caller can spread them over threads; each thread brings a
 // workspace of its own, aligned to 64 bytes.
 namespace cpu {
-constexpr int64_t kFramesPerChunk = 64, kRowsPerChunk = 64;
+constexpr int64_t kFramesPerChunk = 64;
 size_t ctc_loss_scores_workspace(const CtcLossParams& p);
 size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide);
 size_t ctc_loss_backward_workspace(const CtcLossParams& p);
@@ -92,7 +92,8 @@ void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* w
 // status kTooWide. The caller does both phases again for it with `wide`, in double.
 void ctc_loss_forward(const CtcLossParams& p, int64_t begin, int64_t end, bool wide, void* workspace);
 
-// Chunks [begin, end) of kRowsPerChunk rows each of the N * T rows of the gradient.
+// Chunks [begin, end) of the rows of the gradient, and how many chunks there are.
+int64_t ctc_loss_backward_chunks(const CtcLossParams& p);
 void ctc_loss_backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);
 
 // The instruction set that was chosen for this processor: "avx512", "avx2" or "baseline".

@@ -63,16 +63,21 @@ FASTCTC_HD Split<W> split(typename W::F x) {
   return {n, (x - n * C::ln2_hi) - n * C::ln2_lo};
 }
 
-// exp(x - origin). Whole parts cancel exactly and the fraction keeps its precision, however large x and origin are.
-// NaN and +inf give m = NaN.
+// exp(x - origin) for x >= kZeroLog. Whole parts cancel exactly and the fraction keeps its precision, however large x
+// and origin are. NaN and +inf give m = NaN.
+template <class W>
+FASTCTC_HD Scaled<W> nonzero_emission(typename W::F x, Split<W> origin) {
+  using Scalar = typename W::Scalar;
+  const Split<W> y = split<W>(x);
+  const auto r = (y.r - origin.r) * Constants<Scalar>::log2_e, k = W::round(r);
+  return {exp2_fraction(r - k, Scalar()), (y.n - origin.n) + k};
+}
+
+// exp(x - origin), zero below kZeroLog.
 template <class W>
 FASTCTC_HD Scaled<W> emission(typename W::F x, Split<W> origin) {
-  using Scalar = typename W::Scalar;
-  using C = Constants<Scalar>;
-  const Split<W> y = split<W>(x);
-  const auto r = (y.r - origin.r) * C::log2_e, k = W::round(r);
-  const Scaled<W> p = {exp2_fraction(r - k, Scalar()), (y.n - origin.n) + k};
-  return Scaled<W>::select(W::less(x, W::set(Scalar(kZeroLog))), Scaled<W>::zero(), p);
+  const auto zero = W::less(x, W::set(typename W::Scalar(kZeroLog)));
+  return Scaled<W>::select(zero, Scaled<W>::zero(), nonzero_emission<W>(x, origin));
 }
 
 // exp(x)

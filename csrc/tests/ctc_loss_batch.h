@@ -135,7 +135,7 @@ struct Batch {
     }
     if (!need_grad) return;
     std::vector<char> backward(cpu::ctc_loss_backward_workspace(p) + 64);
-    cpu::ctc_loss_backward(p, 0, (int64_t(N) * T + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk, align(backward));
+    cpu::ctc_loss_backward(p, 0, cpu::ctc_loss_backward_chunks(p), align(backward));
   }
   static void* align(std::vector<char>& memory) {
     return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);

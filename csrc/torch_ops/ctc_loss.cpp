@@ -97,8 +97,7 @@ void forward_on_cpu(CtcLossParams p) {
   }
 }
 
-static Tensor set_gradient(CtcLossParams& p, const Tensor& input) {
-  Tensor grad = tensor_like(input);
+static Tensor set_gradient(CtcLossParams& p, Tensor grad) {
   p.grad = grad.mutable_data_ptr();
   p.grad_stride_t = grad.stride(0);
   p.grad_stride_n = grad.stride(1);
@@ -107,10 +106,10 @@ static Tensor set_gradient(CtcLossParams& p, const Tensor& input) {
 }
 
 Tensor backward_on_cpu(CtcLossParams p, const Tensor& input) {
-  Tensor grad = set_gradient(p, input);
+  Tensor grad = set_gradient(p, reused_tensor_like(input));
   const std::vector<int64_t> offsets = set_offsets(p);
   advise_huge_pages(p.grad, size_t(grad.numel()) * grad.element_size());
-  parallel((p.batch * p.frames + cpu::kRowsPerChunk - 1) / cpu::kRowsPerChunk, cpu::ctc_loss_backward_workspace(p),
+  parallel(cpu::ctc_loss_backward_chunks(p), cpu::ctc_loss_backward_workspace(p),
            [&](int64_t begin, int64_t end, void* workspace) { cpu::ctc_loss_backward(p, begin, end, workspace); });
   return grad;
 }
@@ -161,7 +160,7 @@ Tensor ctc_loss_backward(Tensor grad_loss, Tensor input, Tensor targets, Tensor 
   if (row_statistics.size(0) < (from_logits ? 3 : 1)) value_error("row_statistics are not of logits");
   p.status = static_cast<int32_t*>(saved_data(status, "status", input, ScalarType::Int, {p.batch}));
   if (!on_cuda(input)) return backward_on_cpu(p, input);
-  Tensor grad = set_gradient(p, input);
+  Tensor grad = set_gradient(p, tensor_like(input));
   run_on_cuda(input, p, cuda::ctc_loss_backward_workspace, cuda::ctc_loss_backward);
   return grad;
 }

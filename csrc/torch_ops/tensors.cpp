@@ -145,9 +145,11 @@ Tensor tensor_like(const Tensor& t) {
 
 Tensor device_workspace(const Tensor& t, size_t bytes) { return empty_tensor(t, {int64_t(bytes)}, ScalarType::Byte); }
 
+constexpr size_t kHugePage = size_t(2) << 20;
+constexpr size_t kLeastReused = size_t(32) << 20;  // what malloc() hands back to the system each time it is freed
+
 void advise_huge_pages(void* p, size_t bytes) {
 #ifdef MADV_HUGEPAGE
-  constexpr size_t kHugePage = size_t(2) << 20;
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(p) + kHugePage - 1) / kHugePage * kHugePage;
   const uintptr_t end = (reinterpret_cast<uintptr_t>(p) + bytes) / kHugePage * kHugePage;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: may be refused
@@ -165,6 +167,83 @@ struct KeptMemory {
 thread_local KeptMemory kept;
 
 }  // namespace
+
+#ifdef MADV_FREE
+
+namespace {
+
+// The last large block that was freed. The system may take its pages back whenever it is short of memory.
+struct FreedBlock {
+  std::mutex lock;
+  void* memory = nullptr;
+  size_t bytes = 0;
+};
+
+FreedBlock& freed_block() {
+  static auto* const freed = new FreedBlock;  // never destroyed: tensors may outlive this library's other objects
+  return *freed;
+}
+
+// Takes the block that is kept, where it is large enough. Else the result is null.
+void* take_block(size_t& bytes) {
+  FreedBlock& freed = freed_block();
+  const std::lock_guard<std::mutex> guard(freed.lock);
+  if (freed.bytes < bytes) return nullptr;
+  bytes = std::exchange(freed.bytes, 0);
+  return std::exchange(freed.memory, nullptr);
+}
+
+// Keeps a block instead of a smaller one. PyTorch calls it when a tensor is freed.
+void free_block(void* memory, void* context) {
+  auto bytes = reinterpret_cast<size_t>(context);
+  madvise(memory, bytes, MADV_FREE);
+  FreedBlock& freed = freed_block();
+  {
+    const std::lock_guard<std::mutex> guard(freed.lock);
+    if (freed.bytes < bytes) {
+      std::swap(freed.memory, memory);
+      std::swap(freed.bytes, bytes);
+    }
+  }
+  std::free(memory);
+}
+
+using FromBlob = AOTITorchError (*)(void*, int64_t, const int64_t*, const int64_t*, int64_t, int32_t, int32_t, int32_t,
+                                    AtenTensorHandle*, int32_t, const uint8_t*, int64_t, void (*)(void*, void*), void*);
+
+}  // namespace
+
+Tensor reused_tensor_like(const Tensor& t) {
+  static const auto from_blob = reinterpret_cast<FromBlob>(dlsym(RTLD_DEFAULT, "torch_from_blob"));  // PyTorch 2.11
+  const int64_t sizes[] = {t.size(0), t.size(1), t.size(2)};
+  int64_t strides[] = {sizes[1] * sizes[2], sizes[2], 1};
+  if (!t.is_contiguous()) {
+    strides[0] = sizes[2];
+    strides[1] = sizes[0] * sizes[2];
+  }
+  bool dense = true;
+  for (int64_t d = 0; d < 3; ++d) dense &= t.stride(d) == strides[d];
+  size_t bytes = size_t(t.numel()) * t.element_size();
+  if (bytes < kLeastReused || !dense || !from_blob) return tensor_like(t);
+  bytes = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  void* memory = take_block(bytes);
+  if (!memory) memory = std::aligned_alloc(kHugePage, bytes);
+  if (!memory) return tensor_like(t);
+  AtenTensorHandle made = nullptr;
+  const int32_t type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(t.scalar_type()));
+  if (from_blob(memory, 3, sizes, strides, 0, type, aoti_torch_device_type_cpu(), t.get_device_index(), &made,
+                aoti_torch_layout_strided(), nullptr, 0, &free_block, reinterpret_cast<void*>(bytes)) != 0) {
+    std::free(memory);
+    return tensor_like(t);
+  }
+  return Tensor(made);
+}
+
+#else
+
+Tensor reused_tensor_like(const Tensor& t) { return tensor_like(t); }
+
+#endif
 
 HostWorkspace::HostWorkspace(size_t bytes) : memory_(nullptr) {
   if (bytes <= KeptMemory::kBytes && !kept.is_used) {

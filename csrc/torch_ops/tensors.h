@@ -118,6 +118,9 @@ class DeviceGuard {
 Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
 Tensor zero_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
 Tensor tensor_like(const Tensor& t);
+// A tensor (A, B, C) on the CPU like `t`. If it is large, it gets the memory of the last large one that was freed: the
+// system clears fresh pages, which takes longer than to fill them.
+Tensor reused_tensor_like(const Tensor& t);
 [[noreturn]] void host_memory_error(size_t bytes);
 
 // Call f(begin, end) for ranges of [0, count), on several threads. Rethrow the first exception of f with its message,

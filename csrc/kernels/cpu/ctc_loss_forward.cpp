@@ -282,8 +282,10 @@ class ForwardSample {
         auto x = scores(i);
         if (bias) x += L::load(bias + i);
         finite = L::both(finite, L::less(x, L::set(Scalar(INFINITY))));
-        X y = X::select(L::first(length - i), emission<L>(x, origin), X::zero());
-        range = L::max(range, L::select(L::nonzero(y.m), L::max(y.e, -y.e), L::set(0)));
+        const auto nonzero = L::both(L::first(length - i), L::invert(L::less(x, L::set(Scalar(kZeroLog)))));
+        X y = nonzero_emission<L>(x, origin);
+        range = L::max(range, L::select(nonzero, L::magnitude(y.e), L::set(0)));
+        y = X::select(nonzero, y, X::zero());
         if (tilt) y = y * X::template load<1>(tilt + (i + 1), 0);
         y.template store<1>(out + i, 0);
       }

@@ -2,6 +2,7 @@
 // while the row is in the cache, the scores of the labels.
 #include "../workspace.h"
 #include "ctc_loss.h"
+#include "frame_tile.h"
 #include "rows.h"
 #include "targets.h"
 
@@ -11,6 +12,8 @@ namespace FASTCTC_ISA {
 namespace {
 
 constexpr int64_t kShortRow = 512;  // classes; shorter rows are reduced several at once
+template <class Scalar>
+constexpr int64_t kTransposedRow = Lanes<Scalar>::N * 2;  // and these are transposed
 
 // Frames of sample n that are read.
 int64_t frames_to_read(const CtcLossParams& p, int64_t n) {
@@ -21,6 +24,7 @@ template <class Scalar>
 struct ScoresWorkspace {
   int64_t group;  // rows that are reduced at once
   Scalar* rows;   // (group, C)
+  Scalar* tile;   // (C, group) of rows that are transposed
   int32_t* labels;
   size_t size;
 
@@ -28,10 +32,28 @@ struct ScoresWorkspace {
     Workspace w(base);
     group = p.classes <= kShortRow ? Lanes<Scalar>::N : 1;
     rows = w.take<Scalar>(group * p.classes);
+    tile = w.take<Scalar>(p.classes <= kTransposedRow<Scalar> ? group * p.classes : 0);
     labels = w.take<int32_t>(p.max_length + Lanes<Scalar>::N);
     size = w.size();
   }
 };
+
+// out[i] = x[index[i]], one by one: gather instructions take longer on some processors, and on none much less.
+template <class Scalar>
+void copy_each(const Scalar* x, const int32_t* index, int64_t count, Scalar* out) {
+  _Pragma("GCC unroll 4") for (int64_t i = 0; i < count; ++i) out[i] = x[index[i]];
+}
+
+// row_statistics() by way of a tile.
+template <class Scalar>
+RowStatistics<typename Lanes<Scalar>::F> statistics_of_tile(const Scalar** rows, int count, int64_t classes,
+                                                            Scalar* tile) {
+  using L = Lanes<Scalar>;
+  for (int k = count; k < L::N; ++k) rows[k] = rows[0];
+  transpose_rows<L::N>(rows, classes, tile);
+  if (classes <= L::N) return TileStatistics<1, Scalar>(tile, classes)();
+  return TileStatistics<2, Scalar>(tile, classes)();
+}
 
 // Frames [t0, t1) of sample n, which are all used.
 template <class Element, class Scalar>
@@ -57,7 +79,9 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
     if (p.from_logits) {
       const bool long_row = in_place && w.group == 1 && t + 1 < t1;
       const Scalar* const next = long_row ? rows[0] + p.stride_t : nullptr;
-      const auto statistics = row_statistics(rows, count, p.classes, next);
+      const bool transposed = count > L::N / 2 && p.classes <= kTransposedRow<Scalar>;
+      const auto statistics = transposed ? statistics_of_tile(rows, count, p.classes, w.tile)
+                                         : row_statistics(rows, count, p.classes, next);
       L::store(frame.max + t, statistics.max, L::first(count));
       L::store(frame.log2_sum + t, statistics.log2_sum, L::first(count));
     }
@@ -65,10 +89,7 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
       Scalar* const out = static_cast<Scalar*>(p.occupancy) + (n * p.frames + t + k) * p.max_length;
       if (p.from_logits || in_place) {
         frame.blank[t + k] = rows[k][p.blank];
-        for (int64_t i = 0; i < length && !lookup; i += L::N) {
-          const auto mask = L::first(length - i);
-          L::store(out + i, L::gather(rows[k], w.labels + i, mask), mask);
-        }
+        if (!lookup) copy_each(rows[k], w.labels, length, out);
       } else {
         const Element* const x = row_of<Element>(p, t + k, n);
         frame.blank[t + k] = to_scalar(x[p.blank * p.stride_c]);

@@ -19,6 +19,7 @@ namespace cpu {
   X(size_t, ctc_loss_scores_workspace, (const CtcLossParams& p), (p))                                     \
   X(size_t, ctc_loss_forward_workspace, (const CtcLossParams& p, bool wide), (p, wide))                   \
   X(size_t, ctc_loss_backward_workspace, (const CtcLossParams& p), (p))                                   \
+  X(int64_t, ctc_loss_backward_chunks, (const CtcLossParams& p), (p))                                     \
   X(size_t, ctc_tangent_workspace, (const CtcTangentParams& p), (p))                                      \
   X(size_t, forced_align_workspace, (const ForcedAlignParams& p), (p))                                    \
   X(size_t, greedy_decode_workspace, (const GreedyDecodeParams& p), (p))                                  \

@@ -36,6 +36,24 @@ inline void transpose_rows(const Scalar* const* rows, int64_t classes, Scalar* t
   }
 }
 
+// rows[f][c] = tile[c * N + f] for the first `count` frames.
+template <class Scalar>
+inline void transpose_tile(const Scalar* tile, int64_t classes, Scalar* const* rows, int count) {
+  using L = Lanes<Scalar>;
+  for (int64_t c = 0; c < classes; c += L::N) {
+    const int64_t left = classes - c;
+    const auto inside = L::first(left);
+    typename L::F x[L::N];
+    FASTCTC_UNROLL for (int k = 0; k < L::N; ++k) x[k] = k < left ? L::load(tile + (c + k) * L::N) : L::set(0);
+    L::transpose(x);
+    if (left >= L::N && count == L::N) {
+      FASTCTC_UNROLL for (int k = 0; k < L::N; ++k) L::store(rows[k] + c, x[k]);
+    } else {
+      for (int k = 0; k < count; ++k) L::store(rows[k] + c, x[k], inside);
+    }
+  }
+}
+
 // The upper half of the sums is added to the lower half, until one is left.
 template <int half = kSums / 2, class F>
 FASTCTC_LANE F add_halves(F* sums) {

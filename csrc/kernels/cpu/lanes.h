@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #if defined(__SSE2__)
@@ -295,9 +296,14 @@ struct Lanes {
   }
 #endif
 
+  FASTCTC_LANE F magnitude(F x) { return (F)((I)x & std::numeric_limits<Int>::max()); }
   // 2^x for x <= bias; 0 below -bias, NaN stays NaN.
   FASTCTC_LANE F exp2(F x) {
     x = max(set(S(-Integer<S>::bias)), x);
+    if constexpr (kVectorBytes == 16) {  // without instructions that round: in the low bits of `shifted` stands n
+      const F shifted = x + Integer<S>::round, n = shifted - Integer<S>::round;
+      return exp2_fraction(x - n, S()) * (F)(((I)shifted + Integer<S>::bias) << Integer<S>::mantissa_bits);
+    }
     const F n = round(x);
     return scale(exp2_fraction(x - n, S()), n);
   }

@@ -106,6 +106,41 @@ inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* con
   }
 }
 
+// row_statistics() of N rows of few classes, with the same bits, from the transposed rows: tile[c * N + row]. No lanes
+// stay empty, and nothing is left to reduce.
+template <int vectors, class Scalar>
+class TileStatistics {
+  using L = Lanes<Scalar>;
+  using F = typename L::F;
+
+ public:
+  TileStatistics(const Scalar* tile, int64_t classes) : tile_(tile), classes_(classes) {}
+  RowStatistics<F> operator()() const {
+    const auto larger = [](F a, F b) { return L::max(a, b); };
+    const auto plus = [](F a, F b) { return a + b; };
+    const F maxima = reduce(L::set(Scalar(-INFINITY)), larger, [](F x) { return x; });
+    const F sums = reduce(L::set(0), plus, [maxima](F x) { return L::exp2((x - maxima) * Constants<Scalar>::log2_e); });
+    return {maxima, L::log2(sums)};
+  }
+
+ private:
+  // What over_row() leaves in lanes [lane, lane + count), reduced as by reduce_each().
+  template <int lane = 0, int count = L::N, class Op, class Function>
+  F reduce(F neutral, const Op& op, const Function& f) const {
+    if constexpr (count > 1) {
+      return op(reduce<lane, count / 2>(neutral, op, f), reduce<lane + count / 2, count / 2>(neutral, op, f));
+    } else {
+      constexpr int last = lane + (vectors - 1) * L::N;
+      F all = last < classes_ ? f(L::load(tile_ + last * L::N)) : neutral;
+      FASTCTC_UNROLL for (int c = lane; c < last; c += L::N) all = op(f(L::load(tile_ + c * L::N)), all);
+      return all;
+    }
+  }
+
+  const Scalar* const tile_;
+  const int64_t classes_;
+};
+
 // factor * softmax(x), with the statistics of the row.
 template <class Scalar>
 inline void softmax(const Scalar* x, int64_t classes, RowStatistics<Scalar> row, Scalar factor, Scalar* out) {
