@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from fastctc.crnn.model.masked_norm import MaskedBatchNorm
+from fastctc.crnn.model.masked_norm import MaskedBatchNorm, cut_padding
 from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage, ResidualConv, pooled
 
 
@@ -73,26 +73,18 @@ class _Direct:
             return None
         for conv, stride, pool, residuals in self.stages:
             widths = [-(-width // stride) for width in widths]
-            x = _cut(conv(x.to(dtype)), widths)
+            x = cut_padding(conv(x.to(dtype)), widths)
             if pool != (1, 1):
                 x, widths = pooled(x, pool), [-(-width // pool[1]) for width in widths]
             for each in residuals:
-                x = x + _cut(each(x), widths)
+                x = x + cut_padding(each(x), widths)
         norm = self.norm
         frames = self.linear.apply_to(self.columns(x))
         frames = F.layer_norm(frames, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        x = _cut(F.relu(frames, inplace=True).transpose(1, 2).unsqueeze(2), widths)
+        x = cut_padding(F.relu(frames, inplace=True).transpose(1, 2).unsqueeze(2), widths)
         for conv in self.convs:
-            x = x + _cut(conv(x.to(dtype)), widths)
+            x = x + cut_padding(conv(x.to(dtype)), widths)
         return self.classify.apply_to(x.squeeze(2).transpose(1, 2).to(dtype))
-
-
-def _cut(x: Tensor, widths: list[int]) -> Tensor:
-    """Set (N, C, H, W) to zero in place behind the widths of its images; return it."""
-    for n, width in enumerate(widths):
-        if width < x.shape[3]:
-            x[n, :, :, width:].zero_()
-    return x
 
 
 def _apply(part: ConvStage | ResidualConv) -> Callable[[Tensor], Tensor]:

@@ -39,8 +39,14 @@ def zero_padding(x: Tensor, inside: Tensor) -> Tensor:
     """Set (N, C, H, W) to zero in place where (N, 1, 1, W) is false; return it."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return x.mul_(inside)
-    for n, width in enumerate(inside.sum(3).flatten().tolist()):  # a pass over the padding alone
-        x[n, :, :, width:].zero_()
+    return cut_padding(x, inside.sum(3).flatten().tolist())
+
+
+def cut_padding(x: Tensor, widths: list[int]) -> Tensor:
+    """Set (N, C, H, W) to zero in place behind the widths of its images, by a pass over the padding; return it."""
+    for n, width in enumerate(widths):
+        if width < x.shape[3]:
+            x[n, :, :, width:].zero_()
     return x
 
 
