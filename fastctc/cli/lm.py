@@ -10,13 +10,13 @@ from pathlib import Path
 from fastctc.cli.options import count_from_zero, positive_int
 from fastctc.crnn import WordDraw, open_source
 from fastctc.crnn.data import progress
-from fastctc.files import no_such_file
+from fastctc.crnn.read import lines_of
 from fastctc.scoring import write_ngrams
 
 EXAMPLES = [
     "lm names.arpa.gz names.txt",
     "lm lines.arpa.gz data/lines --order 6",
-    "lm words.arpa.gz --count 1000000 --min-count 20",
+    "lm words.arpa.gz --count 1000000 --min-count 30",
 ]
 
 
@@ -68,13 +68,7 @@ def _shown(texts: Iterable[str], count: int) -> Iterator[str]:
 
 def _read(name: str) -> list[str]:
     """Return the texts of a file with one a line, or the labels of images."""
-    path = Path(name)
-    if not path.exists():
-        raise FileNotFoundError(f"{name}: {no_such_file(path)}")
-    if path.suffix == ".txt":
-        try:
-            return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name} is not in UTF-8: {error}") from None
+    if Path(name).suffix == ".txt":
+        return [line for _, line in lines_of(name)]
     source = open_source(name)
     return [source(i)[1] for i in range(len(source))]

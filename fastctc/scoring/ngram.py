@@ -85,7 +85,7 @@ def read_arpa(
         start=model["begin"] if bos else 0,
         symbols=words,
     )
-    return automaton if tokens is None else _over_tokens(automaton, token_words(tokens), model["unknown"])
+    return automaton if tokens is None else over_tokens(automaton, token_words(tokens))
 
 
 def _parse(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -124,9 +124,10 @@ def token_words(tokens: Alphabet | Sequence[str | None]) -> list[str | None]:
     return list(tokens)
 
 
-def _over_tokens(model: Automaton, tokens: list[str | None], unknown: int) -> Automaton:
-    """Return the automaton with labels of tokens instead of words, and the states that they lead to."""
+def over_tokens(model: Automaton, tokens: list[str | None]) -> Automaton:
+    """Return what :func:`read_arpa` has read, with labels of tokens in place of words, and the states they reach."""
     assert model.symbols is not None
+    unknown = max(label for label, word in enumerate(model.symbols) if word in UNKNOWN)
     label_of = {word: label for label, word in enumerate(model.symbols) if word not in SPECIAL}
     words = [-1 if each is None or each in SPECIAL else label_of.get(each, unknown) for each in tokens]
     by_word = torch.tensor(words).argsort(stable=True)  # tokens, in the order of their words

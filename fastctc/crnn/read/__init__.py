@@ -15,7 +15,7 @@ from fastctc.crnn.read.evaluation import (
 from fastctc.crnn.read.explanation import Explanation, explain
 from fastctc.crnn.read.formats import row_of, why_unread
 from fastctc.crnn.read.inference import PRECISIONS, infer
-from fastctc.crnn.read.knowledge import HOTWORD_BONUS, scorers_from_files
+from fastctc.crnn.read.knowledge import HOTWORD_BONUS, lines_of, scorers_from_files
 from fastctc.crnn.read.measures import Comparison, Measures, compare, measures
 from fastctc.crnn.read.output import Written, write_readings
 from fastctc.crnn.read.recognize import Evidence, Reading, Recognizer
@@ -47,6 +47,7 @@ __all__ = [
     "explain",
     "fitted_temperature",
     "infer",
+    "lines_of",
     "measures",
     "read_entries",
     "row_of",

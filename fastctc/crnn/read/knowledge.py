@@ -9,15 +9,17 @@ from pathlib import Path
 from fastctc.crnn.data import VisualAlphabet
 from fastctc.files import no_such_file
 from fastctc.scoring import Automaton, Lexicon, LexiconScorer, hotwords, read_arpa, regular_expression
+from fastctc.scoring.estimate import SPACE
+from fastctc.scoring.ngram import over_tokens
 from fastctc.scoring.packed import SearchScorer
 from fastctc.text import Alphabet
 
-__all__ = ["HOTWORD_BONUS", "model_of_characters", "scorers_from_files"]
+__all__ = ["HOTWORD_BONUS", "lines_of", "model_of_characters", "scorers_from_files"]
 
 HOTWORD_BONUS = 5.0
 """Bonus of a hotword without a weight, a natural logarithm."""
 
-SPACE_IN_MODELS = ("<space>", "▁", "|", "_")  # what stands for the space in models of characters
+SPACE_IN_MODELS = (SPACE, "▁", "|", "_")  # what stands for the space in models of characters
 
 
 def scorers_from_files(
@@ -77,7 +79,7 @@ def _lexicon_scorer(
     path: str | Path, alphabet: Alphabet, model: Automaton | None, lm_weight: float, word_bonus: float
 ) -> LexiconScorer:
     entries = []
-    for where, line in _lines(path):
+    for where, line in lines_of(path):
         if len(line.split()) > 1:
             raise ValueError(f"{where}: expected one word, got {line!r}")
         entries.append((line, _encode(line, alphabet, where)))
@@ -97,7 +99,8 @@ def model_of_characters(path: str | Path, alphabet: Alphabet) -> Automaton:
         ValueError: the file is malformed, or has none of the characters.
         FileNotFoundError: there is no such file.
     """
-    words = set(read_arpa(_found(path)).symbols or ())
+    model = read_arpa(_found(path))
+    words = set(model.symbols or ())
     space = next((each for each in SPACE_IN_MODELS if each in words), SPACE_IN_MODELS[0])
     tokens: list[str | None] = [space if each == " " else each for each in alphabet.characters]
     if not words.intersection(tokens):
@@ -106,12 +109,12 @@ def model_of_characters(path: str | Path, alphabet: Alphabet) -> Automaton:
             " words needs a lexicon"
         )
     tokens.insert(alphabet.blank, None)
-    return read_arpa(path, tokens)
+    return over_tokens(model, tokens)
 
 
 def _hotwords(path: str | Path, alphabet: Alphabet) -> Automaton:
     bonuses: dict[str, float] = {}
-    for where, line in _lines(path):
+    for where, line in lines_of(path):
         phrase, bonus = line, HOTWORD_BONUS
         parts = line.rsplit("\t" if "\t" in line else None, 1)
         if len(parts) == 2:
@@ -137,7 +140,7 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _lines(path: str | Path) -> Iterator[tuple[str, str]]:
+def lines_of(path: str | Path) -> Iterator[tuple[str, str]]:
     """Yield (file and line number, line) of each line that is not empty."""
     try:
         with open(_found(path), encoding="utf-8-sig") as file:
