@@ -125,7 +125,7 @@ def token_words(tokens: Alphabet | Sequence[str | None]) -> list[str | None]:
 
 
 def over_tokens(model: Automaton, tokens: list[str | None]) -> Automaton:
-    """Return what :func:`read_arpa` has read, with labels of tokens in place of words, and the states they reach."""
+    """Return what :func:`read_arpa` has read, with labels of tokens in place of words, and the states reached."""
     assert model.symbols is not None
     unknown = max(label for label, word in enumerate(model.symbols) if word in UNKNOWN)
     label_of = {word: label for label, word in enumerate(model.symbols) if word not in SPECIAL}
