@@ -43,7 +43,7 @@ EXAMPLES = """examples:
 """
 Read = Callable[[list[Image.Image]], list[str]]
 KINDS: dict[str, tuple[str, Callable[[int], tuple[Any, str]]]] = {
-    "formulas": ("shipped", FormulaSource(look="contest")),
+    "formulas": ("formula", FormulaSource(look="contest")),
     "words in print": ("words", WordDraw(look="clean", texts="words", part="unseen").source(7, color=True)),
     "words in scenes": ("words", WordDraw(look="scene", texts="words", part="unseen").source(8, color=True)),
 }

@@ -183,7 +183,7 @@ class Outcome:
 
 def judge(clean: Tensor, texts: list[str]) -> Callable[..., Outcome]:
     """Return a function that scores images by their PSNR and by the recognizer's exact matches."""
-    recognizer = Recognizer.load("shipped")
+    recognizer = Recognizer.load("formula")
 
     def score(name: str, images: Tensor, parameters: int | None = None) -> Outcome:
         readings = recognizer.read([to_pixels(each) for each in images])

@@ -1,6 +1,6 @@
 """Read images with an exported model: numpy, Pillow and onnxruntime, neither PyTorch nor fastctc.
 
-    fastctc export shipped formula.onnx
+    fastctc export formula formula.onnx
     python examples/read_with_onnx.py formula.onnx formula.png another.jpg
 
 All that is done to an image is in the file's metadata, in numbers and in words: json["preprocess"], json["steps"].
@@ -9,6 +9,7 @@ It leaves out the steps for dithered, framed and uneven grounds, and for white i
 
 import argparse
 import json
+import math
 from itertools import groupby
 
 import numpy as np
@@ -19,7 +20,7 @@ parser = argparse.ArgumentParser(description="Read images with a model that fast
 parser.add_argument("model", help="what fastctc export wrote")
 parser.add_argument("images", nargs="+", help="image files with 8 bits a channel")
 
-SETTINGS = {"ink", "height", "max_width", "max_pixels", "tone", "tone_floor", "contrast_floor"}
+SETTINGS = {"ink", "height", "max_width", "max_pixels", "tone", "tone_floor", "contrast_floor", "crop"}
 
 
 class Reader:
@@ -62,6 +63,8 @@ class Reader:
 
         if self.settings["tone"]:
             gray = self.with_tone_curve(gray)
+        if self.settings.get("crop"):
+            gray = self.cropped(gray)
         height = self.settings["height"]
         width = max(1, round(gray.width * height / gray.height))
         if width > self.settings["max_width"]:
@@ -77,6 +80,27 @@ class Reader:
         ink = max(sides, key=lambda side: int(histogram @ side**2))
         share = np.clip(ink / max(ink[histogram > 0].max(), self.settings["tone_floor"]), 0, 1)
         return gray.point(np.rint(255 * (1 - share ** self.settings["tone"])).astype(int).tolist())
+
+    def cropped(self, gray: Image.Image) -> Image.Image:
+        """Return the rows of the text, without most of the empty ones above and below."""
+        scale = -(-gray.height // 128)
+        pixels = np.asarray(gray.reduce(scale) if scale > 1 else gray, dtype=np.int16)
+        height, width = pixels.shape
+        if min(pixels.shape) < 8:
+            return gray
+        edges = np.sort(np.abs(pixels[:, 2:] - pixels[:, :-2]), axis=1)
+        strength = edges[:, -max(2, height // 16) :].mean(1)
+        text = np.flatnonzero(strength >= max(0.3 * np.quantile(strength, 0.9), 4.0))
+        if not len(text):
+            return gray
+        first, last = int(text[0]), int(text[-1]) + 1
+        narrow = width * self.settings["height"] / self.settings["max_width"] + 1
+        rows = max((last - first) * 1.16 + 2, height / 4, height * height / width, narrow)
+        if rows > 0.9 * height:
+            return gray
+        top = min(max(0, (first + last - rows) / 2), height - rows)
+        bottom = min(gray.height, math.ceil(scale * (top + rows)))
+        return gray.crop((0, int(scale * top), gray.width, bottom))
 
 
 def main(model: str, images: list[str]) -> None:

@@ -22,7 +22,7 @@ parser = argparse.ArgumentParser(
 )
 parser.add_argument("image", type=Path)
 parser.add_argument("--top", type=int, default=10, help="formulas to print (default: %(default)s)")
-parser.add_argument("--checkpoint", default="shipped", help="model to read with (default: %(default)s)")
+parser.add_argument("--checkpoint", default="formula", help="model to read with (default: %(default)s)")
 
 
 def main(image: Path, top: int, checkpoint: str) -> None:

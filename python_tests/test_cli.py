@@ -53,7 +53,7 @@ def test_help_shows_examples_and_exit_status(command, capsys):
         ["generate", "x", "--count", "0"],
         ["generate", "x", "--look", "odd"],
         ["train", "--out", "x", "--minutes", "0"],
-        ["evaluate", "shipped", "--seed", "-1"],
+        ["evaluate", "formula", "--seed", "-1"],
     ],
 )
 def test_usage_errors(command, capsys):
@@ -208,7 +208,7 @@ def test_a_domain_is_trained_by_its_own_recipe(tmp_path, capsys):
 def test_evaluate_compares_two_models(run_folder, model, tmp_path, capsys):
     data = shutil.copytree(run_folder / "data", tmp_path / "data")
     (data / "labels.tsv").write_text("".join(f"{n:06d}.png\t1+1 = one\n" for n in range(12)))
-    command = ["evaluate", model, str(data), "--compare", "shipped"]
+    command = ["evaluate", model, str(data), "--compare", "formula"]
     assert cli.main(command) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[1].startswith("letters and digits exact 0.00% without case, word error rate 1")
@@ -216,7 +216,7 @@ def test_evaluate_compares_two_models(run_folder, model, tmp_path, capsys):
     assert (
         out[3] == "first alone right: 0, second alone: 0, both: 0, neither: 12; McNemar's exact test: p = 1"
     )
-    assert cli.main([*command[:2], str(run_folder / "data"), "--compare", "shipped", "--json"]) == 0
+    assert cli.main([*command[:2], str(run_folder / "data"), "--compare", "formula", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     second = figures["compare"]["second_model"]
     assert figures["compare"]["second"] == second["correct"] > 8 and figures["compare"]["p"] < 0.01
@@ -252,7 +252,7 @@ def test_reading_with_a_beam_and_a_constraint(run_folder, capsys):
 
 @pytest.mark.slow
 def test_evaluating_under_a_constraint(capsys):
-    command = ["evaluate", "shipped", "--count", "60", "--json"]
+    command = ["evaluate", "formula", "--count", "60", "--json"]
     found = {}
     for value, constraint in itertools.product(("right", "wrong"), ([], ["--constraint", "formula"])):
         options = ["--value", value, "--count", "60" if value == "right" else "5", *constraint]

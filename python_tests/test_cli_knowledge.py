@@ -91,7 +91,7 @@ def test_hotwords_are_what_python_makes_of_them(folder, tmp_path, capsys):
         == 0
     )
     readings = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    recognizer = Recognizer.load("shipped")
+    recognizer = Recognizer.load("formula")
     scorer = hotwords({"1+": 4.0, "7": 5.0}, recognizer.alphabet)
     expected = recognizer.read(sorted(folder.glob("*.png")), nbest=3, scorer=scorer)
     for found, wanted in zip(readings, expected, strict=True):
@@ -114,7 +114,7 @@ def test_the_options_combine(folder, texts, tmp_path, capsys):
 
 def test_evaluate_has_the_same_options(folder, texts, tmp_path, capsys):
     (tmp_path / "words.txt").write_text("\n".join(texts[3:]))
-    command = ["evaluate", "shipped", str(folder), "--json", "--workers", "0"]
+    command = ["evaluate", "formula", str(folder), "--json", "--workers", "0"]
     for options in (
         ["--lexicon", str(tmp_path / "words.txt")],
         ["--constraint", "|".join(map(re.escape, texts[3:]))],
@@ -153,7 +153,7 @@ def test_errors_name_the_option_or_the_file_and_the_line(
 ):
     monkeypatch.chdir(tmp_path)
     Path("bad.txt").write_text("1+1\n1x\n")
-    for command in (["read", str(folder)], ["evaluate", "shipped", str(folder), "--workers", "0"]):
+    for command in (["read", str(folder)], ["evaluate", "formula", str(folder), "--workers", "0"]):
         if command[0] == "evaluate" and "--nbest" in options:
             continue
         assert cli.main([*command, *options]) == 2

@@ -119,7 +119,7 @@ def test_no_command_stops_at_what_stdout_cannot_show(name, odd, foreign, tmp_pat
 @pytest.fixture(scope="module")
 def broken(folder: Path) -> Path:
     """Write a checkpoint whose output is NaN."""
-    checkpoint = load_checkpoint("shipped")
+    checkpoint = load_checkpoint("formula")
     with torch.no_grad():
         checkpoint.model.classify.bias.fill_(math.nan)
     path = folder.parent / "broken.safetensors"
@@ -152,7 +152,7 @@ def test_nan_scores_of_an_evaluation_are_problems_and_status_1(broken, folder, t
 
 
 def test_one_image_with_nan_scores_does_not_stop_the_others(folder, monkeypatch):
-    recognizer = Recognizer.load("shipped")
+    recognizer = Recognizer.load("formula")
     images = sorted(folder.glob("*.png"))
     expected = recognizer.read(images)
     logits = recognizer.model.logits
@@ -203,7 +203,7 @@ def rewritten(path: Path, key: str, value: object) -> str:
     """Write the shipped checkpoint with another value in its description; return its path."""
     from fastctc.crnn.data import shipped_checkpoints
 
-    with safe_open(shipped_checkpoints()["shipped"], framework="pt") as file:
+    with safe_open(shipped_checkpoints()["formula"], framework="pt") as file:
         description = json.loads(file.metadata()["fastctc"]) | {key: value}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file(tensors, path, {"fastctc": json.dumps(description)})
@@ -249,7 +249,7 @@ def test_a_missing_file_hints_at_unicode_forms_and_backslashes_in_every_command(
     image, checkpoint = f"{other}/000000.png", f"{other}.safetensors"
     for command in (
         ["read", image], ["read", f"{tmp_path}\\{NFC}\\000000.png"], ["read", "--checkpoint", checkpoint, image],
-        ["summary", checkpoint], ["export", checkpoint, str(tmp_path / "x.pt2")], ["evaluate", "shipped", other],
+        ["summary", checkpoint], ["export", checkpoint, str(tmp_path / "x.pt2")], ["evaluate", "formula", other],
         ["explore", other, "--out", str(tmp_path / "x")], ["train", "--out", str(tmp_path / "x"), "--data", other],
         ["train", "--out", str(tmp_path / "x"), "--data", str(folder), "--from", checkpoint],
     ):  # fmt: skip
@@ -261,18 +261,18 @@ def test_a_missing_file_hints_at_unicode_forms_and_backslashes_in_every_command(
     (labels / "a").mkdir()
     shutil.copy(folder / "000000.png", labels / "a" / "b.png")
     (labels / "labels.tsv").write_text("a\\b.png\t1\n")
-    assert cli.main(["evaluate", "shipped", str(labels)]) == 1
+    assert cli.main(["evaluate", "formula", str(labels)]) == 1
     assert "written with / instead of \\" in capsys.readouterr().err
 
 
 def load_checkpoint_path() -> Path:
     from fastctc.crnn.data import shipped_checkpoints
 
-    return shipped_checkpoints()["shipped"]
+    return shipped_checkpoints()["formula"]
 
 
 def test_a_recognizer_takes_one_path(folder):
-    recognizer = Recognizer.load("shipped")
+    recognizer = Recognizer.load("formula")
     path = folder / "000000.png"
     one = recognizer.read(str(path))
     assert one == recognizer.read(path) and [one] == recognizer.read([path])
@@ -299,6 +299,6 @@ def test_running_out_of_memory_is_an_error_not_a_traceback(monkeypatch, capsys):
 
 
 def test_drawing_options_are_refused_where_images_are_read(folder, tmp_path, capsys):
-    for command in (["evaluate", "shipped", str(folder)], ["explore", str(folder), "--out", str(tmp_path)]):
+    for command in (["evaluate", "formula", str(folder)], ["explore", str(folder), "--out", str(tmp_path)]):
         assert cli.main([*command, "--look", "default"]) == 2
         assert "--look is about drawn images, but" in capsys.readouterr().err

@@ -55,8 +55,8 @@ def test_walkthrough(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "40 images, the first shows " in done.stdout
     assert "this model:    exact match 0.00%" in done.stdout  # after four steps
-    (shipped,) = re.findall(r"^shipped model: exact match ([\d.]+)%", done.stdout, re.MULTILINE)
-    assert 90 <= float(shipped) <= 100
+    (included,) = re.findall(r"^included model: exact match ([\d.]+)%", done.stdout, re.MULTILINE)
+    assert 90 <= float(included) <= 100
     for name in ("explore/report.html", "run/model.safetensors", "run/curve.png", "report/report.html",
                  "explain.png", "model.onnx"):  # fmt: skip
         assert (tmp_path / name).stat().st_size > 1000, name

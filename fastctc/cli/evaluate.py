@@ -42,14 +42,14 @@ from fastctc.crnn.training import FIRST_UNSEEN
 from fastctc.figures import load_matplotlib
 
 EXAMPLES = [
-    "evaluate shipped --look contest --count 2000",
+    "evaluate formula --look contest --count 2000",
     "evaluate runs/demo/model.safetensors data/mine --mistakes 10",
-    "evaluate shipped data/mine --json",
+    "evaluate formula data/mine --json",
     "evaluate words data/signs --ignore-case",
     "evaluate runs/a data/test --compare runs/b",
-    "evaluate shipped data/mine --report reports/mine",
+    "evaluate formula data/mine --report reports/mine",
     "evaluate runs/a data/val --calibrate calibrated.safetensors",
-    "evaluate shipped --value right --constraint formula",
+    "evaluate formula --value right --constraint formula",
     "evaluate runs/words/model.safetensors data/mine --lexicon words.txt --lm words.arpa.gz --lm-weight 0.8",
 ]
 

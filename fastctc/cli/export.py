@@ -8,7 +8,7 @@ from pathlib import Path
 from fastctc.cli.options import add_checkpoint
 from fastctc.crnn import export_onnx, export_program, load_checkpoint
 
-EXAMPLES = ["export shipped formula.onnx", "export runs/demo/model.safetensors formula.pt2"]
+EXAMPLES = ["export formula formula.onnx", "export runs/demo/model.safetensors formula.pt2"]
 
 
 def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fastctc.crnn import DrawConfig, Recognizer, load_checkpoint
-from fastctc.crnn.data import DOMAINS, constraints, help_of, kind_of, shipped_checkpoints
+from fastctc.crnn.data import DOMAINS, constraints, help_of, kind_of, shipped_checkpoint, shipped_checkpoints
 from fastctc.crnn.read import HOTWORD_BONUS, PRECISIONS, scorers_from_files
 from fastctc.figures import PICTURE_SUFFIXES
 from fastctc.text import Alphabet
@@ -146,7 +146,7 @@ def drawn_domain(argv: list[str]) -> str | None:
 def trained_domain(argv: list[str]) -> str | None:
     """Return the domain whose drawings the checkpoint on a command line was trained on; None if there is none."""
     for word in argv[1:]:
-        if word in shipped_checkpoints() or Path(word).exists():
+        if shipped_checkpoint(word) or Path(word).exists():
             try:
                 recipe = load_checkpoint(word).training.get("recipe") or {}
             except (OSError, ValueError):  # no checkpoint, or the command tells what is wrong with it

@@ -34,7 +34,7 @@ EXAMPLES = [
     "read --lexicon words.txt --lm words.arpa.gz --lm-weight 0.8 --word-bonus 0.5 lines/",
     "read --hotwords names.txt lines/",
     "read --output texts.parquet 'shards/{000..099}.tar'",
-    "read --checkpoint wide --min-confidence 0.9 photos/",
+    "read --checkpoint words --min-confidence 0.9 photos/",
     "read --checkpoint runs/a/model.safetensors a.png",
 ]
 
@@ -48,9 +48,8 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     )  # fmt: skip
     names = " or ".join(repr(name) for name in shipped_checkpoints())
     parser.add_argument(
-        "--checkpoint", default="shipped",
-        help=f"model to read with: a file, or {names}, which come with the package; wide is more accurate on"
-        " unseen fonts (default: %(default)s)",
+        "--checkpoint", default="formula",
+        help=f"model to read with: a file, or {names}, which come with the package (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--json", action="store_true",

@@ -15,9 +15,9 @@ from fastctc.crnn.report import plot_network
 from fastctc.figures import load_matplotlib, write_picture
 
 EXAMPLES = [
-    "summary shipped",
+    "summary formula",
     "summary runs/demo/model.safetensors --width 400",
-    "summary shipped --picture net.svg",
+    "summary formula --picture net.svg",
 ]
 
 

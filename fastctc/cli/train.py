@@ -33,11 +33,11 @@ EXAMPLES = [
     "train --out runs/mine --data data/mine --minutes 30",
     "train --out runs/mine --resume --minutes 60",
     "train --out runs/mine --data data/mine --val data/other --patience 5",
-    "train --out runs/tuned --data data/mine --from shipped --max-lr 0.0005",
+    "train --out runs/tuned --data data/mine --from formula --max-lr 0.0005",
     "train --out runs/again --data data/mine --minutes 30 --cache data/cache",
     "train --out runs/exact --steps 2000 --images 20000 --seed 3 --threads 2",
     "train --out runs/scans --data data/scans --median 3 --rotate 3 --noise 8",
-    "train --out runs/shipped --preset shipped --threads 2",
+    "train --out runs/formula --preset formula --threads 2",
     "train --out runs/names --words names.txt --fonts fonts/ --steps 3000",
     "train --data data/mine --overfit-one-batch",
 ]
@@ -62,9 +62,8 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     parser.set_defaults(default_preset=name)
     parser.add_argument(
         "--preset", choices=PRESETS,
-        help="recipe that the other options change: quick takes 8 minutes on 2 CPU cores; shipped, wide and words"
-        " made the checkpoints in the package, wide needs fastctc[fonts] and words needs fastctc[words] (default:"
-        " quick, or the recipe of the domain)",
+        help="recipe that the other options change: quick takes 8 minutes on 2 CPU cores; formula and words made"
+        " the checkpoints in the package and need fastctc[words] (default: quick, or the recipe of the domain)",
     )  # fmt: skip
     parser.add_argument(
         "--overfit-one-batch", action="store_true",

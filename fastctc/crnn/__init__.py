@@ -1,7 +1,7 @@
 """A CRNN text recognizer trained with CTC: images of one line of text in, text out.
 
 >>> import numpy as np
->>> Recognizer.load("shipped").read(np.full((60, 180), 255, np.uint8)).text  # an empty page
+>>> Recognizer.load("formula").read(np.full((60, 180), 255, np.uint8)).text  # an empty page
 ''
 """
 

@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read_all(folder: Path) -> list[object]:
     """Load, read, explain and evaluate; return what came of it as numbers and texts."""
-    recognizer = Recognizer.load("shipped")
+    recognizer = Recognizer.load("formula")
     images = sorted(folder.glob("*.png"))[:4]
     readings = recognizer.read(images)
     readings += recognizer.read(images, beam_size=5, nbest=2)
@@ -145,7 +145,7 @@ def test_overfitting_a_batch_works_in_inference_mode(folder):
 
 def test_a_model_loaded_in_inference_mode_can_be_trained():
     with torch.inference_mode(), torch.device("meta"):
-        model = load_checkpoint("shipped").model.train()
+        model = load_checkpoint("formula").model.train()
     weight = model.classify.weight
     assert weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.requires_grad
     log_probs, _ = model(torch.zeros(1, 1, 64, 40))
@@ -154,7 +154,7 @@ def test_a_model_loaded_in_inference_mode_can_be_trained():
 
 
 def test_what_was_read_can_be_used_with_gradients():
-    evidence = Recognizer.load("shipped").read(SOURCE(0)[0]).evidence
+    evidence = Recognizer.load("formula").read(SOURCE(0)[0]).evidence
     frames = evidence.log_probs.requires_grad_()
     frames.sum().backward()
     assert frames.grad is not None
@@ -164,7 +164,7 @@ def test_the_callers_random_numbers_stay(folder, tmp_path):
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    Recognizer.load("shipped").read(SOURCE(0)[0])
+    Recognizer.load("formula").read(SOURCE(0)[0])
     train_all(folder, tmp_path)
     assert torch.equal(torch.rand(3), expected)
 

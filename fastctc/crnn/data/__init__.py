@@ -18,9 +18,10 @@ from fastctc.crnn.data.domain import (
     draw_to_dict,
     language_of,
     register,
+    shipped_checkpoint,
     shipped_checkpoints,
 )
-from fastctc.crnn.data.font_files import font_files, installed_fonts, package_folder, printed
+from fastctc.crnn.data.font_files import font_files, installed_fonts, is_unseen, package_folder, printed
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
 from fastctc.crnn.data.inputs import Inputs
 from fastctc.crnn.data.json_text import finite, to_json
@@ -117,6 +118,7 @@ __all__ = [
     "images_in",
     "installed_fonts",
     "is_container",
+    "is_unseen",
     "kind_of",
     "language_of",
     "make_alphabet",
@@ -137,6 +139,7 @@ __all__ = [
     "seeded",
     "setting",
     "settings_of",
+    "shipped_checkpoint",
     "shipped_checkpoints",
     "split_holdout",
     "stamp",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,6 +88,7 @@ class Domain:
         constraints: by their names, functions that make constraints on its texts.
         checkpoints: by their names, the models that come with the package.
         language: with which these read; None: they read greedily.
+        former: by their former names, the names of checkpoints.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Domain:
     constraints: Mapping[str, Callable[[], Constraint]]
     checkpoints: Mapping[str, Path]
     language: LanguageModel | None = None
+    former: Mapping[str, str] = field(default_factory=dict)
 
 
 DOMAINS: dict[str, Domain] = {}
@@ -119,6 +121,12 @@ def domain_of(texts: Sequence[str]) -> Domain | None:
 def shipped_checkpoints() -> dict[str, Path]:
     """Return the models that come with the package, by their names."""
     return {name: path for domain in DOMAINS.values() for name, path in domain.checkpoints.items()}
+
+
+def shipped_checkpoint(name: str | Path) -> Path | None:
+    """Return the file of a model that comes with the package, by its name of today or a former one, or None."""
+    former = {old: new for domain in DOMAINS.values() for old, new in domain.former.items()}
+    return shipped_checkpoints().get(former.get(str(name), str(name)))
 
 
 def language_of(checkpoint: str | Path) -> LanguageModel | None:

@@ -25,12 +25,10 @@ DOMAIN = Domain(
     kind=kind,
     kinds=KINDS,
     constraints={"formula": FormulaConstraint},
-    checkpoints={
-        "shipped": Path(__file__).with_name("formula.safetensors"),
-        "wide": Path(__file__).with_name("formula-wide.safetensors"),
-    },
+    checkpoints={"formula": Path(__file__).with_name("formula.safetensors")},
+    former={"shipped": "formula", "wide": "formula"},
 )
-"""The domain of formulas. ``wide`` was trained on many more fonts than ``shipped``."""
+"""The domain of formulas."""
 
 __all__ = [
     "CHARACTERS",

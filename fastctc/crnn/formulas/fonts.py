@@ -3,50 +3,62 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import ImageFont
 
-from fastctc.crnn.data import font_files, package_folder, printed
+from fastctc.crnn.data import font_files, installed_fonts, is_unseen, package_folder, printed
 from fastctc.crnn.formulas.grammar import CHARACTERS
 
-FONT_PACKAGES = (
-    "font_caladea", "font_fjallaone", "font_fredoka_one", "font_hanken_grotesk", "font_intuitive", "font_lato",
-    "font_manrope", "font_roboto", "font_source_sans_pro", "font_source_serif_pro", "fontpkg_noto_sans",
-    "fontpkg_noto_serif", "fontpkg_open_sans", "fontpkg_roboto_condensed", "fontpkg_roboto_mono",
-    "fontpkg_roboto_slab",
-)  # fmt: skip
-"""The packages of ``pip install fastctc[fonts]``: free fonts in a folder ``files``."""
+FontSet = Literal["bundled", "packages", "unseen"]
 
 
-def find_fonts(*, system: bool = False, packages: bool = False) -> tuple[str, ...]:
+def find_fonts(fonts: FontSet = "bundled", *, system: bool = False) -> tuple[str, ...]:
     """Return the fonts at hand that draw every character of a formula, always in the same order.
 
-    The ``captcha`` package's font comes first, then those bundled with matplotlib where it is installed: the
-    same fonts on every machine with the same versions of both.
-
     Args:
+        fonts: ``"bundled"``: the font of ``captcha``, then the fonts of matplotlib where it is installed: the
+            same on every machine with the same versions of both. ``"packages"``: also the fonts of installed
+            packages, such as ``pip install fastctc[words]`` brings, except a tenth of their families. ``"unseen"``:
+            this tenth alone.
         system: add what lies under /usr/share/fonts, which differs from machine to machine.
-        packages: add the fonts of :data:`FONT_PACKAGES`.
 
     Raises:
-        ModuleNotFoundError: one of the packages is missing.
+        ModuleNotFoundError: no font package is installed.
     """
     folders = [package_folder("captcha") / "data"]
     if importlib.util.find_spec("matplotlib") is not None:
         folders.append(package_folder("matplotlib") / "mpl-data" / "fonts" / "ttf")
-    if packages:
-        folders += [package_folder(name, extra="fonts") / "files" for name in FONT_PACKAGES]
     if system:
         folders.append(Path("/usr/share/fonts"))
-    found: dict[tuple[str | None, str | None], str] = {}
-    for folder in folders:
-        for path in font_files(folder):
-            if draws_formulas(str(path)):
-                found.setdefault(ImageFont.truetype(str(path), 16).getname(), str(path))
-    return tuple(found.values())
+    found = _by_name(path for folder in folders for path in font_files(folder))
+    if fonts == "bundled":
+        return tuple(found.values())
+    paths = installed_fonts()
+    if not paths:
+        raise ModuleNotFoundError(
+            f"fonts {fonts!r} needs packages of fonts: pip install fastctc[words]", name="fontpkg"
+        )
+    more = {
+        name: path
+        for name, path in _by_name(paths).items()
+        if name not in found and is_unseen(name[0].split()[0]) == (fonts == "unseen")
+    }
+    return tuple((more if fonts == "unseen" else found | more).values())
+
+
+def _by_name(paths: Iterable[Path]) -> dict[tuple[str, str | None], str]:
+    """Return the paths of fonts that draw formulas by family and style, the first of each name."""
+    found: dict[tuple[str, str | None], str] = {}
+    for path in paths:
+        if draws_formulas(str(path)):
+            family, style = ImageFont.truetype(str(path), 16).getname()
+            found.setdefault((family or path.stem, style), str(path))
+    return found
 
 
 @cache

@@ -16,7 +16,7 @@ from math import ceil
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from fastctc.crnn.data import package_folder, printed
 from fastctc.crnn.formulas.grammar import CHARACTERS
@@ -83,8 +83,18 @@ class GlyphPress:
         self.captchas: dict[tuple[int, int], Any] = {}
         self.page = ImageDraw.Draw(Image.new("RGB", (1, 1)))
 
-    def draw(self, character: str, font: int, angle: float, rng: random.Random) -> Box:
-        """Draw ``character`` in the font of that number, turned by ``angle`` degrees."""
+    def draw(
+        self, character: str, font: int, angle: float, rng: random.Random, *, varied: bool = False
+    ) -> Box:
+        """Draw ``character`` in the font of that number, turned by ``angle`` degrees.
+
+        With ``varied``, it is shaped as fonts that are not at hand might have it.
+        """
+        if varied and character in "17" and rng.random() < 0.4:
+            glyph = _one_or_seven(character, rng.choice(self.sizes), rng)
+            return _varied(_box(glyph.rotate(angle, Image.Resampling.BILINEAR, expand=True)), character, rng)
+        if varied:
+            return _varied(self.draw(character, font, angle, rng), character, rng)
         key = (font, rng.choice(self.sizes))
         if key not in self.captchas:
             self.captchas[key] = captcha_image().ImageCaptcha(fonts=[self.fonts[font]], font_sizes=key[1:])
@@ -101,19 +111,58 @@ class GlyphPress:
             return _box(captcha._draw_character(character, self.page, color).getchannel("A"))
 
 
-def _varied(box: Box, rng: random.Random) -> Box:
-    """Make a glyph as another font might have it: slanted, narrower or wider, thinner or bolder."""
+def _varied(box: Box, character: str, rng: random.Random) -> Box:
+    """Make a glyph as another font might have it: slanted, narrower or wider, thinner or bolder; a plus, turned."""
     if not box.coverage:
         return box
     glyph = Image.frombytes("L", box[:2], box.coverage)
+    if character == "+":
+        glyph = glyph.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR, expand=True)
     slant, stretch = rng.uniform(-0.2, 0.2), rng.uniform(0.75, 1.25)
-    width = ceil((box.width + abs(slant) * box.height) * stretch)
+    width = ceil((glyph.width + abs(slant) * glyph.height) * stretch)
     # Where a pixel of the new glyph comes from: its middle keeps its place, rows slide by their height above it.
-    matrix = (1 / stretch, slant, (box.width - width / stretch - slant * box.height) / 2, 0, 1, 0)
-    glyph = glyph.transform((width, box.height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    matrix = (1 / stretch, slant, (glyph.width - width / stretch - slant * glyph.height) / 2, 0, 1, 0)
+    glyph = glyph.transform((width, glyph.height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    if rng.random() < 0.3:
+        grown = rng.randint(1, 4 if character in "()+*17" else 2)
+        glyph = ImageOps.expand(glyph, grown).filter(ImageFilter.MaxFilter(2 * grown + 1))
     level = rng.uniform(0.2, 0.5)  # of the blurred ink that becomes the edge; 0.5 leaves straight edges alone
     edge = [round(255 * min(1.0, max(0.0, (i / 255 - level) * 2.5 + 0.5))) for i in range(256)]
-    return _box(glyph.filter(ImageFilter.GaussianBlur(1)).point([0] + edge[1:]))
+    reshaped = _box(glyph.filter(ImageFilter.GaussianBlur(1)).point([0] + edge[1:]))
+    return reshaped if max(reshaped.coverage, default=0) > _VISIBLE else box
+
+
+_VISIBLE = 160  # coverage that some pixel of a glyph has at least, once hairlines are reshaped
+
+
+def _one_or_seven(character: str, size: int, rng: random.Random) -> Image.Image:
+    """Draw a 1 with or without flag and base, or a 7 with or without serif and bar, of straight strokes."""
+    high = 0.72 * 4 * size  # drawn four times as large
+    if character == "1":
+        strokes = [((0.0, 0.0), (0.0, 1.0))]
+        if rng.random() < 0.7:
+            strokes.append(((0.0, 0.0), (-rng.uniform(0.12, 0.4), rng.uniform(0.05, 0.4))))
+        if rng.random() < 0.5:
+            base = rng.uniform(0.15, 0.35)
+            strokes.append(((-base, 1.0), (base, 1.0)))
+    else:
+        wide, foot = rng.uniform(0.4, 0.7), rng.uniform(0.0, 0.35)
+        strokes = [((0.0, 0.0), (wide, 0.0)), ((wide, 0.0), (foot, 1.0))]
+        if rng.random() < 0.3:
+            strokes.append(((0.0, 0.0), (0.0, rng.uniform(0.1, 0.2))))
+        if rng.random() < 0.4:
+            middle = (wide + foot) / 2
+            strokes.append(((middle - 0.2, 0.5), (middle + 0.2, 0.5)))
+    stroke = rng.uniform(0.05, 0.2) * high
+    glyph = Image.new("L", (ceil(1.5 * high), ceil(1.5 * high)))
+    page = ImageDraw.Draw(glyph)
+    for line in strokes:
+        points = [((0.5 + x) * high, (0.25 + y) * high) for x, y in line]
+        page.line(points, 255, round(stroke))
+        for x, y in points:
+            page.ellipse((x - stroke / 2, y - stroke / 2, x + stroke / 2, y + stroke / 2), 255)
+    glyph = glyph.reduce(4)
+    return glyph.crop(glyph.getbbox())
 
 
 def _box(glyph: Image.Image, raised: int = 0) -> Box:
@@ -136,7 +185,9 @@ def glyph_bank(
     def glyphs(character: str, font: int) -> list[Box]:
         rng = random.Random(f"{seed}/{look}/{character}/{font}")
         angles = sorted((rng.uniform(-MAX_TILT, MAX_TILT) for _ in range(variants)), key=abs)
-        boxes = [press.draw(character, font, angle, rng) for angle in angles]
-        return [_varied(box, rng) if varied and rng.random() < varied else box for box in boxes]
+        return [
+            press.draw(character, font, angle, rng, varied=bool(varied) and rng.random() < varied)
+            for angle in angles
+        ]
 
     return {c: [glyphs(c, font) for font in range(len(fonts))] for c in CHARACTERS + " "}

@@ -20,7 +20,7 @@ from fastctc.crnn.formulas.drawing import (
     check_choice,
     make_renderer,
 )
-from fastctc.crnn.formulas.fonts import find_fonts
+from fastctc.crnn.formulas.fonts import FontSet, find_fonts
 from fastctc.crnn.formulas.glyphs import Look
 from fastctc.crnn.formulas.grammar import CHARACTERS, Value, random_formula
 
@@ -103,8 +103,10 @@ class FormulaDraw(DrawConfig):
         captcha_share: share of the images of renderer mixed that the captcha package draws. A model
             trained on few of the package's own images reads them less accurately.
         glyph_variants: glyphs of each character that the faster renderer composes images of.
-        glyph_fonts: fonts of these glyphs in the contest's look. ``"bundled"``: fonts of the packages that draw;
-            ``"packages"``: also the fonts of ``pip install fastctc[fonts]``, for accuracy on unseen fonts.
+        captcha_fonts: fonts of the captcha package's images in the contest's look. ``"bundled"``: fonts of the
+            packages that draw; ``"packages"``: also the fonts of installed packages, except a tenth of their
+            families; ``"unseen"``: this tenth alone, for measuring.
+        glyph_fonts: fonts of the faster renderer's glyphs in the contest's look, as ``captcha_fonts``.
         glyph_varied: share of these glyphs that is shaped as other fonts might have them.
     """
 
@@ -114,7 +116,8 @@ class FormulaDraw(DrawConfig):
     contest_share: float = setting(0.5, metavar="SHARE", **between(0, 1))
     captcha_share: float = setting(0.4, metavar="SHARE", **between(0, 1))
     glyph_variants: int = setting(VARIANTS, metavar="N", **at_least(1))
-    glyph_fonts: Literal["bundled", "packages"] = setting("bundled")
+    captcha_fonts: Literal["bundled", "packages", "unseen"] = setting("bundled")
+    glyph_fonts: Literal["bundled", "packages", "unseen"] = setting("bundled")
     glyph_varied: float = setting(0.0, metavar="SHARE", **between(0, 1))
 
     @property
@@ -124,9 +127,12 @@ class FormulaDraw(DrawConfig):
 
     def source(self, seed: int, *, color: bool = False) -> KeyedSource:
         """Return an endless series of formulas: gray arrays (60, 180), or RGB pictures."""
+        fonts, glyph_fonts = _fonts(self.captcha_fonts), _fonts(self.glyph_fonts)
+        if fonts and not glyph_fonts:
+            glyph_fonts = find_fonts()
         return FormulaSource(
             self.look, self.renderer, seed, self.value, not color, self.contest_share, self.captcha_share,
-            self.glyph_variants, self.glyph_varied, glyph_fonts=_fonts_of_packages(self.glyph_fonts),
+            self.glyph_variants, self.glyph_varied, fonts, glyph_fonts,
         )  # fmt: skip
 
     def unseen(self) -> FormulaDraw:
@@ -135,5 +141,5 @@ class FormulaDraw(DrawConfig):
 
 
 @cache
-def _fonts_of_packages(name: str) -> tuple[str, ...] | None:
-    return find_fonts(packages=True) if name == "packages" else None
+def _fonts(name: FontSet) -> tuple[str, ...] | None:
+    return None if name == "bundled" else find_fonts(name)

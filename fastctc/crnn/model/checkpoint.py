@@ -23,6 +23,7 @@ from fastctc.crnn.data import (
     make_alphabet,
     no_such_file,
     own_torch_state,
+    shipped_checkpoint,
     shipped_checkpoints,
     to_json,
     write_atomically,
@@ -80,24 +81,27 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     write_atomically(Path(path), content)
 
 
+def checkpoint_file(checkpoint: str | Path) -> Path:
+    """Return the file of a checkpoint, which may be missing: itself, in the folder of a run, or in the package."""
+    path = shipped_checkpoint(checkpoint) or Path(checkpoint)
+    return path / MODEL_FILE if path.is_dir() else path
+
+
 @own_torch_state()
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint from a file, which holds everything it needs.
 
     Args:
         path: a file; the folder of a training run, finished or not; or the name of a model that comes with the
-            package: ``"shipped"`` or ``"wide"``.
+            package: ``"formula"`` or ``"words"``.
 
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: not a checkpoint, damaged, or of a later version.
     """
-    shipped = shipped_checkpoints()
-    path = shipped.get(str(path), Path(path))
-    if path.is_dir():
-        path /= MODEL_FILE
+    path = checkpoint_file(path)
     if not path.is_file():
-        names = " or ".join(map(repr, shipped))
+        names = " or ".join(map(repr, shipped_checkpoints()))
         hint = "" if path.exists() else no_such_file(path).removeprefix("no such file")
         raise FileNotFoundError(f"no checkpoint at {path}{hint}, expected a file, or {names}")
     try:

@@ -105,13 +105,14 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _steps(config: PreprocessConfig) -> list[str]:
     """Return the steps from an image to its text, in words."""
-    filters = [f"{name} = {value}" for name, value in config.filters().items()]
+    filters = [f"{name} = {value}" for name, value in config.filters().items() if name != "crop"]
     return [
         "Gray: turn the image as its EXIF data say, take the first frame of an animation, lay transparent"
         " parts on white; gray = (299 R + 587 G + 114 B) / 1000, as Pillow's convert('L'). Levels of more than"
         " 8 bits: the lowest becomes 0, the highest 255.",
         *([f"Filters, see fastctc.crnn.PreprocessConfig: {', '.join(filters)}."] if filters else []),
         *([_tone_curve(config)] if config.tone else []),
+        *([_crop(config)] if config.crop else []),
         f"Resize to {config.rows} rows and max(1, round(width * {config.rows} / height)) columns, as"
         f" Pillow's BILINEAR (antialiased); refuse more than {config.max_width} columns.",
         "Stack as images (N, 1, H, W) uint8, each at the left, the rest of the columns anything; widths (N,)"
@@ -131,6 +132,18 @@ def _tone_curve(config: PreprocessConfig) -> str:
         " least the sum over those above, else g - background; largest = d of the farthest level on that side. A"
         f" level g becomes rint(255 * (1 - s ** {config.tone})), where s = clip(d(g) / max(largest,"
         f" {config.tone_floor}), 0, 1)."
+    )
+
+
+def _crop(config: PreprocessConfig) -> str:
+    return (
+        "Crop: reduce by the least whole factor f to at most 128 rows, as Pillow's reduce; leave images with less"
+        " than 8 rows or columns. A row's strength is the mean of its max(2, rows // 16) largest differences"
+        " between pixels two columns apart. Text are the rows from the first to the last with a strength of at"
+        " least 4 and 0.3 times its 0.9 quantile; leave images without. Keep r = max(1.16 * rows of text + 2,"
+        f" rows / 4, rows^2 / columns, columns * {config.rows} / {config.max_width} + 1) rows about their middle,"
+        " moved into the image; leave images if r > 0.9 * rows. Cut from int(f * top) to ceil(f * (top + r)) of"
+        " the original image."
     )
 
 

@@ -122,7 +122,7 @@ class Recognizer:
 
     Example:
         >>> import numpy as np
-        >>> recognizer = Recognizer.load("shipped")
+        >>> recognizer = Recognizer.load("formula")
         >>> recognizer.read(np.full((60, 180), 255, np.uint8)).text  # an empty page
         ''
     """
@@ -149,7 +149,7 @@ class Recognizer:
     @classmethod
     def load(
         cls,
-        checkpoint: str | Path = "shipped",
+        checkpoint: str | Path = "formula",
         device: str | torch.device = "cpu",
         *,
         precision: str = "fp32",
@@ -158,8 +158,8 @@ class Recognizer:
         """Return a recognizer with the model of a checkpoint.
 
         Args:
-            checkpoint: a file, or the name of a model that comes with the package: ``"shipped"``,
-                ``"wide"`` or ``"words"``.
+            checkpoint: a file, or the name of a model that comes with the package: ``"formula"`` or
+                ``"words"``.
             device: where the model runs.
             precision: ``"fp32"``, or ``"bf16"``, which is faster where the processor multiplies it.
             ignore_case: read all letters as small ones; the probabilities of a letter and its capital are added.

@@ -147,7 +147,7 @@ class TrainConfig:
         device: cpu or cuda.
         min_usable: smallest share of the samples that can be read and learned; with fewer the run does not start.
         start_from: checkpoint whose weights the run starts from, for fine-tuning: a file, or a name such as
-            ``"shipped"``. Its network is used, and its preprocessing if ``preprocess`` is left at the default.
+            ``"formula"``. Its network is used, and its preprocessing if ``preprocess`` is left at the default.
             The alphabet is the checkpoint's, followed by the characters it lacks. None: random weights.
     """
 

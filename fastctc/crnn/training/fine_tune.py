@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from fastctc.crnn.data import PreprocessConfig, seeded, shipped_checkpoints
-from fastctc.crnn.model import CRNN, Checkpoint, load_checkpoint
+from fastctc.crnn.data import PreprocessConfig, seeded
+from fastctc.crnn.model import CRNN, Checkpoint, checkpoint_file, load_checkpoint
 from fastctc.crnn.training.config import ModelConfig, TrainConfig, model_config
 from fastctc.text import Alphabet
 
@@ -33,8 +33,7 @@ def digest_of(checkpoint: str | Path | None) -> str | None:
     """Return the SHA-256 hash of a checkpoint's file; None for none."""
     if checkpoint is None:
         return None
-    path = shipped_checkpoints().get(str(checkpoint), Path(checkpoint))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(checkpoint_file(checkpoint).read_bytes()).hexdigest()
 
 
 def with_start(config: TrainConfig, start: Checkpoint | None) -> TrainConfig:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFont
 
-from fastctc.crnn.data import font_files, installed_fonts, package_folder, printed
-from fastctc.crnn.words.texts import Part, is_unseen
+from fastctc.crnn.data import font_files, installed_fonts, is_unseen, package_folder, printed
+from fastctc.crnn.words.texts import Part
 
 Floats = npt.NDArray[np.float64]
 

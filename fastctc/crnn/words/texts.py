@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import string
-import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
+
+from fastctc.crnn.data import is_unseen
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "sv", "pl", "id")
 WORDS_PER_LANGUAGE = 40_000
@@ -33,11 +34,6 @@ def kind(text: str) -> str | None:
     if text.isalpha():
         return "letters"
     return "mixed" if any(c.isalpha() for c in text) or not any(c.isdigit() for c in text) else "digits"
-
-
-def is_unseen(name: str) -> bool:
-    """Return True for the tenth of all names, of words or of fonts, that no training image shows."""
-    return zlib.crc32(name.casefold().encode()) % 10 == 0
 
 
 @cache

@@ -69,10 +69,10 @@ COMMANDS = {
     "generate": ["generate", "{}", "--count", "2"],
     "train": ["train", "--out", "{}", "--steps", "1", "--images", "8"],
     "demo": ["demo", "{}"],
-    "export to onnx": ["export", "shipped", "{}/formula.onnx"],
-    "export to pt2": ["export", "shipped", "{}/formula.pt2"],
+    "export to onnx": ["export", "formula", "{}/formula.onnx"],
+    "export to pt2": ["export", "formula", "{}/formula.pt2"],
     "explore": ["explore", "--out", "{}", "--limit", "2"],
-    "evaluate with a report": ["evaluate", "shipped", "--count", "2", "--report", "{}"],
+    "evaluate with a report": ["evaluate", "formula", "--count", "2", "--report", "{}"],
 }
 
 
@@ -98,7 +98,7 @@ def test_a_second_function_call_is_refused_before_it_writes(name, taken):
             write_evaluation_report(Evaluation(), taken, "title")
         else:
             write = export_onnx if name == "export_onnx" else export_program
-            write(load_checkpoint("shipped"), taken / "a")
+            write(load_checkpoint("formula"), taken / "a")
     assert contents(taken) == before
 
 

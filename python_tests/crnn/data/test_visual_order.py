@@ -96,7 +96,7 @@ def test_the_checkpoint_keeps_the_direction(direction, tmp_path):
 
 
 def test_old_checkpoints_are_in_the_order_of_their_texts():
-    assert type(load_checkpoint("shipped").alphabet) is Alphabet
+    assert type(load_checkpoint("formula").alphabet) is Alphabet
 
 
 def test_a_missing_package_is_named(monkeypatch):

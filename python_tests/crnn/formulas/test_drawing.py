@@ -9,7 +9,6 @@ import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.metadata import metadata
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +31,10 @@ from fastctc.crnn.formulas import (
     is_formula,
     random_formula,
 )
+from fastctc.crnn.formulas import source as source_module
 from fastctc.crnn.formulas.drawing import CaptchaRenderer, GlyphRenderer, make_renderer
 from fastctc.crnn.formulas.fonts import draws_formulas
-from fastctc.crnn.formulas.glyphs import captcha_draws_from, captcha_image, glyph_bank
+from fastctc.crnn.formulas.glyphs import GlyphPress, captcha_draws_from, captcha_image, glyph_bank
 
 LOOKS = ("contest", "default")
 RENDERERS = ("captcha", "glyphs")
@@ -206,17 +206,29 @@ def test_other_sizes(name):
         assert picture.size == (96, 32)
 
 
-def test_varied_glyphs_are_the_same_ones_reshaped():
+def test_varied_glyphs_are_reshaped_and_visible():
     font = find_fonts()[:1]
     plain, some, all_ = (glyph_bank("contest", 60, font, 20, 0, share) for share in (0.0, 0.5, 1.0))
-    for character in "0123456789+*()":
-        before, after = plain[character][0], all_[character][0]
-        assert 0 < sum(a != b for a, b in zip(before, some[character][0], strict=True)) < 20
-        for glyph, reshaped in zip(before, after, strict=True):
-            assert reshaped != glyph and reshaped.height == glyph.height
-            assert 0.7 * glyph.width < reshaped.width < 1.25 * (glyph.width + 0.2 * glyph.height) + 1
-            assert 0.5 < sum(reshaped.coverage) / sum(glyph.coverage) < 3
-    assert all_[" "] == plain[" "]
+    for character in "0123456789+-*()=":
+        before, mixed, after = (
+            {glyph.coverage for glyph in bank[character][0]} for bank in (plain, some, all_)
+        )
+        assert len(after) == 20 and not before & after and before != mixed != after
+        assert all(max(glyph.coverage) > 160 for glyph in all_[character][0])
+    assert all(not glyph.coverage for glyph in all_[" "][0])
+
+
+def test_varied_glyphs_have_the_shapes_of_other_fonts():
+    press = GlyphPress("contest", 60, find_fonts()[:1])
+
+    def ink(character, varied):
+        boxes = [press.draw(character, 0, 0.0, random.Random(seed), varied=varied) for seed in range(60)]
+        return np.array([sum(box.coverage) / 255 / (box.width * box.height) for box in boxes])
+
+    for character in "0123456789()":
+        plain, varied = ink(character, False), ink(character, True)
+        assert varied.max() > 1.3 * plain.max() and varied.min() < 1.1 * plain.min()
+    assert np.ptp(ink("1", True)) > 0.4  # from a hairline to a block
 
 
 def test_fonts_found_are_checked_and_in_a_fixed_order():
@@ -227,29 +239,43 @@ def test_fonts_found_are_checked_and_in_a_fixed_order():
     assert set(found) <= set(find_fonts(system=True))
 
 
-def test_fonts_of_packages_are_added(monkeypatch, tmp_path):
-    name = "DejaVuSerif-BoldItalic.ttf"
-    bundled = package_folder("matplotlib") / "mpl-data" / "fonts" / "ttf" / name
-    (tmp_path / "a_font_package" / "files").mkdir(parents=True)
-    (tmp_path / "a_font_package" / "files" / name).write_bytes(bundled.read_bytes())
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(fonts, "FONT_PACKAGES", ("a_font_package",))
-    assert find_fonts(packages=True) == find_fonts()  # the same font, found before
+def test_fonts_of_packages_are_added_and_a_tenth_of_their_families_is_kept_apart(monkeypatch, tmp_path):
+    bundled = package_folder("matplotlib") / "mpl-data" / "fonts" / "ttf"
+    folder = tmp_path / "font_of_test" / "files"
+    folder.mkdir(parents=True)
+    names = ("DejaVuSerif-BoldItalic.ttf", "DejaVuSans.ttf", "cmex10.ttf")
+    for name in names:
+        (folder / name).write_bytes((bundled / name).read_bytes())
+    paths = [folder / name for name in names]
+    monkeypatch.setattr(fonts, "installed_fonts", lambda: paths)
+    assert find_fonts("packages") == find_fonts()  # the same fonts, found before
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda module: None if module == "matplotlib" else find_spec(module)
     )
-    found = find_fonts(packages=True)
-    assert [Path(font).name for font in found] == ["DroidSansMono.ttf", name]
-    monkeypatch.setattr(fonts, "FONT_PACKAGES", ("no_such_fonts",))
-    with pytest.raises(ModuleNotFoundError, match=r"no_such_fonts package: pip install fastctc\[fonts\]"):
-        find_fonts(packages=True)
+    monkeypatch.setattr(fonts, "is_unseen", lambda family: False)
+    assert [Path(font).name for font in find_fonts("packages")] == ["DroidSansMono.ttf", *names[:2]]
+    assert find_fonts("unseen") == ()
+    monkeypatch.setattr(fonts, "is_unseen", lambda family: True)
+    assert [Path(font).name for font in find_fonts("packages")] == ["DroidSansMono.ttf"]
+    assert [Path(font).name for font in find_fonts("unseen")] == [*names[:2]]
+    paths.clear()
+    with pytest.raises(
+        ModuleNotFoundError, match=r"'unseen' needs packages of fonts: pip install fastctc\[words\]"
+    ):
+        find_fonts("unseen")
 
 
-def test_font_packages_are_those_of_the_extra():
-    extra = metadata("fastctc").get_all("Requires-Dist")
-    named = {line.split(";")[0].strip() for line in extra if "fonts" in line.partition(";")[2]}
-    assert {name.replace("-", "_") for name in named} == set(fonts.FONT_PACKAGES)
+def test_a_recipe_chooses_the_fonts_of_each_renderer(monkeypatch):
+    sets = {"bundled": ("a.ttf",), "packages": ("b.ttf",), "unseen": ("c.ttf",)}
+    monkeypatch.setattr(source_module, "find_fonts", lambda name="bundled": sets[name])
+    source_module._fonts.cache_clear()
+    assert FormulaDraw().source(0).fonts is FormulaDraw().source(0).glyph_fonts is None
+    drawn = FormulaDraw(captcha_fonts="unseen").source(0)
+    assert (drawn.fonts, drawn.glyph_fonts) == (("c.ttf",), ("a.ttf",))
+    drawn = FormulaDraw(glyph_fonts="packages").unseen().source(0)
+    assert (drawn.fonts, drawn.glyph_fonts, drawn.renderer) == (None, ("b.ttf",), "captcha")
+    source_module._fonts.cache_clear()
 
 
 def test_fonts_without_digits_or_with_other_shapes_are_rejected(tmp_path):

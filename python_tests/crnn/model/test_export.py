@@ -5,7 +5,7 @@ import io
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from fastctc import cli
-from fastctc.crnn.data import PreprocessConfig
+from fastctc.crnn.data import PreprocessConfig, prepare
 from fastctc.crnn.formulas import FormulaSource
 from fastctc.crnn.model import (
     CRNN,
@@ -142,13 +142,13 @@ def test_command_writes_a_program(tmp_path, capsys):
 
 
 def test_command_errors(tmp_path, capsys):
-    assert cli.main(["export", "shipped", str(tmp_path / "a.txt")]) == 2
+    assert cli.main(["export", "formula", str(tmp_path / "a.txt")]) == 2
     assert "a.txt, expected a name that ends in .onnx or .pt2" in capsys.readouterr().err
     assert cli.main(["export", "none.safetensors", str(tmp_path / "a.pt2")]) == 2
     assert "no checkpoint at none.safetensors" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["export", "--help"])
-    assert "examples:\n  fastctc export shipped formula.onnx" in capsys.readouterr().out
+    assert "examples:\n  fastctc export formula formula.onnx" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -213,7 +213,7 @@ def test_the_description_says_what_is_done():
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("export") / "formula.onnx"
-    assert cli.main(["export", "shipped", str(path)]) == 0
+    assert cli.main(["export", "formula", str(path)]) == 0
     return path
 
 
@@ -249,7 +249,7 @@ def pictures() -> list[Image.Image]:
 @pytest.mark.slow
 def test_the_shipped_model_reads_as_torch_in_onnxruntime(shipped):
     session = onnxruntime.InferenceSession(shipped, providers=["CPUExecutionProvider"])
-    checkpoint = load_checkpoint("shipped")
+    checkpoint = load_checkpoint("formula")
     for grays, images, widths in batches(64):
         assert_same(checkpoint, grays, *session.run(None, {"images": images, "widths": widths}))
 
@@ -264,6 +264,23 @@ def test_the_example_prepares_and_reads_as_the_recognizer(shipped, example):
         reader.read([dithered])
     assert [reader.read([image])[0] for image in images[:-1]] == texts
     assert len(set(texts)) > 15 and all(texts)
+
+
+def test_the_example_crops_as_the_recognizer(example):
+    config = PreprocessConfig(height=64, ink="gray", tone=0.0, crop=True)
+    reader, rng = object.__new__(example.Reader), np.random.default_rng(0)
+    reader.settings = asdict(config)
+    cropped = 0
+    for number in range(20):
+        height, width, scale = int(rng.integers(5, 90)), int(rng.integers(3, 400)), int(rng.integers(1, 5))
+        gray = np.full((height, width), 220, np.uint8)
+        top = int(rng.integers(height))
+        gray[top : top + height // 4, ::7] = rng.integers(210)
+        image = Image.fromarray(gray.repeat(scale, 0).repeat(scale, 1))
+        ours = prepare(image, config).pixels
+        assert (reader.prepare(image) == ours).all(), number
+        cropped += ours.shape[1] > round(64 * width / height) + 1
+    assert cropped > 5
 
 
 @pytest.mark.slow

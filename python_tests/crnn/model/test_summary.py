@@ -112,7 +112,7 @@ def test_the_table():
 
 
 def test_command(capsys):
-    assert cli.main(["summary", "shipped", "--width", "96"]) == 0
+    assert cli.main(["summary", "formula", "--width", "96"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("conv: shapes for one image of 64 x 96\n")
     assert "alphabet '0123456789+-*()=', blank is class 0" in out

@@ -112,7 +112,7 @@ def test_options_out_of_range(recognizer):
 @pytest.mark.skipif(not inference._has_bf16(), reason="this processor cannot compute in bfloat16")
 def test_bf16_reads_the_same_texts():
     """Scores of drawn formulas differ by less than 0.1, their confidence by less than 0.03."""
-    shipped, low = Recognizer.load("shipped"), Recognizer.load("shipped", precision="bf16")
+    shipped, low = Recognizer.load("formula"), Recognizer.load("formula", precision="bf16")
     source = FormulaSource(seed=3, renderer="captcha")
     images = [source(i)[0] for i in range(24)]
     for one, other in zip(shipped.read(images), low.read(images), strict=True):
@@ -135,7 +135,7 @@ def test_precisions_that_cannot_be_used(recognizer, monkeypatch):
 def test_words_are_read_with_a_model_of_their_language():
     """The model of language decides where the image does not; what is given replaces it."""
     recognizer = Recognizer.load("words")
-    assert Recognizer.load("shipped").scorer is None and recognizer.scorer is not None
+    assert Recognizer.load("formula").scorer is None and recognizer.scorer is not None
     for own in (recognizer, Recognizer.load("words", ignore_case=True)):
         classes = own.alphabet.num_classes
         known, unknown = (own.alphabet.encode(text) for text in ("station", "qtxkvwj"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastctc.crnn import WordDraw, formulas
-from fastctc.crnn.data import Drawn
+from fastctc.crnn.data import Drawn, shipped_checkpoint, shipped_checkpoints
 from fastctc.crnn.formulas import FormulaSource
 from fastctc.crnn.read import Recognizer, evaluate
 
@@ -40,3 +40,10 @@ def test_the_model_of_words_reads_print(tmp_path: Path) -> None:
     data = Drawn(draw.source(31337, color=True), 100)
     assert evaluate(Recognizer.load("words"), data).exact_match >= 0.88
     assert evaluate(Recognizer.load("words", ignore_case=True), data).exact_match >= 0.9
+
+
+@pytest.mark.parametrize("former", ["shipped", "wide"])
+def test_former_names_load_the_model_of_formulas(former: str) -> None:
+    assert shipped_checkpoint(former) == shipped_checkpoint("formula") == shipped_checkpoints()["formula"]
+    assert former not in shipped_checkpoints() and shipped_checkpoint("none") is None
+    assert Recognizer.load(former).checkpoint.alphabet == Recognizer.load("formula").checkpoint.alphabet

@@ -20,7 +20,7 @@ COUNT = 25
 
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
-    return Recognizer.load("shipped")
+    return Recognizer.load("formula")
 
 
 @pytest.fixture(scope="module")

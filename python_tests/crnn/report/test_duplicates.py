@@ -79,7 +79,7 @@ def relabel(folder, **labels):
 def test_wrong_labels_are_ranked_first(folder):
     relabel(folder, n000004="1+1=2", n000011="x", n000013="")
     (folder / "000002.png").write_bytes(b"junk")
-    found = suspects(Recognizer.load("shipped"), open_source(folder), range(20))
+    found = suspects(Recognizer.load("formula"), open_source(folder), range(20))
     assert [one.name for one in found[:3]] == ["000011.png", "000013.png", "000004.png"]
     assert found[0].doubt == np.inf and found[2].doubt > 10 and len(found) < 7
 
@@ -93,7 +93,7 @@ def test_explore_names_copies_and_suspects(folder, tmp_path, capsys):
     (folder / "twice.png").write_bytes((folder / "000009.png").read_bytes())
     relabel(folder, twice="7")
     (test / "labels.tsv").write_text("own.png\t1\ncopy.png\t1\n")
-    command = ["explore", str(folder), "--against", str(test), "--checkpoint", "shipped", "--out"]
+    command = ["explore", str(folder), "--against", str(test), "--checkpoint", "formula", "--out"]
     assert cli.main([*command, str(tmp_path / "look"), "--height", "64"]) == 0
     out, err = capsys.readouterr()
     assert "copies    1 here before, 1 in the other data" in out

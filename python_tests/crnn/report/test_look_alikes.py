@@ -69,5 +69,5 @@ def test_the_report_and_the_options(folder, capsys):
     (folder / "labels.tsv").unlink()
     arguments = ["--label-pattern", "(.)", "--unicode-form", "NFKC"]
     assert cli.main(["explore", str(folder), "--out", str(folder / "again"), *arguments]) == 0
-    assert cli.main(["evaluate", "shipped", str(folder), *arguments]) == 0
+    assert cli.main(["evaluate", "formula", str(folder), *arguments]) == 0
     assert "of 4)" in capsys.readouterr().out

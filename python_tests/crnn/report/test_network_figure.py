@@ -71,7 +71,7 @@ def test_the_model_stays_as_it_was():
 def test_the_command_draws_the_network(tmp_path, capsys):
     texts = {}
     for name in ("net.svg", "again.svg", "net.pdf", "net"):
-        assert cli.main(["summary", "shipped", "--picture", str(tmp_path / name)]) == 0
+        assert cli.main(["summary", "formula", "--picture", str(tmp_path / name)]) == 0
         path = tmp_path / (name if "." in name else f"{name}.png")
         assert f"picture {path}" in capsys.readouterr().out
         texts[name] = path.read_bytes()
@@ -80,7 +80,7 @@ def test_the_command_draws_the_network(tmp_path, capsys):
 
 
 def test_the_command_refuses_another_kind_of_picture(tmp_path, capsys):
-    for command in (["summary", "shipped", "--picture"], ["read", "a.png", "--explain"]):
+    for command in (["summary", "formula", "--picture"], ["read", "a.png", "--explain"]):
         with pytest.raises(SystemExit) as stop:
             cli.main([*command, str(tmp_path / "net.gif")])
         assert stop.value.code == 2 and "net.gif does not end in .png, .pdf, .svg" in capsys.readouterr().err
@@ -88,5 +88,5 @@ def test_the_command_refuses_another_kind_of_picture(tmp_path, capsys):
 
 def test_without_matplotlib_the_command_names_the_remedy(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    assert cli.main(["summary", "shipped", "--picture", "net.svg"]) == 2
+    assert cli.main(["summary", "formula", "--picture", "net.svg"]) == 2
     assert 'pip install "fastctc[plot]"' in capsys.readouterr().err

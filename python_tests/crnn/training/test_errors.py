@@ -147,8 +147,8 @@ sys.exit(cli.main(sys.argv[2:]))
     [
         (20_000, ["train", "--out", "{}", "--data", "{data}", "--steps", "1"], "state.pt"),
         (5_000, ["generate", "{}", "--count", "2"], "00000"),
-        (100_000, ["export", "shipped", "{}/a.pt2"], "a.pt2"),
-        (5_000, ["evaluate", "shipped", "--count", "2", "--report", "{}"], ".png"),
+        (100_000, ["export", "formula", "{}/a.pt2"], "a.pt2"),
+        (5_000, ["evaluate", "formula", "--count", "2", "--report", "{}"], ".png"),
         (5_000, ["read", "{data}/000000.png", "--explain", "{}/why.png"], "why.png"),
     ],
 )

@@ -80,15 +80,15 @@ def test_given_characters_are_the_alphabet(folder, tmp_path):
 
 
 def test_fine_tuning_begins_with_the_checkpoints_accuracy(folder, tmp_path):
-    config = recipe(data=str(folder), start_from="shipped", steps=1, batch_size=4, threads=1, max_lr=1e-9)
+    config = recipe(data=str(folder), start_from="formula", steps=1, batch_size=4, threads=1, max_lr=1e-9)
     assert train(config, tmp_path, show_progress=False).evaluation.exact_match == 1
 
 
 def test_a_network_grows_by_residual_convolutions(folder, tmp_path):
     config = recipe(
-        data=str(folder), start_from="shipped", residuals=1, steps=1, batch_size=4, threads=1, max_lr=1e-9
+        data=str(folder), start_from="formula", residuals=1, steps=1, batch_size=4, threads=1, max_lr=1e-9
     )
-    start, image = load_checkpoint("shipped").model.eval(), torch.rand(1, 1, 64, 192)
+    start, image = load_checkpoint("formula").model.eval(), torch.rand(1, 1, 64, 192)
     result = load_checkpoint(train(config, tmp_path, show_progress=False).checkpoint)
     assert result.model.config.residuals == 1
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_a_recipe_that_contradicts_the_checkpoint_is_refused(folder, tmp_path, c
     ):
         with pytest.raises(ValueError, match=message):
             train(changed(config, group, **settings), tmp_path, show_progress=False)
-    command = ["train", "--out", str(tmp_path), "--data", str(folder), "--from", "shipped"]
+    command = ["train", "--out", str(tmp_path), "--data", str(folder), "--from", "formula"]
     assert cli.main([*command, "--architecture", "bilstm"]) == 2
     assert "architecture is 'bilstm', but the checkpoint to start from has 'conv'" in capsys.readouterr().err
     assert cli.main([*command[:-1], "none.safetensors"]) == 2
@@ -149,10 +149,10 @@ def test_a_fine_tuned_run_is_resumed_without_its_checkpoint(folder, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
     config = replace(config, start_from=str(moved))  # the same checkpoint
     train(config, tmp_path / "run", resume=True, show_progress=False)
-    with pytest.raises(ResumeError, match="start_from is shipped, but the run to resume has"):
-        train(replace(config, start_from="shipped"), tmp_path / "run", resume=True, show_progress=False)
+    with pytest.raises(ResumeError, match="start_from is formula, but the run to resume has"):
+        train(replace(config, start_from="formula"), tmp_path / "run", resume=True, show_progress=False)
 
 
 def test_a_batch_can_be_overfitted_from_a_checkpoint(folder):
-    config = recipe(data=str(folder), start_from="shipped", threads=1, precision="fp32")
+    config = recipe(data=str(folder), start_from="formula", threads=1, precision="fp32")
     assert overfit_one_batch(config, show_progress=False).steps <= 10

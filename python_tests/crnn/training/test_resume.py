@@ -31,7 +31,7 @@ ALLOWED = {
     ("schedule", "eval_every"), ("schedule", "save_every"), ("schedule", "log_every"),
 }  # fmt: skip
 OTHERS: dict[str, Any] = {  # other values than in the run, where adding 1 is not allowed
-    "data": "moved", "val": "moved", "characters": "01", "device": "meta", "start_from": "wide",
+    "data": "moved", "val": "moved", "characters": "01", "device": "meta", "start_from": "words",
     "precision": "bf16",
     "pooled_columns": 2, "stem_stride": 2, "height": 40, "warmup": 0.3, "ema": 0.5, "threads": 2, "parts": 4,
     "stretch": 0.1, "median": 3, "opening": 3, "closing": 3, "minutes": 3.0, "direction": "rtl",
@@ -220,8 +220,8 @@ def test_settings_that_are_left_open_are_no_contradiction(folder, whole, tmp_pat
         (["--median", "3"], "--median is 3, but the run to resume has 0"),
         (["--look", "default"], "--look is about drawn images, but the run to resume has --data"),
         (["--domain", "formulas"], "--domain is about drawn images, but the run to resume has --data"),
-        (["--preset", "shipped"], "--data is left out, but the run to resume has"),
-        (["--from", "shipped"], "--from is shipped, but the run to resume has None"),
+        (["--preset", "formula"], "--data is left out, but the run to resume has"),
+        (["--from", "formula"], "--from is formula, but the run to resume has None"),
         (["--overfit-one-batch"], "--resume goes on with a run, but --overfit-one-batch begins anew"),
     ],
 )
@@ -232,7 +232,7 @@ def test_a_contradicting_option_is_refused_never_ignored(options, message, stopp
 
 
 def test_a_preset_is_compared_as_a_whole(drawn, capsys):
-    assert cli.main(["train", "--out", str(drawn), "--resume", "--preset", "shipped"]) == 2
+    assert cli.main(["train", "--out", str(drawn), "--resume", "--preset", "formula"]) == 2
     assert "but the run to resume has" in capsys.readouterr().err
     assert cli.main(["train", "--out", str(drawn), "--resume", "--data", "x"]) == 2
     assert "--data is x, but the run to resume draws its images" in capsys.readouterr().err

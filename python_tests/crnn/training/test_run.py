@@ -413,14 +413,14 @@ def test_settings_are_checked():
         ({"parts": 3}, "parts is 3, expected a divisor of batch_size, which is 64"),
         ({"optimizer": "sgd"}, "name is 'sgd', expected 'adamw' or 'muon'"),
         ({"ema": 1.0}, "ema is 1.0, expected from 0 to less than 1"),
-        ({"glyph_fonts": "all"}, "glyph_fonts is 'all', expected 'bundled' or 'packages'"),
+        ({"glyph_fonts": "all"}, "glyph_fonts is 'all', expected 'bundled', 'packages' or 'unseen'"),
         ({"steps": None}, "may be left open only with minutes"),
     ]:
         with pytest.raises(ValueError, match=message):
             recipe(**settings)
     with pytest.raises(ValueError, match="expected one of them: a folder of images, or how they are drawn"):
         TrainConfig()
-    assert replace(PRESETS["quick"], seed=1).schedule.minutes and PRESETS["shipped"].draw.look == "mixed"
+    assert replace(PRESETS["quick"], seed=1).schedule.minutes and PRESETS["formula"].draw.look == "mixed"
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def test_steps_follow_from_the_images_where_nothing_else_is_given(folder, caplog
         assert sized(fixed) == fixed
     often = replace(config, schedule=replace(config.schedule, eval_every=10))
     assert sized(often).schedule.eval_every == 10
-    assert sized(replace(config, start_from="shipped")).schedule.steps == 150
+    assert sized(replace(config, start_from="formula")).schedule.steps == 150
     with pytest.raises(ValueError, match="steps may be left open only with minutes or data"):
         recipe(steps=None)
 
@@ -51,8 +51,8 @@ def test_steps_follow_from_the_images_where_nothing_else_is_given(folder, caplog
 def test_the_rate_is_lower_for_trained_weights():
     config = recipe(data="none")
     assert settled(config).optimizer.max_lr == max_rate(config) == 3e-3
-    assert settled(replace(config, start_from="shipped")).optimizer.max_lr == 1e-3
-    assert max_rate(recipe(data="none", start_from="shipped", max_lr=0.01)) == 0.01
+    assert settled(replace(config, start_from="formula")).optimizer.max_lr == 1e-3
+    assert max_rate(recipe(data="none", start_from="formula", max_lr=0.01)) == 0.01
 
 
 def test_the_command_leaves_the_steps_open_for_a_folder(folder, tmp_path, monkeypatch):
