@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fastctc.crnn.data import DrawConfig, KeyedSource, Pixels, at_least, hash_of_code, setting
 from fastctc.crnn.words.faces import Face, can_draw, find_faces, has_one_case
@@ -19,6 +20,15 @@ from fastctc.crnn.words.picture import draw_text
 from fastctc.crnn.words.texts import SIGNS, TextDraw, letters_of, word_list
 
 _TRIES = 50
+
+
+def _is_size(text: str) -> bool:
+    return re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", text) is not None
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return int(width), int(height)
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,9 @@ class WordSource:
         rng = random.Random(f"{self.seed}/words/{i}")
         text, face = self._text(rng)
         image = draw_text(text, face, self.draw.look, self._photos, rng)
+        if self.draw.canvas is not None:
+            ground = cast("tuple[int, int, int]", image.getpixel((0, 0)))
+            image = ImageOps.pad(image, _size(self.draw.canvas), Image.Resampling.BICUBIC, color=ground)
         return (image if self.color else np.asarray(image.convert("L"))), text
 
     def key(self) -> dict[str, Any]:
@@ -93,8 +106,11 @@ class WordDraw(DrawConfig):
         fonts: folder of fonts, in place of the fonts of installed packages and of matplotlib.
         grounds: folder of photographs to write on, in place of those that installed packages bring along.
         look: clean print, scenes of the world, or both.
-        texts: words, numbers, codes, lines of words, or all of these.
+        texts: words, numbers, codes, lines of words, or all of these (``"mixed"``); ``"list"``: the lines of the
+            file of words as they are.
         longest: characters of a text at most.
+        canvas: size such as ``256x64`` into which each image is fitted, in the middle of a ground of the color of
+            its corner. None: as large as the text is drawn.
         part: a tenth of words and of font families is ``unseen``: it is kept for measuring accuracy.
     """
 
@@ -102,8 +118,9 @@ class WordDraw(DrawConfig):
     fonts: str | None = setting(None, metavar="DIR")
     grounds: str | None = setting(None, metavar="DIR")
     look: Literal["mixed", "clean", "scene"] = setting("mixed")
-    texts: Literal["mixed", "words", "numbers", "codes", "lines"] = setting("mixed")
+    texts: Literal["mixed", "words", "numbers", "codes", "lines", "list"] = setting("mixed")
     longest: int = setting(25, metavar="N", **at_least(1))
+    canvas: str | None = setting(None, _is_size, "WIDTHxHEIGHT, such as 256x64", metavar="SIZE")
     part: Literal["seen", "unseen"] = setting("seen")
 
     @property

@@ -18,7 +18,7 @@ KINDS = {"letters": "letters", "digits": "digits", "mixed": "letters,\ndigits, s
 """The kinds of texts, and what pictures call them."""
 
 Part = Literal["seen", "unseen"]
-Texts = Literal["mixed", "words", "numbers", "codes", "lines"]
+Texts = Literal["mixed", "words", "numbers", "codes", "lines", "list"]
 
 
 def kind(text: str) -> str | None:
@@ -91,12 +91,13 @@ class TextDraw:
     Args:
         words: to choose from.
         letters: for random texts.
-        texts: what is written: one kind, or ``"mixed"``.
-        longest: characters of a text at most.
+        texts: what is written: one kind, ``"mixed"``, or ``"list"``: the words as they are.
+        longest: characters of a text at most, unless it is of the list.
     """
 
     def __init__(self, words: Sequence[str], letters: str, texts: Texts, longest: int) -> None:
-        self.words, self.letters, self.longest = words, letters, longest
+        self.words, self.letters = words, letters
+        self.longest = longest if texts != "list" else max(map(len, words))
         self._draws, self._weights = zip(*self._kinds(texts), strict=True)
 
     def __call__(self, rng: random.Random) -> str:
@@ -110,11 +111,12 @@ class TextDraw:
             "numbers": [(_integer, 0.45), (_amount, 0.35), (_date, 0.2)],
             "codes": [(self._code, 0.6), (self._address, 0.2), (self._any, 0.2)],
             "lines": [(self._line, 1.0)],
+            "list": [(lambda rng: rng.choice(self.words), 1.0)],
         }
         if texts != "mixed":
             return kinds[texts]
-        shares = dict(zip(get_args(Texts)[1:], (0.52, 0.18, 0.1, 0.2), strict=True))
-        return [(draw, shares[name] * share) for name, draws in kinds.items() for draw, share in draws]
+        shares = dict(zip(get_args(Texts)[1:-1], (0.52, 0.18, 0.1, 0.2), strict=True))
+        return [(draw, shares[name] * share) for name in shares for draw, share in kinds[name]]
 
     def _word(self, rng: random.Random) -> str:
         word = _in_case(rng.choice(self.words), rng)

@@ -113,6 +113,21 @@ def test_a_character_that_no_font_has_is_an_error(draw, tmp_path):
         WordDraw(words=str(tmp_path / "words.txt"), fonts=draw.fonts, texts="words").source(0)(0)
 
 
+def test_the_lines_of_a_list_are_drawn_as_they_are_on_a_canvas(draw, tmp_path):
+    numbers = [str(10**19 + 7**k) for k in range(40)]
+    (tmp_path / "numbers.txt").write_text("\n".join(numbers))
+    plain = WordDraw(words=str(tmp_path / "numbers.txt"), fonts=draw.fonts, look="clean", texts="list")
+    fitted = replace(plain, canvas="256x64")
+    for number in range(5):
+        image, text = fitted.source(3, color=True)(number)
+        as_drawn, same = plain.source(3, color=True)(number)
+        assert image.size == (256, 64) and text == same and text in numbers
+        assert image.getpixel((0, 0)) == pytest.approx(as_drawn.getpixel((0, 0)), abs=60)
+    for wrong in ("256", "0x64", "64x", "256X64", "20000x64"):
+        with pytest.raises(ValueError, match=f"canvas is {wrong}, expected WIDTHxHEIGHT, such as 256x64"):
+            replace(plain, canvas=wrong)
+
+
 def test_a_straight_line_is_what_pillow_writes():
     font = font_of(SANS, 40)
     ink = cropped(straight("Ag|j", font, 0, 0)).fill
