@@ -58,8 +58,13 @@ def test_shared_characters_keep_their_output_rows_and_new_ones_are_added(blank, 
         assert name.startswith("classify.") or torch.equal(tensor, weights[name]), name
 
 
-def test_train_from_a_checkpoint_extends_its_alphabet(folder, tmp_path, capsys):
+@pytest.mark.parametrize("given", ["file", "folder of a run"])
+def test_train_from_a_checkpoint_extends_its_alphabet(given, folder, tmp_path, capsys):
     start = folder.parent / "start.safetensors"
+    if given == "folder of a run":
+        (tmp_path / "before").mkdir()
+        (tmp_path / "before" / "model.safetensors").write_bytes(start.read_bytes())
+        start = tmp_path / "before"
     command = ["train", "--out", str(tmp_path), "--data", str(folder), "--from", str(start), "--steps", "1"]
     assert cli.main([*command, "--batch-size", "4", "--threads", "1", "--max-lr", "1e-9"]) == 0
     result = load_checkpoint(tmp_path / "model.safetensors")
