@@ -13,6 +13,7 @@ import pytest
 from fastctc import cli
 from fastctc.crnn import Recognizer, write_folder
 from fastctc.crnn.formulas import FormulaSource
+from fastctc.crnn.read import confidence_of
 from fastctc.scoring import hotwords
 
 Lines = list[list[str]]
@@ -100,7 +101,7 @@ def test_hotwords_are_what_python_makes_of_them(folder, tmp_path, capsys):
         assert [each["model_score"] for each in found["nbest"]] == [
             4.0 * each.text.count("1+") + 5.0 * each.text.count("7") for each in wanted.nbest
         ]
-        assert wanted.confidence == math.exp(min(0.0, wanted.nbest[0].log_prob))
+        assert wanted.confidence == confidence_of(wanted.nbest[0].log_prob, recognizer.checkpoint.temperature)
 
 
 def test_the_options_combine(folder, texts, tmp_path, capsys):

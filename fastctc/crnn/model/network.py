@@ -154,6 +154,16 @@ def _inside(x: Tensor, widths: Tensor | None) -> Tensor | None:
     return (torch.arange(x.shape[3], device=x.device) < widths[:, None])[:, None, None, :]
 
 
+def _with_whole_frames(images: Tensor, widths: Tensor) -> Tensor:
+    """Return images (N, 1, H, W) whose last columns are repeated behind their widths.
+
+    So a last frame that an image fills in part has no edge in it, which would look like a stroke.
+    """
+    place = (widths - 1)[:, None, None, None].expand(-1, -1, images.shape[2], -1)
+    columns = torch.arange(images.shape[3], device=images.device)
+    return torch.where(columns < widths[:, None, None, None], images, images.gather(3, place))
+
+
 def pooled(x: Tensor, pool: tuple[int, int]) -> Tensor:
     """Return ``F.max_pool2d``, without a gradient on the CPU by the faster maximum of two views per axis."""
     whole = x.shape[2] % pool[0] == 0 and x.shape[3] % pool[1] == 0
@@ -304,18 +314,17 @@ class CRNN(nn.Module):
         """Return the output of ``forward`` without the softmax, for a loss that takes logits."""
         self._check(images, widths)
         n, _, _, width = images.shape
-        frames_of_all = self.config.frames(width)
-        full = frames_of_all * self.config.columns_per_frame
-        if widths is None and full == width:
-            lengths, padded = torch.full((n,), frames_of_all, device=images.device), False
-        else:
-            images = F.pad(images, (0, full - width))
+        step, frames_of_all = self.config.columns_per_frame, self.config.frames(width)
+        full = frames_of_all * step
+        lengths, remaining = torch.full((n,), frames_of_all, device=images.device), None
+        if widths is not None or full > width:
             if widths is None:
                 widths = torch.full((n,), width, device=images.device)
-            lengths = _divided(widths, self.config.columns_per_frame)
-            padded = torch.compiler.is_exporting() or bool((widths < full).any())  # exported without a branch
-        remaining = widths if padded else None
-        inside = _inside(images, remaining)
+            images = _with_whole_frames(F.pad(images, (0, full - width)), widths)
+            lengths = _divided(widths, step)
+            if torch.compiler.is_exporting() or bool((lengths < frames_of_all).any()):
+                remaining = lengths * step  # exported without a branch
+        padded, inside = remaining is not None, _inside(images, remaining)
         x = images if inside is None else images * inside
         if self.direct is not None:
             logits = self.direct(x, [full] * n if remaining is None else remaining.tolist())

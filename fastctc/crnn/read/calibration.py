@@ -14,7 +14,7 @@ def confidence_of(score: float, temperature: float = 1.0) -> float:
 
     Args:
         score: natural-log probability of the text.
-        temperature: above 1 for a model that is surer than it is accurate.
+        temperature: above 1 for a model that is more accurate than it is sure, below 1 for the contrary.
     """
     return math.exp(min(0.0, score) / temperature)
 

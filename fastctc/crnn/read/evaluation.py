@@ -106,15 +106,18 @@ class Evaluation:
         confidences = [confidence_of(outcome.score, self.temperature) for outcome in self.outcomes]
         return calibration_error(confidences, [outcome.edits == 0 for outcome in self.outcomes])
 
-    def calibrated(self) -> Evaluation:
+    def calibrated(self, hottest: float = math.inf) -> Evaluation:
         """Return the evaluation with the temperature that ``fastctc.crnn.read.fitted_temperature`` finds.
+
+        Args:
+            hottest: temperature at most.
 
         Raises:
             ValueError: no text has a finite score.
         """
         scores = [outcome.score for outcome in self.outcomes]
         exact = [outcome.edits == 0 for outcome in self.outcomes]
-        return replace(self, temperature=fitted_temperature(scores, exact))
+        return replace(self, temperature=min(hottest, fitted_temperature(scores, exact)))
 
     @property
     def count(self) -> int:

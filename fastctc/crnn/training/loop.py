@@ -41,6 +41,7 @@ from fastctc.crnn.training.step import Learner, Rate, StepReport, one_cycle
 BEST_FILE = "best.safetensors"
 SAMPLES_FOLDER = "samples"  # what processes share, while a run lasts
 MAX_BAD_STEPS = 20
+HOTTEST = 2.0  # temperature at most: above, a model of few mistakes is sure of pictures of other kinds, too
 
 log = logging.getLogger(__name__)
 
@@ -341,7 +342,7 @@ class TrainingLoop:
             record["evaluated_images"] = evaluation.count
         temperature = 1.0
         if evaluation is not None and any(map(math.isfinite, (each.score for each in evaluation.outcomes))):
-            fitted = evaluation.calibrated()
+            fitted = evaluation.calibrated(HOTTEST)
             temperature = fitted.temperature
             record["calibration_error"] = round(fitted.calibration_error, 6)
         return Checkpoint(self.learner.result, self.data.alphabet, self.data.preprocess, record, temperature)

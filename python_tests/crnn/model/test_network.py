@@ -282,3 +282,22 @@ def test_errors():
         model(torch.zeros(1, 1, 32, 8), torch.ones(1))
     with pytest.raises(ValueError, match="widths has 9 to 9, expected 1 to 8"):
         model(torch.zeros(1, 1, 32, 8), torch.tensor([9]))
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.parametrize("read", [False, True])
+def test_a_last_frame_is_completed_by_the_last_column(architecture, read):
+    model = model_with_random_statistics(SMALL[architecture]).eval()
+    model = folded(model) if read else model
+    step, height = model.config.columns_per_frame, model.config.height
+    images = torch.rand(3, 1, height, 10 * step)
+    widths = torch.tensor([10 * step, 5 * step + 1, 7 * step - 1])
+    whole = images.clone()
+    for image, width in zip(whole, widths.tolist(), strict=True):
+        image[..., width:] = image[..., width - 1 : width]
+    with torch.no_grad():
+        log_probs, lengths = model(images, widths)
+        same, _ = model(whole, lengths * step)
+        alone, _ = model(images[1:2, ..., : 5 * step + 1])
+    assert torch.equal(log_probs, same)
+    torch.testing.assert_close(alone[0], log_probs[1, : lengths[1]], atol=1e-5, rtol=1e-5)

@@ -19,7 +19,8 @@ from fastctc.crnn import (
     save_checkpoint,
 )
 from fastctc.crnn.model import CheckpointError
-from fastctc.crnn.read import calibration_error, confidence_of, fitted_temperature
+from fastctc.crnn.read import Evaluation, calibration_error, confidence_of, fitted_temperature
+from fastctc.crnn.read.evaluation import Outcome
 from fastctc.text import Alphabet
 
 
@@ -54,6 +55,14 @@ def test_few_mistakes_or_none_do_not_make_a_model_sure():
     assert fitted_temperature([0.0, -math.inf], [True, False]) > 0
     with pytest.raises(ValueError, match=r"scores has 1 scores, none of them finite"):
         fitted_temperature([-math.inf], [False])
+
+
+def test_a_run_without_mistakes_does_not_become_sure_of_other_pictures():
+    """Smoothed labels keep confidences low, so the temperature that fits easy images would be large."""
+    evaluation = Evaluation([Outcome("a", "1", "1", -0.3, 0, 0.1)] * 200)
+    assert evaluation.calibrated().temperature > 20
+    assert evaluation.calibrated(hottest=2).temperature == 2
+    assert evaluation.calibrated(hottest=99).temperature == evaluation.calibrated().temperature
 
 
 @pytest.fixture

@@ -77,6 +77,13 @@ def test_the_shipped_model_reads(kind, recognizer, drawn):
     assert right >= (0.95 if kind in ("plain", "inverted") else 0.8) * COUNT
 
 
+@pytest.mark.parametrize("more", [1, 2, 3, 4])
+def test_the_shipped_model_reads_images_of_any_width(more, recognizer, drawn):
+    images = [gray(np.pad(230 - 180 * ink, ((0, 0), (0, more)), constant_values=230)) for ink, _ in drawn]
+    readings = recognizer.read(images)
+    assert sum(reading.text == text for reading, (_, text) in zip(readings, drawn, strict=True)) >= 24
+
+
 def test_a_very_long_line_is_read(recognizer, drawn):
     """16 formulas beside each other, 2,880 x 60 pixels: 3,072 columns at the model's height."""
     line = gray(230 - 180 * np.concatenate([ink for ink, _ in drawn[:16]], axis=1))
