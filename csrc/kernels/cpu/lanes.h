@@ -1,5 +1,6 @@
 // A warp of lanes as a SIMD vector, in the vector extension of GCC and Clang: it compiles for every processor, and for
-// the instruction set that the file is compiled for. The only place with intrinsics.
+// the instruction set that the file is compiled for. The only place with intrinsics. (Long file: one operation after
+// the other, each for several instruction sets.)
 #pragma once
 
 #include <cstdint>
@@ -112,6 +113,24 @@ struct Lanes {
     typedef Other Others __attribute__((vector_size(N * sizeof(Other))));
     const Others y = __builtin_convertvector(x, Others);
     memcpy(p, &y, sizeof y);
+  }
+  // To memory, by the caches or, to an aligned place, past them.
+  template <bool streams>
+  FASTCTC_LANE void put(void* p, F x) {
+#if defined(__AVX512F__)
+    if constexpr (streams) return _mm512_stream_si512(static_cast<__m512i*>(p), (__m512i)x);
+#elif defined(__AVX2__)
+    if constexpr (streams) return _mm256_stream_si256(static_cast<__m256i*>(p), (__m256i)x);
+#elif defined(__SSE2__)
+    if constexpr (streams) return _mm_stream_si128(static_cast<__m128i*>(p), (__m128i)x);
+#endif
+    memcpy(p, &x, sizeof x);
+  }
+  // What this thread has streamed is there for all threads that wait for it.
+  FASTCTC_LANE void finish_streams() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
   }
   // (factor * i + offset) ^ flip in lane i; a constant, so that shuffles become single instructions.
   template <int factor, int offset, int flip = 0>
