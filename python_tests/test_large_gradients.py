@@ -1,6 +1,7 @@
 """Large gradients on the CPU.
 
 One takes the memory of the last one that was freed, never of one that is there. Its long rows pass by the caches.
+Large lattices take such memory, too.
 """
 
 from __future__ import annotations
@@ -82,6 +83,23 @@ def test_threads_share_the_memory() -> None:
 
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(repeat, range(3)))
+
+
+def test_lattices_that_are_there_at_once_have_their_own_memory() -> None:
+    frames, labels = 6000, 1500  # 36 MB
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(frames, 1, 9, generator=generator).requires_grad_() for _ in range(2)]
+    targets = torch.randint(1, 9, (1, labels), generator=generator)
+
+    def loss(leaf: Tensor) -> Tensor:
+        return fastctc.ctc_loss(leaf, targets, [frames], [labels], from_logits=True)
+
+    alone = [torch.autograd.grad(loss(leaf), leaf)[0] for leaf in logits]
+    losses = [loss(leaf) for leaf in logits]
+    with torch.no_grad():
+        assert loss(logits[0]) == losses[0]
+    for value, leaf, expected in zip(losses, logits, alone, strict=True):
+        assert torch.equal(torch.autograd.grad(value, leaf)[0], expected)
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
