@@ -141,3 +141,18 @@ def test_one_long_sample() -> None:
     )
     torch.testing.assert_close(loss.double(), exact, rtol=1e-7, atol=0)
     torch.testing.assert_close(grad.double(), gradient, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("classes", [9, 16, 17, 32, 33, 64, 65, 128, 129])
+def test_unlikely_samples_of_few_classes(classes: int) -> None:
+    """Exponents that need doubles, at the sizes where rows take more registers."""
+    generator = torch.Generator().manual_seed(classes)
+    scores = torch.randn(1000, 1, classes, generator=generator) * 3
+    scores[500:520, :, 1:] += 2e5
+    targets = torch.randint(1, classes, (1, 130), generator=generator)
+    loss, grad = assert_same_on_any_number_of_threads(scores, targets, [1000], [130], from_logits=True)
+    exact, gradient = assert_same_on_any_number_of_threads(
+        scores.double(), targets, [1000], [130], from_logits=True
+    )
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-6, atol=0)
+    torch.testing.assert_close(grad.double(), gradient, rtol=0, atol=2e-6)

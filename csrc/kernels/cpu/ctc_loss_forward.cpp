@@ -11,6 +11,7 @@
 #include "../../math/delay.h"
 #include "../loss_bound.h"
 #include "forward_workspace.h"
+#include "rows.h"
 #include "targets.h"
 
 namespace fastctc {
@@ -112,6 +113,7 @@ class ForwardSample {
     const States<X>&mine = w_.swept, &others = other.w_.swept;
     if (!find_sum(is_first() ? mine : others, is_first() ? others : mine, factor)) return kInfeasible;
     if (!p_.need_grad || length_ == 0) return kOk;
+    concludes_ = true;
     copy(others, w_.across, q_.slots);
     rescale(q_, w_.across, factor);
     if (is_first()) occupancies<Direction::kBackward, Direction::kForward>();
@@ -202,10 +204,15 @@ class ForwardSample {
 
   // Both give the scores of labels i, i + 1, ... in a frame. Lookup takes them from a short row of the input, Stand
   // from a row of their own, which stands in place of the occupancies.
+  template <int registers>
   struct Lookup {
-    typename L::F low, high;
+    typename L::F row[registers];
     const int32_t* labels;
-    typename L::F operator()(int64_t i) const { return L::lookup(low, high, labels + i); }
+    const Stored* soon;  // a row that is written soon is fetched from memory, or null
+    typename L::F operator()(int64_t i) const {
+      if (soon) __builtin_prefetch(soon + i, 1, kSecondLevel);
+      return L::template lookup<registers>(row, labels + i);
+    }
   };
   struct Stand {
     const Stored* row;
@@ -219,13 +226,27 @@ class ForwardSample {
       emit_from(t0, t1, [rows = rows_, stride = p_.max_length, length = length_](int64_t t) {
         return Stand{rows + t * stride, length};
       });
-    } else {
-      const Stored* const x = row_of<Stored>(p_, 0, n_);
-      emit_from(t0, t1, [x, stride = p_.stride_t, classes = p_.classes, labels = w_.labels](int64_t t) {
-        const Stored* const row = x + t * stride;
-        return Lookup{load_as<Scalar>(row, classes), load_as<Scalar>(row + L::N, classes - L::N), labels};
-      });
+    } else if (p_.classes <= 2 * L::N) {
+      emit_by_lookup<2>(t0, t1);
+    } else if (p_.classes <= 4 * L::N) {
+      emit_by_lookup<4>(t0, t1);
+    } else if (p_.classes <= 8 * L::N) {
+      emit_by_lookup<8>(t0, t1);
+    } else if constexpr (!kInPlace) {  // a row of floats takes twice as many registers of doubles
+      emit_by_lookup<16>(t0, t1);
     }
+  }
+  template <int registers>
+  void emit_by_lookup(int64_t t0, int64_t t1) {
+    const Stored* const x = row_of<Stored>(p_, 0, n_);
+    const Stored* const soon = concludes_ ? rows_ : nullptr;
+    emit_from(t0, t1, [&p = p_, x, soon, labels = w_.labels](int64_t t) {
+      Lookup<registers> scores{{}, labels, soon ? soon + t * p.max_length : nullptr};
+      FASTCTC_UNROLL for (int k = 0; k < registers; ++k) {
+        scores.row[k] = load_as<Scalar>(x + t * p.stride_t + k * L::N, p.classes - k * L::N);
+      }
+      return scores;
+    });
   }
   template <class ScoresOf>
   void emit_from(int64_t t0, int64_t t1, const ScoresOf& scores_of) {
@@ -327,6 +348,7 @@ class ForwardSample {
   int64_t t0_ = 0, t1_ = 0;
   typename L::F range_ = L::set(0);  // the largest exponent of an emission
   typename L::M finite_ = L::less(L::set(0), L::set(1));
+  bool concludes_ = false;
   Status problem_ = kOk;               // of the sweep
   double log2_p_ = -INFINITY;          // relative to the origins
   double offset_ = 0;                  // the logarithm of the origins of these frames,

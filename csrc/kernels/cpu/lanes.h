@@ -174,14 +174,23 @@ struct Lanes {
       return _mm512_mask_i32gather_pd(set(0), m, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), p, 8);
     }
   }
-  // gather from the two registers of a short row
-  static constexpr int kTable = 2 * N;
-  FASTCTC_LANE F lookup(F low, F high, const int32_t* index) {
-    if constexpr (kSingle) return _mm512_permutex2var_ps(low, _mm512_loadu_si512(index), high);
-    if constexpr (!kSingle) {
-      const __m256i i = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
-      return _mm512_permutex2var_pd(low, _mm512_cvtepi32_epi64(i), high);
+  // gather from the registers of a short row: 2, 4, 8 or 16
+  static constexpr int kTable = 8 * N;
+  template <int registers>
+  FASTCTC_LANE F lookup(const F* row, const int32_t* index) {
+    if constexpr (registers > 2) {
+      constexpr int half = registers / 2;
+      return select(has_bit(index, half * N), lookup<half>(row + half, index), lookup<half>(row, index));
     }
+    if constexpr (kSingle) return _mm512_permutex2var_ps(row[0], _mm512_loadu_si512(index), row[1]);
+    if constexpr (!kSingle) return _mm512_permutex2var_pd(row[0], load_wide(index), row[1]);
+  }
+  FASTCTC_LANE M has_bit(const int32_t* index, int bit) {
+    if constexpr (kSingle) return _mm512_test_epi32_mask(_mm512_loadu_si512(index), _mm512_set1_epi32(bit));
+    if constexpr (!kSingle) return _mm512_test_epi64_mask(load_wide(index), _mm512_set1_epi64(bit));
+  }
+  FASTCTC_LANE __m512i load_wide(const int32_t* index) {
+    return _mm512_cvtepi32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)));
   }
   // max(a, b) is b where either is NaN.
   FASTCTC_LANE F max(F a, F b) {
@@ -262,7 +271,10 @@ struct Lanes {
     return x;
   }
   static constexpr int kTable = 0;  // no lookup: gather does as well
-  FASTCTC_LANE F lookup(F, F, const int32_t*) { return set(0); }
+  template <int registers>
+  FASTCTC_LANE F lookup(const F*, const int32_t*) {
+    return set(0);
+  }
   // max(a, b) is b where either is NaN, as in the processor's own instruction.
   FASTCTC_LANE F max(F a, F b) { return a > b ? a : b; }
   FASTCTC_LANE F min(F a, F b) { return a < b ? a : b; }
