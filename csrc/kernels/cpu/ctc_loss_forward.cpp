@@ -43,11 +43,11 @@ class ForwardSample {
         length_(p.target_lengths[n]),
         begin_(begin),
         end_(end),
-        segments_((end - begin + kSegment - 1) / kSegment),
         rows_(static_cast<Stored*>(p.occupancy) + n * p.frames * p.max_length),
         frame_(p, n),
         w_(workspace, p, frames_, end - begin, length_, p.need_grad && !kInPlace),
-        q_(w_.sequence) {
+        q_(w_.sequence),
+        segments_((end - begin + w_.segment - 1) / w_.segment) {
     q_.first = begin;
     if constexpr (kInPlace) {
       q_.occupancy = rows_;
@@ -277,8 +277,8 @@ class ForwardSample {
 
   // Makes segment s the current one, with its emissions.
   void enter(int64_t s) {
-    t0_ = begin_ + s * kSegment;
-    t1_ = t0_ + kSegment < end_ ? t0_ + kSegment : end_;
+    t0_ = begin_ + s * w_.segment;
+    t1_ = t0_ + w_.segment < end_ ? t0_ + w_.segment : end_;
     if (w_.whole) return;
     q_.first = t0_;
     emit(t0_, t1_);
@@ -340,11 +340,12 @@ class ForwardSample {
   const int64_t n_;
   const int64_t* const labels_;
   const int64_t frames_, length_;
-  const int64_t begin_, end_, segments_;  // the frames that are worked on
-  Stored* const rows_;                    // (T, S) of occupancy
+  const int64_t begin_, end_;  // the frames that are worked on
+  Stored* const rows_;         // (T, S) of occupancy
   const FrameScalars<Stored> frame_;
   ForwardWorkspace<Scalar> w_;
   Sequence<X>& q_;
+  const int64_t segments_;
   int64_t t0_ = 0, t1_ = 0;
   typename L::F range_ = L::set(0);  // the largest exponent of an emission
   typename L::M finite_ = L::less(L::set(0), L::set(1));

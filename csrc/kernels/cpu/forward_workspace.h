@@ -11,6 +11,7 @@ namespace FASTCTC_ISA {
 
 constexpr int kMaxRegisters = 4;             // K: a block has at most this many registers of slots
 constexpr int64_t kWholeBytes = 1000 << 10;  // a sample whose lattice is smaller keeps all of it
+constexpr int64_t kShortHalf = 128;          // frames of a half that is one segment
 constexpr int64_t kMaxMeeting = 256;         // frames of sequences whose two directions run at once,
 constexpr int kMaxMeetingRegisters = 2;      // and their slots: both must find room in the processor's registers
 
@@ -35,6 +36,7 @@ struct ForwardWorkspace {
   Plane<Scalar> snapshots;  // closed states with which the sweep enters each segment
   bool meets;               // do both directions run at once?
   bool whole;               // are the rows of all frames kept, or of one segment?
+  int64_t segment;          // frames
   size_t size;
 
   // Of a sample of so many frames, of which `count` are worked on.
@@ -60,7 +62,8 @@ struct ForwardWorkspace {
     // By the largest sample there could be, so that no smaller one needs more. It does not change the result.
     const int64_t largest = p.frames * (p.max_length + N) * 4 * int64_t(sizeof(Scalar));
     whole = meets || (p.need_grad && (p.frames <= kSegment || largest <= kWholeBytes));
-    const int64_t rows = whole || count < kSegment ? count : kSegment;
+    segment = count <= kShortHalf ? kShortHalf : int64_t(kSegment);
+    const int64_t rows = whole || count < kShortHalf ? count : kShortHalf;
     q.labels = w.take_plane<Scalar>(rows * q.slots, N);
     q.kept = w.take_plane<Scalar>(p.need_grad ? rows * q.slots + N : 0, N);
     q.carries = w.take_plane<Scalar>((q.slots / (N * kMaxRegisters) + 2) * kTile);
