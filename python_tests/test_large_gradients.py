@@ -1,4 +1,8 @@
-"""A large gradient on the CPU takes the memory of the last one that was freed, and never of one that is there."""
+"""Large gradients on the CPU.
+
+One takes the memory of the last one that was freed, never of one that is there. Its long rows pass by the caches.
+Large lattices take such memory, too.
+"""
 
 from __future__ import annotations
 
@@ -79,3 +83,40 @@ def test_threads_share_the_memory() -> None:
 
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(repeat, range(3)))
+
+
+def test_lattices_that_are_there_at_once_have_their_own_memory() -> None:
+    frames, labels = 6000, 1500  # 36 MB
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(frames, 1, 9, generator=generator).requires_grad_() for _ in range(2)]
+    targets = torch.randint(1, 9, (1, labels), generator=generator)
+
+    def loss(leaf: Tensor) -> Tensor:
+        return fastctc.ctc_loss(leaf, targets, [frames], [labels], from_logits=True)
+
+    alone = [torch.autograd.grad(loss(leaf), leaf)[0] for leaf in logits]
+    losses = [loss(leaf) for leaf in logits]
+    with torch.no_grad():
+        assert loss(logits[0]) == losses[0]
+    for value, leaf, expected in zip(losses, logits, alone, strict=True):
+        assert torch.equal(torch.autograd.grad(value, leaf)[0], expected)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_rows_that_pass_by_the_caches_have_the_same_bits(dtype: torch.dtype, from_logits: bool) -> None:
+    classes = 200_001 * 8 // dtype.itemsize  # rows of 1.6 MB, not aligned
+    logits = torch.randn(15, 2, classes, generator=torch.Generator().manual_seed(0)).to(dtype)
+    scores = logits if from_logits else logits.log_softmax(-1)
+    targets, counts, lengths = torch.tensor([[7, 7, 0, classes - 1], [1, 2, 3, 4]]), [15, 9], [4, 3]
+
+    def gradient_of(samples: slice) -> Tensor:
+        leaf = scores[:, samples].detach().requires_grad_()
+        arguments = targets[samples], counts[samples], lengths[samples], 5
+        loss = fastctc.ctc_loss(leaf, *arguments, reduction="none", from_logits=from_logits)
+        return torch.autograd.grad(loss.sum() * 3, leaf)[0]
+
+    both = gradient_of(slice(0, 2))
+    for n in range(2):
+        assert torch.equal(both[:, n : n + 1], gradient_of(slice(n, n + 1)))
+    assert not both[9:, 1].any()

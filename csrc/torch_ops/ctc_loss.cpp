@@ -2,6 +2,7 @@
 #include "ctc_loss.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "../math/lattice.h"
 
@@ -79,22 +80,43 @@ std::vector<int64_t> set_checked_offsets(CtcLossParams& p) {
   return offsets;
 }
 
+// The second phase of forward for some samples. Two threads share a sample where there are more threads than samples,
+// and the work is worth it.
+static void run_forward(const CtcLossParams& p, const std::vector<int64_t>& samples, bool wide) {
+  constexpr int64_t kLeastStates = 1 << 16;
+  const auto count = int64_t(samples.size());
+  if (count == 0) return;
+  const size_t bytes = cpu::ctc_loss_forward_workspace(p, wide);
+  if (count >= int64_t(torch::stable::get_num_threads()) || p.frames * (p.max_length + 1) < kLeastStates) {
+    return parallel(count, bytes, [&](int64_t begin, int64_t end, void* workspace) {
+      for (int64_t i = begin; i < end; ++i) {
+        cpu::ctc_loss_forward(p, samples[i], 0, cpu::kForwardParts, wide, workspace);
+      }
+    });
+  }
+  const HostWorkspace workspace(samples.size() * bytes);
+  for (int first = 0; first < cpu::kForwardParts; first += 2) {
+    parallel_for(2 * count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        char* const memory = static_cast<char*>(workspace.get()) + size_t(i / 2) * bytes;
+        const int part = first + int(i % 2);
+        cpu::ctc_loss_forward(p, samples[i / 2], part, part + 1, wide, memory);
+      }
+    });
+  }
+}
+
 void forward_on_cpu(CtcLossParams p) {
   const std::vector<int64_t> offsets = set_checked_offsets(p);
   const int64_t chunks = p.batch * ((p.frames + cpu::kFramesPerChunk - 1) / cpu::kFramesPerChunk);
   parallel(chunks, cpu::ctc_loss_scores_workspace(p),
            [&](int64_t begin, int64_t end, void* workspace) { cpu::ctc_loss_scores(p, begin, end, workspace); });
-  const auto run = [&](bool wide) {
-    parallel(p.batch, cpu::ctc_loss_forward_workspace(p, wide), [&](int64_t begin, int64_t end, void* workspace) {
-      for (int64_t n = begin; n < end; ++n) {
-        if (!wide || p.status[n] == kTooWide) cpu::ctc_loss_forward(p, n, n + 1, wide, workspace);
-      }
-    });
-  };
-  run(false);
-  for (int64_t n = 0; n < p.batch; ++n) {
-    if (p.status[n] == kTooWide) return run(true);
-  }
+  std::vector<int64_t> samples(static_cast<size_t>(p.batch));
+  std::iota(samples.begin(), samples.end(), 0);
+  run_forward(p, samples, false);
+  const auto is_done = [&](int64_t n) { return p.status[n] != kTooWide; };
+  samples.erase(std::remove_if(samples.begin(), samples.end(), is_done), samples.end());
+  run_forward(p, samples, true);
 }
 
 static Tensor set_gradient(CtcLossParams& p, Tensor grad) {

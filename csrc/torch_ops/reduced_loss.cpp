@@ -71,7 +71,7 @@ std::vector<Tensor> reduced_loss(const Tensor& input, const Tensor& targets, con
     std::vector<Tensor> found;
     found.reserve(2);
     found.push_back(losses_are_result ? empty_tensor(input, {p.batch}, type) : empty_tensor(input, {}, type));
-    if (need_grad) found.push_back(empty_tensor(input, {block.size}, type));
+    if (need_grad) found.push_back(reused_tensor(input, block.size, type));
     auto* const result = static_cast<Scalar*>(found[0].mutable_data_ptr());
     const HostWorkspace scratch(size_t(p.batch + (need_grad ? 0 : block.size)) * sizeof(Scalar));
     p.loss = losses_are_result ? result : static_cast<Scalar*>(scratch.get());

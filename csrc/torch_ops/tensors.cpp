@@ -168,8 +168,6 @@ thread_local KeptMemory kept;
 
 }  // namespace
 
-#ifdef MADV_FREE
-
 namespace {
 
 // The last large block that was freed. The system may take its pages back whenever it is short of memory.
@@ -184,18 +182,24 @@ FreedBlock& freed_block() {
   return *freed;
 }
 
-// Takes the block that is kept, where it is large enough. Else the result is null.
-void* take_block(size_t& bytes) {
+// Takes the block that is kept if it has from `bytes` to `most` bytes, else a new one. `bytes` becomes its size.
+void* take_block(size_t& bytes, size_t most) {
+  bytes = (bytes + kHugePage - 1) / kHugePage * kHugePage;
   FreedBlock& freed = freed_block();
-  const std::lock_guard<std::mutex> guard(freed.lock);
-  if (freed.bytes < bytes) return nullptr;
-  bytes = std::exchange(freed.bytes, 0);
-  return std::exchange(freed.memory, nullptr);
+  {
+    const std::lock_guard<std::mutex> guard(freed.lock);
+    if (freed.bytes >= bytes && freed.bytes <= most) {
+      bytes = std::exchange(freed.bytes, 0);
+      return std::exchange(freed.memory, nullptr);
+    }
+  }
+  return std::aligned_alloc(kHugePage, bytes);
 }
 
 // Keeps a block instead of a smaller one. PyTorch calls it when a tensor is freed.
 void free_block(void* memory, void* context) {
   auto bytes = reinterpret_cast<size_t>(context);
+#ifdef MADV_FREE
   madvise(memory, bytes, MADV_FREE);
   FreedBlock& freed = freed_block();
   {
@@ -205,16 +209,36 @@ void free_block(void* memory, void* context) {
       std::swap(freed.bytes, bytes);
     }
   }
+#endif
   std::free(memory);
 }
 
 using FromBlob = AOTITorchError (*)(void*, int64_t, const int64_t*, const int64_t*, int64_t, int32_t, int32_t, int32_t,
                                     AtenTensorHandle*, int32_t, const uint8_t*, int64_t, void (*)(void*, void*), void*);
 
+// A tensor on the CPU in a block, or null.
+AtenTensorHandle in_block(const Tensor& place, int64_t dims, const int64_t* sizes, const int64_t* strides,
+                          ScalarType type, size_t bytes, size_t most) {
+  static const auto from_blob = reinterpret_cast<FromBlob>(dlsym(RTLD_DEFAULT, "torch_from_blob"));  // PyTorch 2.11
+  if (bytes < kLeastReused || !from_blob) return nullptr;
+  void* const memory = take_block(bytes, most);
+  if (!memory) return nullptr;
+  AtenTensorHandle made = nullptr;
+  const int32_t code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  if (from_blob(memory, dims, sizes, strides, 0, code, aoti_torch_device_type_cpu(), place.get_device_index(), &made,
+                aoti_torch_layout_strided(), nullptr, 0, &free_block, reinterpret_cast<void*>(bytes)) != 0) {
+    std::free(memory);
+    return nullptr;
+  }
+  return made;
+}
+
+// Of memory that lives as long as a call, or until its gradient is there. It leaves much larger blocks to gradients.
+constexpr size_t most_for(size_t bytes) { return 2 * bytes; }
+
 }  // namespace
 
 Tensor reused_tensor_like(const Tensor& t) {
-  static const auto from_blob = reinterpret_cast<FromBlob>(dlsym(RTLD_DEFAULT, "torch_from_blob"));  // PyTorch 2.11
   const int64_t sizes[] = {t.size(0), t.size(1), t.size(2)};
   int64_t strides[] = {sizes[1] * sizes[2], sizes[2], 1};
   if (!t.is_contiguous()) {
@@ -223,27 +247,19 @@ Tensor reused_tensor_like(const Tensor& t) {
   }
   bool dense = true;
   for (int64_t d = 0; d < 3; ++d) dense &= t.stride(d) == strides[d];
-  size_t bytes = size_t(t.numel()) * t.element_size();
-  if (bytes < kLeastReused || !dense || !from_blob) return tensor_like(t);
-  bytes = (bytes + kHugePage - 1) / kHugePage * kHugePage;
-  void* memory = take_block(bytes);
-  if (!memory) memory = std::aligned_alloc(kHugePage, bytes);
-  if (!memory) return tensor_like(t);
-  AtenTensorHandle made = nullptr;
-  const int32_t type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(t.scalar_type()));
-  if (from_blob(memory, 3, sizes, strides, 0, type, aoti_torch_device_type_cpu(), t.get_device_index(), &made,
-                aoti_torch_layout_strided(), nullptr, 0, &free_block, reinterpret_cast<void*>(bytes)) != 0) {
-    std::free(memory);
-    return tensor_like(t);
-  }
-  return Tensor(made);
+  if (!dense) return tensor_like(t);
+  const size_t bytes = size_t(t.numel()) * t.element_size();
+  const AtenTensorHandle made =
+      in_block(t, 3, sizes, strides, t.scalar_type(), bytes, std::numeric_limits<size_t>::max());
+  return made ? Tensor(made) : tensor_like(t);
 }
 
-#else
-
-Tensor reused_tensor_like(const Tensor& t) { return tensor_like(t); }
-
-#endif
+Tensor reused_tensor(const Tensor& like, int64_t count, ScalarType type) {
+  const int64_t stride = 1;
+  const size_t bytes = size_t(count) * (type == ScalarType::Double ? sizeof(double) : sizeof(float));
+  const AtenTensorHandle made = in_block(like, 1, &count, &stride, type, bytes, most_for(bytes));
+  return made ? Tensor(made) : empty_tensor(like, {count}, type);
+}
 
 HostWorkspace::HostWorkspace(size_t bytes) : memory_(nullptr) {
   if (bytes <= KeptMemory::kBytes && !kept.is_used) {
@@ -251,12 +267,19 @@ HostWorkspace::HostWorkspace(size_t bytes) : memory_(nullptr) {
     memory_ = kept.memory;
     kept.is_used = is_kept_ = memory_ != nullptr;
   }
-  if (!memory_) memory_ = std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+  if (!memory_ && bytes >= kLeastReused) {
+    block_bytes_ = bytes;
+    memory_ = take_block(block_bytes_, most_for(bytes));
+  } else if (!memory_) {
+    memory_ = std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+  }
   if (!memory_) host_memory_error(bytes);
 }
 HostWorkspace::~HostWorkspace() {
   if (is_kept_) {
     kept.is_used = false;
+  } else if (block_bytes_ > 0) {
+    free_block(memory_, reinterpret_cast<void*>(block_bytes_));
   } else {
     std::free(memory_);
   }

@@ -121,6 +121,8 @@ Tensor tensor_like(const Tensor& t);
 // A tensor (A, B, C) on the CPU like `t`. If it is large, it gets the memory of the last large one that was freed: the
 // system clears fresh pages, which takes longer than to fill them.
 Tensor reused_tensor_like(const Tensor& t);
+// `count` values of type float or double on the CPU, where `like` is. Large ones get such memory, too.
+Tensor reused_tensor(const Tensor& like, int64_t count, ScalarType type);
 [[noreturn]] void host_memory_error(size_t bytes);
 
 // Call f(begin, end) for ranges of [0, count), on several threads. Rethrow the first exception of f with its message,
@@ -157,7 +159,7 @@ void run_on_cuda(const Tensor& t, const Params& p, size_t (*workspace_bytes)(con
 void advise_huge_pages(void* p, size_t bytes);
 
 // A workspace for one CPU thread, aligned for every instruction set. Each thread keeps a small one for the next call:
-// to allocate it costs as much as to fill it.
+// to allocate it costs as much as to fill it. A large one gets the memory of the last large tensor.
 class HostWorkspace {
  public:
   explicit HostWorkspace(size_t bytes);
@@ -169,6 +171,7 @@ class HostWorkspace {
  private:
   void* memory_;
   bool is_kept_ = false;
+  size_t block_bytes_ = 0;  // of a large one
 };
 
 }  // namespace fastctc

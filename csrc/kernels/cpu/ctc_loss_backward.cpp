@@ -21,6 +21,15 @@ bool uses_tiles(const CtcLossParams& p) {
   return N >= 8 && p.classes <= (most < kMostTransposed ? most : kMostTransposed) && p.star < 0;
 }
 
+// Do rows pass by the caches? They would not stay there where the gradient is large, and memory that is only written
+// is then not read before. But each class of a target is read again from memory.
+bool streams_pay(const CtcLossParams& p, int64_t element_bytes) {
+  constexpr int64_t kLargeGradient = int64_t(32) << 20, kBytesPerLabel = 1024;
+  const int64_t row_bytes = p.classes * element_bytes;
+  return p.grad_stride_c == 1 && p.batch * p.frames * row_bytes >= kLargeGradient &&
+         row_bytes >= (p.max_length + 1) * kBytesPerLabel;
+}
+
 template <class Scalar>
 struct BackwardWorkspace {
   Scalar *row, *copy;  // (C), or (N, C) if rows are transposed
@@ -59,10 +68,14 @@ typename Lanes<Scalar>::F sum_by_lanes(const Scalar* occupancy, LabelRange label
   return sum;
 }
 
-// One row of the gradient as Scalars: g * (kept * softmax - gamma) for logits, -g * gamma for log-probabilities.
-template <class Element, class Scalar>
-FASTCTC_LANE void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Scalar* copy, Scalar* out) {
+// A row of the gradient: g * (kept * softmax - gamma) for logits, -g * gamma for log-probabilities. Scalars whose
+// classes are side by side are computed in place. Of other types only the classes of the target are computed again, as
+// Scalars in w.row.
+template <bool streams, class Element, class Scalar, class Out>
+FASTCTC_LANE void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, const BackwardWorkspace<Scalar>& w,
+                               Out* out) {
   using L = Lanes<Scalar>;
+  constexpr bool kScalars = sizeof(Out) == sizeof(Scalar);
   const int64_t star = p.star;
   const LabelRange range(p, t, n);
   const int64_t begin = range.begin, end = range.end;
@@ -74,21 +87,40 @@ FASTCTC_LANE void gradient_row(const CtcLossParams& p, int64_t t, int64_t n, Sca
   if (star >= 0) {
     for (int64_t i = begin; i < end; ++i) stars += labels[i] == star ? occupancy[i] : 0;
   }
+  const auto for_each_label = [&](const auto& f) {
+    if (star < 0) {
+      _Pragma("GCC unroll 4") for (int64_t i = begin; i < end; ++i) f(labels[i], i);
+    } else {
+      for (int64_t i = begin; i < end; ++i) {
+        if (labels[i] != star) f(labels[i], i);
+      }
+    }
+  };
+  Scalar* scalars = w.row;
+  if constexpr (kScalars) scalars = out;
   if (p.from_logits) {
     const FrameScalars<Scalar> frame(p, n);
-    const Scalar* const x = contiguous_row(row_of<Element>(p, t, n), p.stride_c, p.classes, copy);
-    softmax(x, p.classes, {frame.max[t], frame.log2_sum[t]}, g * (1 - stars), out);
+    const Softmax<Scalar> softmax({frame.max[t], frame.log2_sum[t]}, g * (1 - stars));
+    with_row(row_of<Element>(p, t, n), p.stride_c, p.classes, w.copy, [&](const auto* x) {
+      softmax.template of_row<streams>(x, p.classes, out);
+      if constexpr (!kScalars) {
+        for_each_label([&](int64_t c, int64_t) { scalars[c] = softmax.of(to_scalar(x[c])); });
+        scalars[p.blank] = softmax.of(to_scalar(x[p.blank]));
+      }
+    });
   } else {
-    clear(out, p.classes);
-  }
-  if (star < 0) {
-    _Pragma("GCC unroll 4") for (int64_t i = begin; i < end; ++i) out[labels[i]] -= g * occupancy[i];
-  } else {
-    for (int64_t i = begin; i < end; ++i) {
-      if (labels[i] != star) out[labels[i]] -= g * occupancy[i];
+    fill_zero<streams>(out, p.classes);
+    if constexpr (!kScalars) {
+      for_each_label([&](int64_t c, int64_t) { scalars[c] = 0; });
+      scalars[p.blank] = 0;
     }
   }
-  out[p.blank] -= g * (total < 1 ? 1 - total : Scalar(0));
+  for_each_label([&](int64_t c, int64_t i) { scalars[c] -= g * occupancy[i]; });
+  scalars[p.blank] -= g * (total < 1 ? 1 - total : Scalar(0));
+  if constexpr (!kScalars) {
+    for_each_label([&](int64_t c, int64_t) { from_scalar(scalars[c], out[c]); });
+    from_scalar(scalars[p.blank], out[p.blank]);
+  }
 }
 
 // A row of the gradient, and where it is computed, as the k-th of several.
@@ -107,18 +139,18 @@ void finish_row(const CtcLossParams& p, const Scalar* scalars, Element* out) {
   if (static_cast<const void*>(scalars) != out) store_row(scalars, p.classes, out, p.grad_stride_c);
 }
 
-template <class Element, class Scalar>
+template <bool streams, class Element, class Scalar>
 FASTCTC_LANE void any_row(const CtcLossParams& p, int64_t t, int64_t n, const BackwardWorkspace<Scalar>& w) {
   Element* const out = row_of_gradient<Element>(p, t, n);
-  Scalar* const scalars = scalars_of(p, out, w);
-  const int32_t status = p.status[n];
-  if (status == kOk && t < p.input_lengths[n]) {
-    gradient_row<Element>(p, t, n, w.copy, scalars);
-  } else {
-    const bool nan = status == kNotANumber && t < p.input_lengths[n];
-    for (int64_t c = 0; c < p.classes; ++c) scalars[c] = nan ? Scalar(NAN) : Scalar(0);
-  }
-  finish_row(p, scalars, out);
+  const int32_t status = t < p.input_lengths[n] ? p.status[n] : int32_t(kInfeasible);
+  const auto fill = [&](auto* row) {
+    if (status == kOk) return gradient_row<streams, Element>(p, t, n, w, row);
+    if (status != kNotANumber) return fill_zero<streams>(row, p.classes);
+    for (int64_t c = 0; c < p.classes; ++c) from_scalar(Scalar(NAN), row[c]);
+  };
+  if (p.grad_stride_c == 1) return fill(out);
+  fill(w.row);
+  store_row(w.row, p.classes, out, p.grad_stride_c);
 }
 
 // gradient_row() of `count` <= N frames from t0 on, with the same bits for finite g > 0.
@@ -182,8 +214,24 @@ void backward_by_tiles(const CtcLossParams& p, int64_t begin, int64_t end, const
     const int64_t last = used < t1 ? used : t1;
     int64_t t = t0;
     for (; t + N / 2 < last; t += N) gradient_tile<Element>(p, t, last - t < N ? int(last - t) : N, n, w);
-    for (t = t < last || t == t0 ? t : last; t < t1; ++t) any_row<Element>(p, t, n, w);
+    for (t = t < last || t == t0 ? t : last; t < t1; ++t) any_row<false, Element>(p, t, n, w);
   }
+}
+
+template <bool streams, class Element, class Scalar>
+void backward_by_rows(const CtcLossParams& p, int64_t begin, int64_t end, const BackwardWorkspace<Scalar>& w) {
+  const bool frame_first = p.grad_stride_t >= p.grad_stride_n;  // rows in the order of memory
+  const int64_t inner = frame_first ? p.batch : p.frames, rows = p.batch * p.frames;
+  const int64_t first = begin * kRowsPerChunk, last = end * kRowsPerChunk < rows ? end * kRowsPerChunk : rows;
+  int64_t major = first / inner, minor = first % inner;
+  for (int64_t row = first; row < last; ++row) {
+    any_row<streams, Element>(p, frame_first ? major : minor, frame_first ? minor : major, w);
+    if (++minor == inner) {
+      minor = 0;
+      ++major;
+    }
+  }
+  if (streams) Lanes<Scalar>::finish_streams();
 }
 
 template <class Element>
@@ -191,17 +239,8 @@ void backward(const CtcLossParams& p, int64_t begin, int64_t end, void* workspac
   using Scalar = typename ScalarOf<Element>::type;
   const BackwardWorkspace<Scalar> w(workspace, p);
   if (uses_tiles<Scalar>(p)) return backward_by_tiles<Element>(p, begin, end, w);
-  const bool frame_first = p.grad_stride_t >= p.grad_stride_n;  // rows in the order of memory
-  const int64_t inner = frame_first ? p.batch : p.frames, rows = p.batch * p.frames;
-  const int64_t first = begin * kRowsPerChunk, last = end * kRowsPerChunk < rows ? end * kRowsPerChunk : rows;
-  int64_t major = first / inner, minor = first % inner;
-  for (int64_t row = first; row < last; ++row) {
-    any_row<Element>(p, frame_first ? major : minor, frame_first ? minor : major, w);
-    if (++minor == inner) {
-      minor = 0;
-      ++major;
-    }
-  }
+  if (streams_pay(p, sizeof(Element))) return backward_by_rows<true, Element>(p, begin, end, w);
+  backward_by_rows<false, Element>(p, begin, end, w);
 }
 
 }  // namespace

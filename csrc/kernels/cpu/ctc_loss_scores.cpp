@@ -68,26 +68,28 @@ void score_frames(const CtcLossParams& p, int64_t n, int64_t t0, int64_t t1, con
     w.labels[i] = labels[i] == p.star ? 0 : int32_t(labels[i]);
   }
   const bool in_place = sizeof(Element) == sizeof(Scalar) && p.stride_c == 1, lookup = scores_by_lookup(p);
+  const bool long_rows = w.group == 1 && p.stride_c == 1;           // are read where they are, whatever their type
+  const bool has_rows = in_place || (p.from_logits && !long_rows);  // as Scalars
   for (int64_t t = t0; t < t1; t += w.group) {
     const int count = int(t1 - t < w.group ? t1 - t : w.group);
     const Scalar* rows[L::N];
-    if (p.from_logits || in_place) {
+    if (has_rows) {
       for (int k = 0; k < count; ++k) {
         rows[k] = contiguous_row(row_of<Element>(p, t + k, n), p.stride_c, p.classes, w.rows + k * p.classes);
       }
     }
     if (p.from_logits) {
-      const bool long_row = in_place && w.group == 1 && t + 1 < t1;
-      const Scalar* const next = long_row ? rows[0] + p.stride_t : nullptr;
+      const Element* const x = row_of<Element>(p, t, n);
       const bool transposed = count > L::N / 2 && p.classes <= kTransposedRow<Scalar>;
-      const auto statistics = transposed ? statistics_of_tile(rows, count, p.classes, w.tile)
-                                         : row_statistics(rows, count, p.classes, next);
+      const auto statistics = long_rows    ? row_statistics<0>(&x, 1, p.classes, t + 1 < t1 ? x + p.stride_t : nullptr)
+                              : transposed ? statistics_of_tile(rows, count, p.classes, w.tile)
+                                           : row_statistics(rows, count, p.classes);
       L::store(frame.max + t, statistics.max, L::first(count));
       L::store(frame.log2_sum + t, statistics.log2_sum, L::first(count));
     }
     for (int k = 0; k < count; ++k) {
       Scalar* const out = static_cast<Scalar*>(p.occupancy) + (n * p.frames + t + k) * p.max_length;
-      if (p.from_logits || in_place) {
+      if (has_rows) {
         frame.blank[t + k] = rows[k][p.blank];
         if (!lookup) copy_each(rows[k], w.labels, length, out);
       } else {

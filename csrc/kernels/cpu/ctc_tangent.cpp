@@ -35,7 +35,7 @@ bool look_at_frames(const CtcTangentParams& params, int64_t n, const int64_t* la
     double star = 0;
     if (p.from_logits) {
       const double* const row = contiguous_row(row_of<Element>(p, t, n), p.stride_c, p.classes, w.row);
-      const auto statistics = row_statistics(&row, 1, p.classes, static_cast<const double*>(nullptr));
+      const auto statistics = row_statistics(&row, 1, p.classes);
       star = statistics.max[0] + kLn2 * statistics.log2_sum[0];
     }
     finite &= look_at_frame(scores, labels, t, star, w.sample);

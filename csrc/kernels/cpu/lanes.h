@@ -1,5 +1,6 @@
 // A warp of lanes as a SIMD vector, in the vector extension of GCC and Clang: it compiles for every processor, and for
-// the instruction set that the file is compiled for. The only place with intrinsics.
+// the instruction set that the file is compiled for. The only place with intrinsics. (Long file: one operation after
+// the other, each for several instruction sets.)
 #pragma once
 
 #include <cstdint>
@@ -113,6 +114,24 @@ struct Lanes {
     const Others y = __builtin_convertvector(x, Others);
     memcpy(p, &y, sizeof y);
   }
+  // To memory, by the caches or, to an aligned place, past them.
+  template <bool streams>
+  FASTCTC_LANE void put(void* p, F x) {
+#if defined(__AVX512F__)
+    if constexpr (streams) return _mm512_stream_si512(static_cast<__m512i*>(p), (__m512i)x);
+#elif defined(__AVX2__)
+    if constexpr (streams) return _mm256_stream_si256(static_cast<__m256i*>(p), (__m256i)x);
+#elif defined(__SSE2__)
+    if constexpr (streams) return _mm_stream_si128(static_cast<__m128i*>(p), (__m128i)x);
+#endif
+    memcpy(p, &x, sizeof x);
+  }
+  // What this thread has streamed is there for all threads that wait for it.
+  FASTCTC_LANE void finish_streams() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+  }
   // (factor * i + offset) ^ flip in lane i; a constant, so that shuffles become single instructions.
   template <int factor, int offset, int flip = 0>
   FASTCTC_LANE I index() {
@@ -155,14 +174,23 @@ struct Lanes {
       return _mm512_mask_i32gather_pd(set(0), m, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), p, 8);
     }
   }
-  // gather from the two registers of a short row
-  static constexpr int kTable = 2 * N;
-  FASTCTC_LANE F lookup(F low, F high, const int32_t* index) {
-    if constexpr (kSingle) return _mm512_permutex2var_ps(low, _mm512_loadu_si512(index), high);
-    if constexpr (!kSingle) {
-      const __m256i i = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
-      return _mm512_permutex2var_pd(low, _mm512_cvtepi32_epi64(i), high);
+  // gather from the registers of a short row: 2, 4, 8 or 16
+  static constexpr int kTable = 8 * N;
+  template <int registers>
+  FASTCTC_LANE F lookup(const F* row, const int32_t* index) {
+    if constexpr (registers > 2) {
+      constexpr int half = registers / 2;
+      return select(has_bit(index, half * N), lookup<half>(row + half, index), lookup<half>(row, index));
     }
+    if constexpr (kSingle) return _mm512_permutex2var_ps(row[0], _mm512_loadu_si512(index), row[1]);
+    if constexpr (!kSingle) return _mm512_permutex2var_pd(row[0], load_wide(index), row[1]);
+  }
+  FASTCTC_LANE M has_bit(const int32_t* index, int bit) {
+    if constexpr (kSingle) return _mm512_test_epi32_mask(_mm512_loadu_si512(index), _mm512_set1_epi32(bit));
+    if constexpr (!kSingle) return _mm512_test_epi64_mask(load_wide(index), _mm512_set1_epi64(bit));
+  }
+  FASTCTC_LANE __m512i load_wide(const int32_t* index) {
+    return _mm512_cvtepi32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)));
   }
   // max(a, b) is b where either is NaN.
   FASTCTC_LANE F max(F a, F b) {
@@ -243,7 +271,10 @@ struct Lanes {
     return x;
   }
   static constexpr int kTable = 0;  // no lookup: gather does as well
-  FASTCTC_LANE F lookup(F, F, const int32_t*) { return set(0); }
+  template <int registers>
+  FASTCTC_LANE F lookup(const F*, const int32_t*) {
+    return set(0);
+  }
   // max(a, b) is b where either is NaN, as in the processor's own instruction.
   FASTCTC_LANE F max(F a, F b) { return a > b ? a : b; }
   FASTCTC_LANE F min(F a, F b) { return a < b ? a : b; }

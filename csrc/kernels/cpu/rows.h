@@ -1,13 +1,14 @@
 // Rows of C classes: the softmax statistics of logits, and the softmax itself.
 #pragma once
 
-#include "../../math/element.h"
 #include "../../math/emission.h"
-#include "lanes.h"
+#include "pair.h"
 
 namespace fastctc {
 namespace cpu {
 namespace FASTCTC_ISA {
+
+constexpr int kSecondLevel = 2;  // of the caches, for __builtin_prefetch
 
 // One row of C classes as contiguous Scalars: the row itself where it is that already, else a converted copy.
 template <class Element, class Scalar>
@@ -23,6 +24,20 @@ inline const Scalar* contiguous_row(const Element* x, int64_t stride, int64_t cl
   return copy;
 }
 
+// Elements before the first that is aligned for a register, or `count`.
+template <class Element>
+inline int64_t until_aligned(const Element* p, int64_t count) {
+  const int64_t before = int64_t(-reinterpret_cast<uintptr_t>(p) % kVectorBytes / sizeof(Element));
+  return before < count ? before : count;
+}
+
+// f of a row of C classes: where it is, or of a copy as Scalars if its classes are not side by side.
+template <class Element, class Scalar, class F>
+FASTCTC_LANE void with_row(const Element* x, int64_t stride, int64_t classes, Scalar* copy, const F& f) {
+  if (stride == 1) return f(x);
+  f(contiguous_row(x, stride, classes, copy));
+}
+
 // Stores a row of C classes as Elements.
 template <class Scalar, class Element>
 inline void store_row(const Scalar* row, int64_t classes, Element* out, int64_t stride) {
@@ -34,40 +49,45 @@ inline void store_row(const Scalar* row, int64_t classes, Element* out, int64_t 
 }
 
 // f of each vector of a row, summed up (or what else `op` does); lanes beyond the row are `neutral`. A row of few
-// vectors needs no loop: `vectors` is their number, or 0. Meanwhile the row at `next` is fetched from memory.
-template <int vectors, class Scalar, class Op, class F>
-inline typename Lanes<Scalar>::F over_row(const Scalar* x, int64_t classes, Scalar neutral, const Op& op, const F& f,
-                                          const Scalar* next = nullptr) {
+// vectors, of Scalars, needs no loop: `vectors` is their number, or 0. Meanwhile the row at `next` is fetched from
+// memory.
+template <int vectors, class Element, class Scalar, class Op, class F>
+inline typename Lanes<Scalar>::F over_row(const Element* x, int64_t classes, Scalar neutral, const Op& op, const F& f,
+                                          const Element* next = nullptr) {
   using L = Lanes<Scalar>;
-  const auto at = [&](int64_t c) {
-    const auto inside = L::first(classes - c);
-    return L::select(inside, f(L::load(x + c, inside)), L::set(neutral));
-  };
   if constexpr (vectors > 0) {
+    const auto at = [&](int64_t c) {
+      const auto inside = L::first(classes - c);
+      return L::select(inside, f(L::load(x + c, inside)), L::set(neutral));
+    };
     auto all = at((vectors - 1) * L::N);
     for (int i = 0; i < vectors - 1; ++i) all = op(f(L::load(x + i * L::N)), all);
     return all;
   }
   auto a = L::set(neutral), b = a;
   int64_t c = 0;
-  for (; c + 2 * L::N <= classes; c += 2 * L::N) {
-    a = op(a, f(L::load(x + c)));
-    b = op(b, f(L::load(x + c + L::N)));
+  for (; c + Pair<Scalar>::kSize <= classes; c += Pair<Scalar>::kSize) {
+    const auto pair = Pair<Scalar>::load(x + c);
+    a = op(a, f(pair.low));
+    b = op(b, f(pair.high));
     if (next) {
-      __builtin_prefetch(next + c);
-      __builtin_prefetch(next + c + L::N);
+      __builtin_prefetch(next + c, 0, kSecondLevel);
+      __builtin_prefetch(next + c + L::N, 0, kSecondLevel);
     }
   }
-  if (c < classes) a = op(a, at(c));
-  if (c + L::N < classes) b = op(b, at(c + L::N));
+  if (c < classes) {
+    const auto pair = Pair<Scalar>::load(x + c, classes - c);
+    a = op(a, L::select(L::first(classes - c), f(pair.low), L::set(neutral)));
+    if (c + L::N < classes) b = op(b, L::select(L::first(classes - c - L::N), f(pair.high), L::set(neutral)));
+  }
   return op(a, b);
 }
 
 // The statistics of `count` <= N rows, one per lane: the maximum, and log2 of the sum of 2^((x - max) log2 e). Each
 // depends on its row alone. `next` is a row that is read soon, or null.
-template <int vectors, class Scalar>
-inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes,
-                                                               const Scalar* next) {
+template <int vectors, class Element, class Scalar = typename ScalarOf<Element>::type>
+inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Element* const* rows, int count, int64_t classes,
+                                                               const Element* next = nullptr) {
   using L = Lanes<Scalar>;
   using F = typename L::F;
   const auto larger = [](F a, F b) { return L::max(a, b); };  // b where a is NaN
@@ -90,19 +110,18 @@ inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* con
   return {maxima, L::log2(L::reduce_each(part, plus))};
 }
 template <class Scalar>
-inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes,
-                                                               const Scalar* next) {
+inline RowStatistics<typename Lanes<Scalar>::F> row_statistics(const Scalar* const* rows, int count, int64_t classes) {
   switch ((classes + Lanes<Scalar>::N - 1) / Lanes<Scalar>::N) {
     case 1:
-      return row_statistics<1>(rows, count, classes, next);
+      return row_statistics<1>(rows, count, classes);
     case 2:
-      return row_statistics<2>(rows, count, classes, next);
+      return row_statistics<2>(rows, count, classes);
     case 3:
-      return row_statistics<3>(rows, count, classes, next);
+      return row_statistics<3>(rows, count, classes);
     case 4:
-      return row_statistics<4>(rows, count, classes, next);
+      return row_statistics<4>(rows, count, classes);
     default:
-      return row_statistics<0>(rows, count, classes, next);
+      return row_statistics<0>(rows, count, classes);
   }
 }
 
@@ -141,15 +160,46 @@ class TileStatistics {
   const int64_t classes_;
 };
 
-// factor * softmax(x), with the statistics of the row.
+// factor * softmax(x), with the statistics of the row; of one class, or of all.
 template <class Scalar>
-inline void softmax(const Scalar* x, int64_t classes, RowStatistics<Scalar> row, Scalar factor, Scalar* out) {
+class Softmax {
   using L = Lanes<Scalar>;
-  const auto shift = L::set(row.max), log2_sum = L::set(row.log2_sum);
-  const auto of = [&](typename L::F v) { return factor * L::exp2((v - shift) * Constants<Scalar>::log2_e - log2_sum); };
-  int64_t c = 0;
-  for (; c + L::N <= classes; c += L::N) L::store(out + c, of(L::load(x + c)));
-  if (c < classes) L::store(out + c, of(L::load(x + c, L::first(classes - c))), L::first(classes - c));
+  using F = typename L::F;
+
+ public:
+  Softmax(RowStatistics<Scalar> row, Scalar factor)
+      : shift_(L::set(row.max)), log2_sum_(L::set(row.log2_sum)), factor_(factor) {}
+  Scalar of(Scalar x) const { return L::single(of(L::set(x))); }
+
+  template <bool streams, class Element, class Out>
+  void of_row(const Element* x, int64_t classes, Out* out) const {
+    using P = Pair<Scalar>;
+    int64_t c = streams ? until_aligned(out, classes) : 0;
+    if (c > 0) of(P::load(x, c)).store(out, c);
+    for (; c + P::kSize <= classes; c += P::kSize) of(P::load(x + c)).template store<streams>(out + c);
+    if (c < classes) of(P::load(x + c, classes - c)).store(out + c, classes - c);
+  }
+
+ private:
+  Pair<Scalar> of(Pair<Scalar> x) const { return {of(x.low), of(x.high)}; }
+  F of(F x) const { return factor_ * L::exp2((x - shift_) * Constants<Scalar>::log2_e - log2_sum_); }
+
+  const F shift_, log2_sum_;
+  const Scalar factor_;
+};
+
+// Sets `count` elements to zero.
+template <bool streams, class Element>
+inline void fill_zero(Element* p, int64_t count) {
+  using L = Lanes<float>;
+  int64_t i = 0;
+  if (streams) {
+    constexpr int64_t step = kVectorBytes / int64_t(sizeof(Element));
+    i = until_aligned(p, count);
+    memset(p, 0, size_t(i) * sizeof(Element));
+    for (; i + step <= count; i += step) L::template put<true>(p + i, L::set(0));
+  }
+  if (i < count) memset(p + i, 0, size_t(count - i) * sizeof(Element));
 }
 
 }  // namespace FASTCTC_ISA
