@@ -377,7 +377,9 @@ void forward_sample(const CtcLossParams& p, int64_t n, int first, int last, void
   const bool valid = sample_is_valid(p, n), fits = valid && target_fits(p, n);
   const int64_t frames = p.input_lengths[n];
   const bool meets = fits && halves_meet<Scalar>(frames, p.target_lengths[n]);
-  const auto memory = [&](int half) { return static_cast<char*>(workspace) + half * bytes_of_half<Stored, Scalar>(p); };
+  const auto memory = [&](int half) {
+    return static_cast<char*>(workspace) + (half ? bytes_of_half<Stored, Scalar>(p) : 0);  // which takes a while
+  };
   const auto made = [&](int half, int64_t begin, int64_t end) {
     return new (memory(half)) Sample(p, n, begin, end, memory(half) + kObjectBytes<Stored, Scalar>);
   };
@@ -389,10 +391,16 @@ void forward_sample(const CtcLossParams& p, int64_t n, int first, int last, void
     }
     Status status = valid ? kInfeasible : kInvalid;
     double loss = valid ? INFINITY : NAN;
-    if (fits && !(meets && half)) {
-      Sample* const sample = meets ? made(0, 0, frames) : reinterpret_cast<Sample*>(memory(half));
-      status = meets ? sample->meet() : sample->conclude(*reinterpret_cast<const Sample*>(memory(1 - half)));
-      loss = status == kNotANumber || status == kTooWide ? NAN : sample->loss();
+    const auto finish = [&](Status found, const Sample& sample) {
+      status = found;
+      loss = status == kNotANumber || status == kTooWide ? NAN : sample.loss();
+    };
+    if (meets && !half) {
+      Sample sample(p, n, 0, frames, workspace);
+      finish(sample.meet(), sample);
+    } else if (fits && !meets) {
+      auto* const sample = reinterpret_cast<Sample*>(memory(half));
+      finish(sample->conclude(*reinterpret_cast<const Sample*>(memory(1 - half))), *sample);
     }
     if (half) continue;
     static_cast<Stored*>(p.loss)[n] = Stored(loss);
