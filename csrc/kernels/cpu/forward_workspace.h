@@ -39,7 +39,7 @@ struct ForwardWorkspace {
   int64_t segment;          // frames
   size_t size;
 
-  // Of a sample of so many frames, of which `count` are worked on.
+  // For a sample with this number of frames; `count` of them are worked on.
   ForwardWorkspace(void* base, const CtcLossParams& p, int64_t frames, int64_t count, int64_t length,
                    bool own_occupancy) {
     constexpr int64_t N = Lanes<Scalar>::N;
