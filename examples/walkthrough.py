@@ -140,7 +140,7 @@ for span in greedy.spans:
 # %%
 judged = evaluate(recognizer, test)
 print(f"this model:    {judged.summary()}")
-print(f"included model: {evaluate(Recognizer.load('formula'), test).summary()}")
+print(f"formula model: {evaluate(Recognizer.load('formula'), test).summary()}")
 try:
     print(write_evaluation_report(judged, out / "report", "Test images"))
     explain(recognizer, image).plot().savefig(out / "explain.png", dpi=150)  # fastctc read --explain

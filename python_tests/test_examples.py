@@ -55,7 +55,7 @@ def test_walkthrough(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "40 images, the first shows " in done.stdout
     assert "this model:    exact match 0.00%" in done.stdout  # after four steps
-    (included,) = re.findall(r"^included model: exact match ([\d.]+)%", done.stdout, re.MULTILINE)
+    (included,) = re.findall(r"^formula model: exact match ([\d.]+)%", done.stdout, re.MULTILINE)
     assert 90 <= float(included) <= 100
     for name in ("explore/report.html", "run/model.safetensors", "run/curve.png", "report/report.html",
                  "explain.png", "model.onnx"):  # fmt: skip
