@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
 STRIPS = 8  # number of parts that a line is cut into for bending
+ROWS = 3  # number of parts that a strip is cut into where letters are out of shape
 _MARGIN = 6
 
 
@@ -35,6 +37,8 @@ class Bend(NamedTuple):
         arc: rows by which the middle of the line is above its ends, as a share of the height.
         wave: rows of a whole wave of the line, as a share of the height.
         stretch: width as a share of the width before.
+        wobble: standard deviation of the distance by which each part of a letter is out of place, as a share of
+            the height, as in writing by hand.
     """
 
     turn: float = 0.0
@@ -43,6 +47,7 @@ class Bend(NamedTuple):
     arc: float = 0.0
     wave: float = 0.0
     stretch: float = 1.0
+    wobble: float = 0.0
 
 
 def straight(text: str, font: ImageFont.FreeTypeFont, stroke: int, outline: int) -> Lettering:
@@ -112,15 +117,21 @@ def _on_page(drawn: Callable[[int], Image.Image], stroke: int, outline: int) -> 
     return Lettering(drawn(stroke).crop(box), page.crop(box)) if outline else Lettering(page.crop(box), None)
 
 
-def bent(lettering: Lettering, bend: Bend) -> Lettering:
-    """Return a lettering that is turned, slanted, in perspective and on a curve, cropped to its ink."""
+def bent(lettering: Lettering, bend: Bend, rng: random.Random) -> Lettering:
+    """Return a lettering that is turned, slanted, in perspective and on a curve, cropped to its ink.
+
+    Args:
+        lettering: with a margin around its ink.
+        bend: how it is bent.
+        rng: decides which parts of the letters are out of place.
+    """
     width, height = lettering.fill.size
     cos, sin = abs(math.cos(bend.turn)), abs(math.sin(bend.turn))
     wide, high = width * bend.stretch, height * (1 + 2 * (abs(bend.arc) + abs(bend.wave)))
     wide += 2 * abs(bend.slant) * height
     lean = 1 + abs(bend.tilt[0]) + abs(bend.tilt[1])
     size = math.ceil((wide * cos + high * sin) * lean), math.ceil((high * cos + wide * sin) * lean)
-    mesh = _mesh(bend, (width, height), size)
+    mesh = _mesh(bend, (width, height), size, rng)
 
     def moved(image: Image.Image) -> Image.Image:
         return image.transform(size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
@@ -140,8 +151,10 @@ _Quad = tuple[float, float, float, float, float, float, float, float]
 _Box = tuple[int, int, int, int]
 
 
-def _mesh(bend: Bend, source: tuple[int, int], size: tuple[int, int]) -> list[tuple[_Box, _Quad]]:
-    """Return for each strip of the new picture the corners of its place in the source."""
+def _mesh(
+    bend: Bend, source: tuple[int, int], size: tuple[int, int], rng: random.Random
+) -> list[tuple[_Box, _Quad]]:
+    """Return for each cell of the new picture the corners of its place in the source."""
     width, height = source
     new_width, new_height = size
     cos, sin = math.cos(bend.turn), math.sin(bend.turn)
@@ -154,18 +167,20 @@ def _mesh(bend: Bend, source: tuple[int, int], size: tuple[int, int]) -> list[tu
         along = max(-1.0, min(1.0, 2 * u / max(1.0, width * bend.stretch)))
         rise = bend.arc * (1 - along * along) + bend.wave * math.sin(math.pi * along)
         v += height * (rise - bend.arc / 2)
+        if bend.wobble:
+            u, v = u + rng.gauss(0, bend.wobble * height), v + rng.gauss(0, bend.wobble * height)
         return (u + bend.slant * v) / bend.stretch + width / 2, v + height / 2
 
-    edges = [round(i * new_width / STRIPS) for i in range(STRIPS + 1)]
-    ends = [(origin(x, 0), origin(x, new_height)) for x in edges]
-    mesh: list[tuple[_Box, _Quad]] = []
-    for i in range(STRIPS):
-        if edges[i] < edges[i + 1]:
-            (north_west, south_west), (north_east, south_east) = ends[i], ends[i + 1]
-            mesh.append(
-                (
-                    (edges[i], 0, edges[i + 1], new_height),
-                    (*north_west, *south_west, *south_east, *north_east),
-                )
-            )
-    return mesh
+    strips = max(STRIPS, round(2 * new_width / new_height)) if bend.wobble else STRIPS
+    columns = [round(i * new_width / strips) for i in range(strips + 1)]
+    rows = [round(i * new_height / ROWS) for i in range(ROWS + 1)] if bend.wobble else [0, new_height]
+    origins = {(x, y): origin(x, y) for x in columns for y in rows}
+    return [
+        (
+            (west, north, east, south),
+            (*origins[west, north], *origins[west, south], *origins[east, south], *origins[east, north]),
+        )
+        for west, east in pairwise(columns)
+        for north, south in pairwise(rows)
+        if west < east and north < south
+    ]

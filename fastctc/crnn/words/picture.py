@@ -49,13 +49,20 @@ def draw_text(text: str, face: Face, look: Look, photos: Sequence[Path], rng: ra
 
 
 def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, int]:
-    """Return a picture of print, and the height of its ink in pixels."""
+    """Return a picture of print, and the height of its letters in pixels."""
     font = font_of(face, rng.choice(SIZES))
     lettering = straight(text, font, 0, 0)
+    height = cropped(lettering).fill.height
     if rng.random() < 0.4:
         lettering = bent(
             lettering,
-            Bend(turn=rng.gauss(0, 0.012), slant=rng.gauss(0, 0.05), stretch=_stretch(0.5, 1.25, rng)),
+            Bend(
+                turn=rng.gauss(0, 0.012),
+                slant=rng.gauss(0, 0.05),
+                stretch=_stretch(0.45, 1.25, rng),
+                wobble=_wobble(rng),
+            ),
+            rng,
         )
     else:
         lettering = cropped(lettering)
@@ -67,11 +74,11 @@ def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, in
     colors = [tuple(max(0, min(255, level + t)) for t in tint) for level in (paper, ink)]
     image = Image.new("RGB", box[:2], colors[0])
     image.paste(colors[1], box[2:], lettering.fill)
-    return image, lettering.fill.height
+    return image, min(height, lettering.fill.height)
 
 
 def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) -> tuple[Image.Image, int]:
-    """Return a picture of a sign, a cover or a label, and the height of its ink in pixels."""
+    """Return a picture of a sign, a cover or a label, and the height of its letters in pixels."""
     size = rng.choice(SIZES)
     font = font_of(face, size)
     stroke = rng.choice((0, 0, 0, 0, 0, 0, 1, 1, 2))
@@ -82,16 +89,20 @@ def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) 
         lettering = spaced(text, font, stroke, outline, spacing, jitter, rng)
     else:
         lettering = straight(text, font, stroke, outline)
+    letters = cropped(lettering).fill.height
     is_bent = rng.random() < 0.85
-    lettering = bent(lettering, _random_bend(lettering, rng)) if is_bent else cropped(lettering)
+    lettering = bent(lettering, _random_bend(lettering, rng), rng) if is_bent else cropped(lettering)
     width, height, x, y = _margins(lettering.fill.size, -0.05, 0.6, rng)
     ground = random_ground((width, height), photos, rng)
     around = _mean(ground)
     ink = _ink(around, rng)
     if rng.random() < 0.9:
         ground = _calmed(ground, around, ink)
-    if rng.random() < 0.15:
+    draw = rng.random()
+    if draw < 0.15:
         _cast_shadow(ground, lettering, (x, y), rng)
+    elif draw < 0.22:
+        _deepen(ground, lettering, (x, y), rng)
     if lettering.outline is not None:
         edge = _ink(ink if rng.random() < 0.7 else around, rng)
         ground.paste(edge, (x, y), lettering.outline)
@@ -110,7 +121,7 @@ def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) 
     _add_lines(ground, ink, rng)
     if rng.random() < 0.05:
         _add_neighbor(ground, font, ink, rng)
-    return ground, lettering.fill.height
+    return ground, min(letters, lettering.fill.height)
 
 
 def _random_bend(lettering: Lettering, rng: random.Random) -> Bend:
@@ -128,7 +139,12 @@ def _random_bend(lettering: Lettering, rng: random.Random) -> Bend:
         arc=max(-0.8, min(0.8, arc)),
         wave=rng.gauss(0, 0.06) if rng.random() < 0.1 else 0.0,
         stretch=_stretch(0.5, 1.4, rng) if rng.random() < 0.5 else 1.0,
+        wobble=_wobble(rng),
     )
+
+
+def _wobble(rng: random.Random) -> float:
+    return rng.uniform(0.01, 0.05) if rng.random() < 0.2 else 0.0
 
 
 def _stretch(least: float, most: float, rng: random.Random) -> float:
@@ -209,6 +225,19 @@ def _cast_shadow(
     ground.paste((0, 0, 0) if rng.random() < 0.85 else (255, 255, 255), (place[0] + dx, place[1] + dy), mask)
 
 
+def _deepen(ground: Image.Image, lettering: Lettering, place: tuple[int, int], rng: random.Random) -> None:
+    """Draw the sides of letters that stand out from the ground."""
+    depth = rng.randint(2, max(2, lettering.fill.height // 8))
+    dx, dy = rng.uniform(-1, 1), rng.uniform(-0.3, 1)
+    color = random_color(rng) if rng.random() < 0.5 else (0, 0, 0)
+    for step in range(depth, 0, -1):
+        ground.paste(
+            color,
+            (place[0] + round(step * dx), place[1] + round(step * dy)),
+            lettering.outline or lettering.fill,
+        )
+
+
 def _add_lines(image: Image.Image, ink: Color, rng: random.Random) -> None:
     """Draw a frame, a line under the text, or a stroke through it on some pictures."""
     choice = rng.random()
@@ -237,12 +266,12 @@ def _add_neighbor(image: Image.Image, font: Any, ink: Color, rng: random.Random)
     ImageDraw.Draw(image).text((-left, y), text, font=font, fill=ink)
 
 
-def _degraded(image: Image.Image, ink_height: int, strength: float, rng: random.Random) -> Image.Image:
+def _degraded(image: Image.Image, letter_height: int, strength: float, rng: random.Random) -> Image.Image:
     """Return a picture after light, optics, a sensor and compression.
 
     Args:
         image: in RGB.
-        ink_height: pixels from the top of the ink to its bottom.
+        letter_height: pixels from the top of the letters to their bottom, were they on a straight line.
         strength: how likely each is, as a share.
         rng: decides which.
     """
@@ -251,11 +280,11 @@ def _degraded(image: Image.Image, ink_height: int, strength: float, rng: random.
         light = Image.frombytes("L", (2, 2), levels).resize(image.size, Image.Resampling.BILINEAR)
         image = ImageChops.multiply(image, Image.merge("RGB", (light, light, light)))
     if rng.random() < 0.55:
-        small = _smaller(image, ink_height, rng)
-        ink_height = round(ink_height * small.height / image.height)
+        small = _smaller(image, letter_height, rng)
+        letter_height = round(letter_height * small.height / image.height)
         image = small
     if rng.random() < 0.45 * strength:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, max(0.3, 0.035 * ink_height))))
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, max(0.3, 0.035 * letter_height))))
     elif rng.random() < 0.06 * strength:
         image = image.filter(_moving(rng))
     if rng.random() < 0.4 * strength:
@@ -271,9 +300,9 @@ def _degraded(image: Image.Image, ink_height: int, strength: float, rng: random.
     return image
 
 
-def _smaller(image: Image.Image, ink_height: int, rng: random.Random) -> Image.Image:
+def _smaller(image: Image.Image, letter_height: int, rng: random.Random) -> Image.Image:
     """Return a picture with fewer pixels, unless its ink is small already."""
-    height = round(math.exp(rng.uniform(math.log(13), math.log(52))) / ink_height * image.height)
+    height = round(math.exp(rng.uniform(math.log(13), math.log(52))) / letter_height * image.height)
     if height >= image.height:
         return image
     width = max(4, round(image.width * height / image.height))
