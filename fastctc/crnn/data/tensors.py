@@ -23,9 +23,9 @@ def batch_width(widest: int) -> int:
     return -(-widest // step) * step
 
 
-def _padded_width(widths: list[int]) -> int:
-    """Return the width of a batch of images, a multiple of 4 if all have one width."""
-    return batch_width(max(widths)) if len(set(widths)) > 1 else -(-widths[0] // 4) * 4
+def _padded_width(widths: list[int], multiple: int = 4) -> int:
+    """Return the width of a batch of images, a multiple of ``multiple`` if all have one width."""
+    return batch_width(max(widths)) if len(set(widths)) > 1 else -(-widths[0] // multiple) * multiple
 
 
 def pad_batch(images: list[Pixels]) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ def normalize(images: Tensor, widths: Tensor, config: PreprocessConfig) -> Tenso
 
 
 def normalized_batch(
-    images: list[Pixels], config: PreprocessConfig, device: torch.device | str = "cpu"
+    images: list[Pixels], config: PreprocessConfig, device: torch.device | str = "cpu", multiple: int = 4
 ) -> tuple[Tensor, Tensor]:
     """Return ``normalize`` of ``pad_batch`` on a device, for reading: up to rounding, and faster on the CPU.
 
@@ -79,6 +79,7 @@ def normalized_batch(
         images: N arrays (H, W_n) uint8.
         config: ``contrast_floor`` is used.
         device: of the result.
+        multiple: images of one width are padded to a multiple of it, on the CPU.
 
     Returns:
         images (N, 1, H, W) float32, zero in the padding, and widths (N,) int64.
@@ -87,7 +88,7 @@ def normalized_batch(
         pixels, on_device = (each.to(device) for each in pad_batch(images))
         return normalize(pixels, on_device, config), on_device
     widths = [image.shape[1] for image in images]
-    batch = np.zeros((len(images), 1, images[0].shape[0], _padded_width(widths)), dtype=np.float32)
+    batch = np.zeros((len(images), 1, images[0].shape[0], _padded_width(widths, multiple)), dtype=np.float32)
     for n, image in enumerate(images):
         total, squares = (np.bincount(image.ravel(), minlength=256) @ _POWERS).tolist()  # exact in float64
         mean = total / image.size

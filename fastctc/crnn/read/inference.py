@@ -18,6 +18,7 @@ MAX_TILES = 32
 """Tiles of ``max_width`` columns that an image has at most."""
 
 _CONTEXT = 4  # heights that a tile sees beyond its frames on both sides
+_MULTIPLE = 16  # of columns: oneDNN keeps programs for 1,024 shapes, and making one takes as long as a layer
 _PADDING = 128  # columns of padding in a batch that cost a CPU as much as one more call of a model
 
 
@@ -103,12 +104,13 @@ def _infer_batch(
     model: CRNN, images: list[Pixels], preprocess: PreprocessConfig, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (N, T, C) and lengths (N,) of images that go through the model together."""
-    normalized, widths = normalized_batch(images, preprocess, device)
+    multiple = 4 if model.direct is None else _MULTIPLE
+    normalized, widths = normalized_batch(images, preprocess, device, multiple)
     padded = any(image.shape[1] < normalized.shape[3] for image in images)
     log_probs, lengths = model(
         normalized.contiguous(memory_format=torch.channels_last), widths if padded else None
     )
-    return log_probs, lengths
+    return log_probs[:, : int(lengths.max())], lengths
 
 
 def _infer_tiles(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fastctc.crnn import FormulaSource
 from fastctc.crnn.data import PreprocessConfig, prepare
-from fastctc.crnn.model import CRNN, Checkpoint, CRNNConfig, save_checkpoint
+from fastctc.crnn.model import CRNN, Checkpoint, CRNNConfig, folded, save_checkpoint
 from fastctc.crnn.read import Recognizer, infer, inference
 from fastctc.crnn.read.decoding import greedy_hypotheses, greedy_texts
 from fastctc.text import Alphabet
@@ -51,6 +51,24 @@ def test_images_of_similar_widths_go_through_the_model_together():
     assert max(padding) <= 128 and len(groups) < len(widths) / 2
     assert inference._groups([7, 300, 8], 2048, "cuda") == [[1, 2, 0]]  # a GPU prefers one batch
     assert inference._groups([64] * 5, 2048, "cpu") == [[0, 1, 2, 3, 4]]
+
+
+def test_images_of_all_widths_take_few_shapes():
+    model = folded(CRNN(CRNNConfig(4, channels=4, hidden=8)).eval())
+    direct, shapes = model.direct, set()
+
+    def noted(x, widths):
+        shapes.add(x.shape)
+        return direct(x, widths)
+
+    model.direct = noted
+    images = [prepare(image, PreprocessConfig()).pixels for image in pictures(list(range(1, 129)))]
+    alone = [inference.infer(model, [image], PreprocessConfig())[0][0] for image in images]
+    assert shapes == {(1, 1, 32, width) for width in range(16, 129, 16)}
+    model.direct = None
+    for image, log_probs in zip(images, alone, strict=True):
+        expected, lengths = inference.infer(model, [image], PreprocessConfig())
+        torch.testing.assert_close(log_probs[: lengths[0]], expected[0], atol=1e-4, rtol=1e-4)
 
 
 def test_bad_images_are_reported_in_their_place(recognizer, tmp_path):
