@@ -46,6 +46,13 @@ DATA_FILES = (LABELS_FILE, *(f"labels{suffix}" for suffix in PARSERS if suffix !
 TEXT_SUFFIX = ".gt.txt"
 
 
+def _pattern_hint(folder: Path) -> str:
+    hint, images = ", or a label_pattern for file names that hold the texts", images_in(folder)
+    if not images:
+        return hint
+    return f"{hint}: '([^_]+)' reads {images[0].name} as {images[0].stem.partition('_')[0]}"
+
+
 def _is_pattern(pattern: str) -> bool:
     try:
         found = re.compile(pattern)
@@ -107,8 +114,7 @@ def open_source(path: str | Path, labels: LabelConfig | None = None) -> LabeledS
             return ContainerSource(shards, config.normalized)
         if len(found) != 1:
             has = " and ".join(found) or f"none of {', '.join(DATA_FILES)}, and no *{TEXT_SUFFIX} or *.xml"
-            hint = "" if found else ", or a label_pattern for file names that hold the texts"
-            raise LabelError(f"{path} has {has}, expected one of them{hint}")
+            raise LabelError(f"{path} has {has}, expected one of them{'' if found else _pattern_hint(path)}")
         path /= found[0]
     elif not path.exists():
         hint = no_such_file(path).removeprefix("no such file")

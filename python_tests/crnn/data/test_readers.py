@@ -130,6 +130,10 @@ def test_what_is_there_decides(tmp_path):
         match=r"has none of labels.tsv, labels.txt, .*, data.mdb, and no \*.gt.txt or \*.xml, expected",
     ):
         open_source(tmp_path)
+    (tmp_path / "2a3f_1.png").write_text("")
+    with pytest.raises(LabelError, match=r"label_pattern .*: '\(\[\^_\]\+\)' reads 2a3f_1.png as 2a3f$"):
+        open_source(tmp_path)
+    (tmp_path / "2a3f_1.png").unlink()
     (tmp_path / "labels.txt").write_text("a.png 1\n")
     assert open_source(tmp_path).entries == [("a.png", "1")]
     (tmp_path / "labels.tsv").write_text(f"/data/b.png\t2\n../c.png\t3\n{tmp_path}/d.png\t4\n")
