@@ -11,7 +11,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 STRIPS = 8  # number of parts that a line is cut into for bending
-ROWS = 3  # number of parts that a strip is cut into where letters are out of shape
+ROWS = 3  # number of parts at least that a strip is cut into where letters turn or are out of shape
 _MARGIN = 6
 
 
@@ -34,7 +34,9 @@ class Bend(NamedTuple):
         turn: radians, anticlockwise.
         slant: columns by which a row is shifted for each row that it is higher.
         tilt: change of scale over the picture, along the line and across it.
-        arc: rows by which the middle of the line is above its ends, as a share of the height.
+        circle: radians of the part of a circle that the line is written on, with upright letters in its middle:
+            above 0 on the upper part, below 0 on the lower part, 0 on a straight line.
+        arc: rows by which the middle of the line is above its ends, as a share of the height; letters stay upright.
         wave: rows of a whole wave of the line, as a share of the height.
         stretch: width as a share of the width before.
         wobble: standard deviation of the distance by which each part of a letter is out of place, as a share of
@@ -44,6 +46,7 @@ class Bend(NamedTuple):
     turn: float = 0.0
     slant: float = 0.0
     tilt: tuple[float, float] = (0.0, 0.0)
+    circle: float = 0.0
     arc: float = 0.0
     wave: float = 0.0
     stretch: float = 1.0
@@ -128,6 +131,10 @@ def bent(lettering: Lettering, bend: Bend, rng: random.Random) -> Lettering:
     width, height = lettering.fill.size
     cos, sin = abs(math.cos(bend.turn)), abs(math.sin(bend.turn))
     wide, high = width * bend.stretch, height * (1 + 2 * (abs(bend.arc) + abs(bend.wave)))
+    if bend.circle:
+        radius, half = wide / abs(bend.circle), abs(bend.circle) / 2
+        wide = 2 * (radius + high / 2) * math.sin(min(half, math.pi / 2))
+        high += radius * (1 - math.cos(half))
     wide += 2 * abs(bend.slant) * height
     lean = 1 + abs(bend.tilt[0]) + abs(bend.tilt[1])
     size = math.ceil((wide * cos + high * sin) * lean), math.ceil((high * cos + wide * sin) * lean)
@@ -164,6 +171,13 @@ def _mesh(
         u, v = u * cos - v * sin, u * sin + v * cos
         depth = 1 + bend.tilt[0] * u / new_width + bend.tilt[1] * v / new_height
         u, v = u / depth, v / depth
+        if bend.circle:
+            # The middle of the line is height / 2 from the edge, and the center of the circle a radius farther.
+            upper = math.copysign(1.0, bend.circle)
+            radius = width * bend.stretch / abs(bend.circle)
+            rise = radius * (1 - math.cos(bend.circle / 2)) / 2
+            below = radius - rise - upper * v
+            u, v = radius * math.atan2(u, below), upper * (radius - math.hypot(u, below))
         along = max(-1.0, min(1.0, 2 * u / max(1.0, width * bend.stretch)))
         rise = bend.arc * (1 - along * along) + bend.wave * math.sin(math.pi * along)
         v += height * (rise - bend.arc / 2)
@@ -171,9 +185,11 @@ def _mesh(
             u, v = u + rng.gauss(0, bend.wobble * height), v + rng.gauss(0, bend.wobble * height)
         return (u + bend.slant * v) / bend.stretch + width / 2, v + height / 2
 
-    strips = max(STRIPS, round(2 * new_width / new_height)) if bend.wobble else STRIPS
+    strips, parts = STRIPS, 1
+    if bend.wobble or bend.circle:
+        strips, parts = max(STRIPS, round(2 * new_width / height)), max(ROWS, round(2 * new_height / height))
     columns = [round(i * new_width / strips) for i in range(strips + 1)]
-    rows = [round(i * new_height / ROWS) for i in range(ROWS + 1)] if bend.wobble else [0, new_height]
+    rows = [round(i * new_height / parts) for i in range(parts + 1)]
     origins = {(x, y): origin(x, y) for x in columns for y in rows}
     return [
         (

@@ -131,16 +131,31 @@ def _random_bend(lettering: Lettering, rng: random.Random) -> Bend:
     turn = max(-most, min(most, rng.gauss(0, most / 2))) if rng.random() < 0.7 else 0.0
     # On a wall that is seen from the side, the stems stay upright.
     upright = math.tan(turn) if rng.random() < 0.4 else 0.0
-    arc = rng.gauss(0, 0.35) * min(1.0, width / height / 3) if rng.random() < 0.25 else 0.0
+    circle = _circle(width / height, rng) if rng.random() < 0.15 else 0.0
+    arc = 0.0
+    if not circle and rng.random() < 0.25:
+        arc = rng.gauss(0, 0.35) * min(1.0, width / height / 3)
     return Bend(
         turn=turn,
         slant=upright + (rng.gauss(0, 0.2) if rng.random() < 0.4 else 0.0),
         tilt=(rng.gauss(0, 0.25), rng.gauss(0, 0.12)) if rng.random() < 0.5 else (0.0, 0.0),
+        circle=circle,
         arc=max(-0.8, min(0.8, arc)),
         wave=rng.gauss(0, 0.06) if rng.random() < 0.1 else 0.0,
         stretch=_stretch(0.5, 1.4, rng) if rng.random() < 0.5 else 1.0,
         wobble=_wobble(rng),
     )
+
+
+def _circle(length: float, rng: random.Random) -> float:
+    """Return the radians of a line on a circle; ``length`` is its width as a multiple of its height.
+
+    The radius is at least 5/4 of the height, and the text is at most four lines high.
+    """
+    angle = min(rng.uniform(0.4, 2.8), 0.8 * length)
+    while angle > 0.4 and length / angle * (1 - math.cos(angle / 2)) > 3:
+        angle *= 0.9
+    return angle if rng.random() < 0.75 else -angle
 
 
 def _wobble(rng: random.Random) -> float:

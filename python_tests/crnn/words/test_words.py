@@ -160,6 +160,8 @@ def test_letters_with_no_extra_space_are_about_the_line():
         Bend(arc=0.6),
         Bend(arc=-0.6, wave=0.2),
         Bend(stretch=1.4),
+        Bend(circle=1.5),
+        Bend(circle=-2.5, turn=0.2),
         Bend(wobble=0.05),
         Bend(turn=0.2, wobble=0.03),
     ],
@@ -178,6 +180,26 @@ def test_an_upward_turn_raises_the_right_end():
     ink = np.asarray(bent(line, Bend(turn=0.3), random.Random(0)).fill, float)
     rows = np.arange(len(ink)) @ ink / np.maximum(1, ink.sum(0))
     assert rows[5] > rows[-6] + 10
+
+
+@pytest.mark.parametrize("circle", [1.5, -1.5])
+def test_letters_on_a_circle_turn(circle):
+    line = straight("|   |   |", font_of(SANS, 40), 0, 0)
+    ink = np.asarray(bent(line, Bend(circle=circle), random.Random(0)).fill, float)
+    columns = np.arange(ink.shape[1])
+    means = [[part @ columns / part.sum() for part in half] for half in _thirds(ink)]
+    left, middle, right = (upper - lower for upper, lower in means)
+    assert abs(middle) < 3 and left * circle < -5 and right * circle > 5  # a fan
+
+
+def _thirds(ink):
+    """Return for each stroke the ink of its upper and of its lower half, over the columns."""
+    for part in np.array_split(np.arange(ink.shape[1]), 3):
+        stroke = np.zeros_like(ink)
+        stroke[:, part] = ink[:, part]
+        rows = np.flatnonzero(stroke.any(1))
+        middle = (rows[0] + rows[-1] + 1) // 2
+        yield stroke[:middle].sum(0), stroke[middle:].sum(0)
 
 
 def test_a_wobble_gives_equal_letters_different_shapes():
