@@ -4,10 +4,13 @@ import itertools
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 from PIL import Image
 from recipes import recipe
 
@@ -334,6 +337,22 @@ def test_explore_draws_drawn_formulas(tmp_path, capsys):
     assert cli.main([*command, "--out", str(tmp_path / "look")]) == 0
     assert "Drawn formulas" in (tmp_path / "look" / "report.html").read_text()
     assert "images    5 of 5 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_its_last_step(number, run_folder, tmp_path):
+    command = ["train", "--out", str(tmp_path), "--data", str(run_folder / "data"), "--log-every", "1"]
+    command += ["--steps", "100000", "--batch-size", "4", "--threads", "1", "--precision", "fp32"]
+    run = subprocess.Popen([sys.executable, "-m", "fastctc.cli", *command], stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "log.jsonl"
+    while run.poll() is None and not (log.exists() and log.read_text().count("\n") >= 3):
+        time.sleep(0.05)
+    run.send_signal(number)
+    errors = run.communicate(timeout=60)[1]
+    assert run.returncode == 130 and "stopping after this step" in errors, errors
+    steps = json.loads(log.read_text().splitlines()[-1])["step"]
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == steps >= 3 and (tmp_path / "model.safetensors").exists()
 
 
 def test_resuming_a_finished_run_says_its_accuracy_again(run_folder, capsys):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 from collections.abc import Collection
 from dataclasses import fields, replace
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -164,10 +166,10 @@ def run_training(arguments: argparse.Namespace, preset: str | None, default: str
         if arguments.resume:
             log.info("nothing to resume in %s: starting", arguments.out)
     try:
-        with logging_redirect_tqdm():
+        with logging_redirect_tqdm(), _Interrupt() as should_stop:
             result = train(
                 config, arguments.out, resume=arguments.resume, workers=arguments.workers,
-                cache=arguments.cache, tensorboard=arguments.tensorboard,
+                cache=arguments.cache, tensorboard=arguments.tensorboard, should_stop=should_stop,
             )  # fmt: skip
     except ResumeError as error:
         raise ValueError(f"{_option(error)} {error.reason}") from error
@@ -177,6 +179,40 @@ def run_training(arguments: argparse.Namespace, preset: str | None, default: str
     if result.problems:
         log.warning("%d samples were left out", len(result.problems))
     return result
+
+
+class _Interrupt:
+    """Ends an interrupted or terminated run after its step, with its state saved; at once the second time.
+
+    It answers ``should_stop``, and listens from the first question on, which comes before the first step.
+    """
+
+    def __init__(self) -> None:
+        self._asked, self._before = False, dict[int, Any]()
+
+    def __enter__(self) -> _Interrupt:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listen_no_more()
+
+    def __call__(self, step: int) -> bool:
+        # torchrun ends its processes itself
+        if not self._before and "RANK" not in os.environ and current_thread() is main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.getsignal(number)
+                if self._before[number] is not signal.SIG_IGN:
+                    signal.signal(number, self._ask)
+        return self._asked
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+        self._listen_no_more()
+        log.info("stopping after this step; interrupt again to stop without saving")
+
+    def _listen_no_more(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def _option(error: ResumeError) -> str:
