@@ -1,4 +1,4 @@
-// The second phase of the CTC loss on the CPU, a sample at a time: emissions and recursions, segment by segment.
+// The second phase of the CTC loss on the CPU, sample by sample: emissions and recursions, segment by segment.
 //
 // Two threads can do a sample together. Each has one half of the frames, and the results do not depend on the threads:
 //
@@ -208,11 +208,7 @@ class ForwardSample {
   struct Lookup {
     typename L::F row[registers];
     const int32_t* labels;
-    const Stored* soon;  // a row that is written soon is fetched from memory, or null
-    typename L::F operator()(int64_t i) const {
-      if (soon) __builtin_prefetch(soon + i, 1, kSecondLevel);
-      return L::template lookup<registers>(row, labels + i);
-    }
+    typename L::F operator()(int64_t i) const { return L::template lookup<registers>(row, labels + i); }
   };
   struct Stand {
     const Stored* row;
@@ -239,11 +235,13 @@ class ForwardSample {
   template <int registers>
   void emit_by_lookup(int64_t t0, int64_t t1) {
     const Stored* const x = row_of<Stored>(p_, 0, n_);
-    const Stored* const soon = concludes_ ? rows_ : nullptr;
-    emit_from(t0, t1, [&p = p_, x, soon, labels = w_.labels](int64_t t) {
-      Lookup<registers> scores{{}, labels, soon ? soon + t * p.max_length : nullptr};
+    const Stored* const soon = concludes_ ? rows_ : nullptr;  // is written soon, and fetched from memory meanwhile
+    const int64_t stride = p_.stride_t, classes = p_.classes, width = p_.max_length;
+    emit_from(t0, t1, [=, labels = w_.labels](int64_t t) {
+      for (int64_t i = 0; soon && i < width; i += L::N) __builtin_prefetch(soon + t * width + i, 1, kSecondLevel);
+      Lookup<registers> scores{{}, labels};
       FASTCTC_UNROLL for (int k = 0; k < registers; ++k) {
-        scores.row[k] = load_as<Scalar>(x + t * p.stride_t + k * L::N, p.classes - k * L::N);
+        scores.row[k] = load_as<Scalar>(x + t * stride + k * L::N, classes - k * L::N);
       }
       return scores;
     });
@@ -376,38 +374,37 @@ void forward_sample(const CtcLossParams& p, int64_t n, int first, int last, void
   using Sample = ForwardSample<Stored, Scalar>;
   const bool valid = sample_is_valid(p, n), fits = valid && target_fits(p, n);
   const int64_t frames = p.input_lengths[n];
-  const bool meets = fits && halves_meet<Scalar>(frames, p.target_lengths[n]);
-  const auto memory = [&](int half) {
-    return static_cast<char*>(workspace) + (half ? bytes_of_half<Stored, Scalar>(p) : 0);  // which takes a while
+  const bool meets = fits && halves_meet<Scalar>(frames, p.target_lengths[n]), concludes = first <= 2 && 2 < last;
+  Status status = valid ? kInfeasible : kInvalid;
+  double loss = valid ? INFINITY : NAN;
+  const auto finish = [&](Status found, const Sample& sample) {
+    status = found;
+    loss = status == kNotANumber || status == kTooWide ? NAN : sample.loss();
   };
-  const auto made = [&](int half, int64_t begin, int64_t end) {
-    return new (memory(half)) Sample(p, n, begin, end, memory(half) + kObjectBytes<Stored, Scalar>);
-  };
-  for (int part = first; part < last; ++part) {
-    const int half = part % 2;
-    if (part < 2) {
-      if (fits && !meets) made(half, half ? frames / 2 : 0, half ? frames : frames / 2)->sweep();
-      continue;
-    }
-    Status status = valid ? kInfeasible : kInvalid;
-    double loss = valid ? INFINITY : NAN;
-    const auto finish = [&](Status found, const Sample& sample) {
-      status = found;
-      loss = status == kNotANumber || status == kTooWide ? NAN : sample.loss();
-    };
-    if (meets && !half) {
-      Sample sample(p, n, 0, frames, workspace);
-      finish(sample.meet(), sample);
-    } else if (fits && !meets) {
-      auto* const sample = reinterpret_cast<Sample*>(memory(half));
-      finish(sample->conclude(*reinterpret_cast<const Sample*>(memory(1 - half))), *sample);
-    }
-    if (half) continue;
-    static_cast<Stored*>(p.loss)[n] = Stored(loss);
-    p.status[n] = status;
-    if (status == kOk || status == kTooWide || !valid || !p.need_grad) continue;
-    clear(static_cast<Stored*>(p.occupancy) + n * p.frames * p.max_length, p.frames * p.max_length);
+  if (meets && concludes) {
+    Sample sample(p, n, 0, frames, workspace);
+    finish(sample.meet(), sample);
   }
+  if (fits && !meets) {
+    char* const memory[] = {static_cast<char*>(workspace),
+                            static_cast<char*>(workspace) + bytes_of_half<Stored, Scalar>(p)};
+    const auto at = [&](int half) { return reinterpret_cast<Sample*>(memory[half]); };
+    for (int part = first; part < last; ++part) {
+      const int half = part % 2;
+      if (part < 2) {
+        const int64_t begin = half ? frames / 2 : 0, end = half ? frames : frames / 2;
+        (new (memory[half]) Sample(p, n, begin, end, memory[half] + kObjectBytes<Stored, Scalar>))->sweep();
+      } else {
+        const Status found = at(half)->conclude(*at(1 - half));
+        if (!half) finish(found, *at(half));
+      }
+    }
+  }
+  if (!concludes) return;
+  static_cast<Stored*>(p.loss)[n] = Stored(loss);
+  p.status[n] = status;
+  if (status == kOk || status == kTooWide || !valid || !p.need_grad) return;
+  clear(static_cast<Stored*>(p.occupancy) + n * p.frames * p.max_length, p.frames * p.max_length);
 }
 
 template <class Function>
@@ -430,10 +427,13 @@ size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) {
   });
 }
 
-void ctc_loss_forward(const CtcLossParams& p, int64_t n, int first, int last, bool wide, void* workspace) {
+void ctc_loss_forward(const CtcLossParams& p, const int64_t* samples, int64_t count, int first, int last, bool wide,
+                      void* workspace) {
   const FlushDenormals flush;
   with_types(p, wide, [&](auto stored, auto scalar) {
-    forward_sample<decltype(stored), decltype(scalar)>(p, n, first, last, workspace);
+    for (int64_t i = 0; i < count; ++i) {
+      forward_sample<decltype(stored), decltype(scalar)>(p, samples[i], first, last, workspace);
+    }
   });
 }
 
