@@ -8,8 +8,8 @@
 
 namespace fastctc {
 
-CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
-                         const Tensor& target_lengths, int64_t max_length, int64_t blank, int64_t star,
+CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Lengths& input_lengths,
+                         const Lengths& target_lengths, int64_t max_length, int64_t blank, int64_t star,
                          bool from_logits) {
   CtcLossParams p{};
   set_input(p, input, Layout::kFrameFirst, input_lengths, blank);
