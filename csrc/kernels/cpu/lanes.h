@@ -76,6 +76,12 @@ struct Index {
     for (int i = 0; i < N; ++i) index.lane[i] = Int((factor * i + offset) ^ flip);
     return index;
   }
+  // The first half of the lanes in even places, the second in odd ones.
+  static constexpr Index interleave() {
+    Index index{};
+    for (int i = 0; i < N; ++i) index.lane[i] = Int(i / 2 + i % 2 * (N / 2));
+    return index;
+  }
 };
 
 // Slots run through the lanes of one register and then on in the next: slot = c * N + lane.
@@ -210,6 +216,16 @@ struct Lanes {
     if constexpr (kSingle) return _mm512_fmadd_ps(a, b, c);
     if constexpr (!kSingle) return _mm512_fmadd_pd(a, b, c);
   }
+  // Does the processor round floats to bfloat16 (AVX512_BF16)? It does it as by from_scalar(), but for NaN and
+  // subnormal numbers.
+  static bool rounds_to_bfloat16() { return __builtin_cpu_supports("avx512bf16"); }
+  // Word 2 i is a[i], word 2 i + 1 is b[i].
+  FASTCTC_LANE F rounded_to_bfloat16(F a, F b) {
+    static constexpr auto places = Index<int16_t, 2 * N>::interleave();
+    __m512i words;
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(words) : "v"(a), "v"(b));  // the file is compiled for processors without it
+    return (F)_mm512_permutexvar_epi16(_mm512_load_si512(places.lane), words);
+  }
   // Bit i is lane i.
   FASTCTC_LANE uint32_t bits(M m) { return m; }
   FASTCTC_LANE F scale(F m, F d) {
@@ -232,6 +248,8 @@ struct Lanes {
 #else
   FASTCTC_LANE M less(F a, F b) { return a < b; }
   FASTCTC_LANE M nonzero(F x) { return x != set(0); }
+  static bool rounds_to_bfloat16() { return false; }
+  FASTCTC_LANE F rounded_to_bfloat16(F a, F) { return a; }
   FASTCTC_LANE bool any(M m) {
     Int bits = 0;
     for (int i = 0; i < N; ++i) bits |= m[i];
@@ -328,9 +346,11 @@ struct Lanes {
 #endif
 
   FASTCTC_LANE F magnitude(F x) { return (F)((I)x & std::numeric_limits<Int>::max()); }
-  // 2^x for x <= bias; 0 below -bias, NaN stays NaN.
+  // 2^x for x <= bias; 0 below -bias where subnormal numbers are flushed, NaN stays NaN.
   FASTCTC_LANE F exp2(F x) {
+#if !defined(__AVX512F__)  // there scale(m, -inf) is 0 for every m, even for the NaN of -inf - -inf
     x = max(set(S(-Integer<S>::bias)), x);
+#endif
     if constexpr (kVectorBytes == 16) {  // without instructions that round: in the low bits of `shifted` stands n
       const F shifted = x + Integer<S>::round, n = shifted - Integer<S>::round;
       return exp2_fraction(x - n, S()) * (F)(((I)shifted + Integer<S>::bias) << Integer<S>::mantissa_bits);
