@@ -10,23 +10,13 @@
 
 #include "../../math/delay.h"
 #include "../loss_bound.h"
-#include "forward_workspace.h"
-#include "rows.h"
+#include "emissions.h"
 #include "targets.h"
 
 namespace fastctc {
 namespace cpu {
 namespace FASTCTC_ISA {
 namespace {
-
-template <class Scalar, class Stored>
-typename Lanes<Scalar>::F load_as(const Stored* p, int64_t count) {
-  using L = Lanes<Scalar>;
-  if constexpr (sizeof(Stored) == sizeof(Scalar)) return L::load(p, L::first(count));
-  auto x = L::set(0);
-  for (int64_t i = 0; i < L::N && i < count; ++i) x[i] = p[i];
-  return x;
-}
 
 // The forward phase of one sample, or of one half of its frames.
 template <class Stored, class Scalar>
@@ -47,6 +37,7 @@ class ForwardSample {
         frame_(p, n),
         w_(workspace, p, frames_, end - begin, length_, p.need_grad && !kInPlace),
         q_(w_.sequence),
+        emissions_(p, n, length_, rows_, w_),
         segments_((end - begin + w_.segment - 1) / w_.segment) {
     q_.first = begin;
     if constexpr (kInPlace) {
@@ -73,7 +64,7 @@ class ForwardSample {
   // Returns what became of the sample.
   Status meet() {
     if (!offset_is_finite()) return kNotANumber;
-    emit(0, frames_);
+    emissions_.write(0, frames_, nullptr);
     if (const Status problem = problem_of_emissions()) return problem;
     const int64_t middle = frames_ / 2;
     Scalar one = 1, zero = 0;
@@ -146,8 +137,8 @@ class ForwardSample {
   bool offset_is_finite() const { return std::fabs(offset_) < double(INFINITY); }
 
   Status problem_of_emissions() const {
-    if (L::any(L::invert(finite_))) return kNotANumber;
-    const double exponents = double(L::reduce_max(range_)[0]) * double(frames_);
+    if (L::any(L::invert(emissions_.found.finite))) return kNotANumber;
+    const double exponents = double(L::reduce_max(emissions_.found.range)[0]) * double(frames_);
     return sizeof(Scalar) == 4 && exponents > kLargestExponent ? kTooWide : kOk;
   }
 
@@ -170,7 +161,7 @@ class ForwardSample {
 
   void set_tilt() {
     fill_tilts<X>(q_.tilt, q_.slots + L::N, p_.delay_penalty);
-    range_ = L::set(Scalar(largest_tilt(p_.delay_penalty, length_)));
+    emissions_.found.range = L::set(Scalar(largest_tilt(p_.delay_penalty, length_)));
     if (is_first()) offset_ = -tilt_of_all_paths(p_.delay_penalty, length_, frames_);
   }
 
@@ -202,84 +193,13 @@ class ForwardSample {
     sum_of_offsets_ = offset_;
   }
 
-  // Both give the scores of labels i, i + 1, ... in a frame. Lookup takes them from a short row of the input, Stand
-  // from a row of their own, which stands in place of the occupancies.
-  template <int registers>
-  struct Lookup {
-    typename L::F row[registers];
-    const int32_t* labels;
-    typename L::F operator()(int64_t i) const { return L::template lookup<registers>(row, labels + i); }
-  };
-  struct Stand {
-    const Stored* row;
-    int64_t length;
-    typename L::F operator()(int64_t i) const { return load_as<Scalar>(row + i, length - i); }
-  };
-
-  // The emissions of frames [t0, t1).
-  void emit(int64_t t0, int64_t t1) {
-    if (!scores_by_lookup(p_)) {
-      emit_from(t0, t1, [rows = rows_, stride = p_.max_length, length = length_](int64_t t) {
-        return Stand{rows + t * stride, length};
-      });
-    } else if (p_.classes <= 2 * L::N) {
-      emit_by_lookup<2>(t0, t1);
-    } else if (p_.classes <= 4 * L::N) {
-      emit_by_lookup<4>(t0, t1);
-    } else if (p_.classes <= 8 * L::N) {
-      emit_by_lookup<8>(t0, t1);
-    } else if constexpr (!kInPlace) {  // a row of floats takes twice as many registers of doubles
-      emit_by_lookup<16>(t0, t1);
-    }
-  }
-  template <int registers>
-  void emit_by_lookup(int64_t t0, int64_t t1) {
-    const Stored* const x = row_of<Stored>(p_, 0, n_);
-    const Stored* const soon = concludes_ ? rows_ : nullptr;  // is written soon, and fetched from memory meanwhile
-    const int64_t stride = p_.stride_t, classes = p_.classes, width = p_.max_length;
-    emit_from(t0, t1, [=, labels = w_.labels](int64_t t) {
-      for (int64_t i = 0; soon && i < width; i += L::N) __builtin_prefetch(soon + t * width + i, 1, kSecondLevel);
-      Lookup<registers> scores{{}, labels};
-      FASTCTC_UNROLL for (int k = 0; k < registers; ++k) {
-        scores.row[k] = load_as<Scalar>(x + t * stride + k * L::N, classes - k * L::N);
-      }
-      return scores;
-    });
-  }
-  template <class ScoresOf>
-  void emit_from(int64_t t0, int64_t t1, const ScoresOf& scores_of) {
-    const int64_t length = length_, slots = q_.slots;
-    const Plane<Scalar> origins = w_.origins, tilt = q_.tilt;
-    const Scalar* const bias = w_.bias;
-    Plane<Scalar> out = q_.labels + (t0 - q_.first) * slots;
-    auto range = range_;
-    auto finite = finite_;
-    for (int64_t t = t0; t < t1; ++t, out = out + slots) {
-      const Split<L> origin = {L::set(origins.m[t]), L::set(origins.e[t])};
-      const auto scores = scores_of(t);
-      for (int64_t i = 0; i < slots; i += L::N) {
-        auto x = scores(i);
-        if (bias) x += L::load(bias + i);
-        finite = L::both(finite, L::less(x, L::set(Scalar(INFINITY))));
-        const auto nonzero = L::both(L::first(length - i), L::invert(L::less(x, L::set(Scalar(kZeroLog)))));
-        X y = nonzero_emission<L>(x, origin);
-        range = L::max(range, L::select(nonzero, L::magnitude(y.e), L::set(0)));
-        y = X::select(nonzero, y, X::zero());
-        if (tilt) y = y * X::template load<1>(tilt + (i + 1), 0);
-        y.template store<1>(out + i, 0);
-      }
-    }
-    range_ = range;
-    finite_ = finite;
-  }
-
   // Makes segment s the current one, with its emissions.
   void enter(int64_t s) {
     t0_ = begin_ + s * w_.segment;
     t1_ = t0_ + w_.segment < end_ ? t0_ + w_.segment : end_;
     if (w_.whole) return;
     q_.first = t0_;
-    emit(t0_, t1_);
+    emissions_.write(t0_, t1_, concludes_ ? rows_ : nullptr);
   }
   // The k-th segment on the way in direction D.
   template <Direction D>
@@ -289,7 +209,7 @@ class ForwardSample {
 
   template <Direction D>
   void sweep_in() {
-    if (w_.whole) emit(begin_, end_);
+    if (w_.whole) emissions_.write(begin_, end_, nullptr);
     Scalar one = 1, zero = 0;
     start(w_.swept, q_.slots, D == Direction::kForward ? 0 : length_, {&one, &zero});
     for (int64_t k = 0; k < segments_; ++k) {
@@ -343,10 +263,9 @@ class ForwardSample {
   const FrameScalars<Stored> frame_;
   ForwardWorkspace<Scalar> w_;
   Sequence<X>& q_;
+  Emissions<Stored, Scalar> emissions_;
   const int64_t segments_;
   int64_t t0_ = 0, t1_ = 0;
-  typename L::F range_ = L::set(0);  // the largest exponent of an emission
-  typename L::M finite_ = L::less(L::set(0), L::set(1));
   bool concludes_ = false;
   Status problem_ = kOk;               // of the sweep
   double log2_p_ = -INFINITY;          // relative to the origins

@@ -91,6 +91,7 @@ struct Lanes {
   using Int = typename Integer<S>::type;
   static constexpr int N = kVectorBytes / int(sizeof(S));
   static constexpr bool kSingle = sizeof(S) == 4;
+  static constexpr bool kSelectsToAdd = kVectorBytes > 16;  // scale() takes longer than two selections
   using F = typename Vector<S>::F;
   using I = typename Vector<S>::I;
   using M = typename Mask<S>::type;
@@ -345,6 +346,8 @@ struct Lanes {
   }
 #endif
 
+  // -|x| and |x|
+  FASTCTC_LANE F negative(F x) { return (F)((I)x | std::numeric_limits<Int>::min()); }
   FASTCTC_LANE F magnitude(F x) { return (F)((I)x & std::numeric_limits<Int>::max()); }
   // 2^x for x <= bias; 0 below -bias where subnormal numbers are flushed, NaN stays NaN.
   FASTCTC_LANE F exp2(F x) {
