@@ -17,7 +17,7 @@ constexpr int64_t kMostTransposed = 128;  // classes
 template <class Scalar>
 bool uses_tiles(const CtcLossParams& p) {
   constexpr int N = Lanes<Scalar>::N;
-  const int64_t most = N + (p.from_logits ? p.max_length * 9 / 4 : p.max_length * 2);
+  const int64_t most = N + (p.from_logits ? p.max_length * 5 / 4 : p.max_length * 2);
   return N >= 8 && p.classes <= (most < kMostTransposed ? most : kMostTransposed) && p.star < 0;
 }
 
