@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import Device
+from tolerances import assert_same
 from torch import Tensor
 
 import fastctc
@@ -52,3 +53,24 @@ def test_gradients_are_rounded_as_by_pytorch(dtype: torch.dtype, gap: int, devic
         (losses * scale).sum().backward()
     assert half.grad is not None and single.grad is not None
     assert torch.equal(half.grad, single.grad.to(dtype))
+
+
+@pytest.mark.parametrize("gap", (1, 3))
+@pytest.mark.parametrize("factor", (1.0, -3e-39, 0.0, 2e38, float("inf"), float("nan")))
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_long_rows_on_the_cpu(dtype: torch.dtype, factor: float, gap: int) -> None:
+    """Rows that end within a register, with masked classes, and gradients that are subnormal, infinite or NaN."""
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(6, 2, 1031, generator=generator) * 9).to(dtype)
+    x[torch.rand(6, 2, 1031, generator=generator) < 0.1] = -torch.inf
+    targets = torch.tensor([[1, 700, 3], [1030, 1030, 5]])
+    x.scatter_(2, torch.nn.functional.pad(targets, (1, 0)).expand(6, 2, 4), 1.0)  # with the blank
+    results = []
+    for each in (with_gaps(x, gap).requires_grad_(), x.float().requires_grad_()):
+        losses = fastctc.ctc_loss(each, targets, [6, 5], [3, 3], reduction="none", from_logits=True)
+        assert losses.isfinite().all()
+        gradient = torch.autograd.grad(losses, each, torch.full_like(losses, factor))[0]
+        results.append((losses.detach(), gradient.to(dtype)))
+    (losses, gradient), (expected, expected_gradient) = results
+    assert torch.equal(losses, expected)
+    assert_same(gradient, expected_gradient)

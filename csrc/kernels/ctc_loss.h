@@ -88,11 +88,13 @@ size_t ctc_loss_backward_workspace(const CtcLossParams& p);
 // [begin, end) of kFramesPerChunk frames each; sample n has the chunks [n * k, (n + 1) * k) with k = chunks(T).
 void ctc_loss_scores(const CtcLossParams& p, int64_t begin, int64_t end, void* workspace);
 
-// The second phase: parts [first, last) of sample n, with a workspace of the sample. Parts 0 and 1 may run at the same
-// time, and after them parts 2 and 3. A sample whose exponents could leave the exact range of a float gets the status
-// kTooWide. The caller does it again with `wide`, in double.
+// The second phase: parts [first, last) of each of `count` samples. Parts 0 and 1 of a sample may run at the same time,
+// and after them parts 2 and 3; a sample that is not done at once needs a workspace of its own. A sample whose
+// exponents could leave the exact range of a float gets the status kTooWide. The caller does it again with `wide`, in
+// double.
 constexpr int kForwardParts = 4;
-void ctc_loss_forward(const CtcLossParams& p, int64_t n, int first, int last, bool wide, void* workspace);
+void ctc_loss_forward(const CtcLossParams& p, const int64_t* samples, int64_t count, int first, int last, bool wide,
+                      void* workspace);
 
 // Chunks [begin, end) of the rows of the gradient, and how many chunks there are.
 int64_t ctc_loss_backward_chunks(const CtcLossParams& p);

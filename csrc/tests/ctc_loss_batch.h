@@ -141,10 +141,10 @@ struct Batch {
   // Two threads share a long sample, so that ThreadSanitizer reports what one writes and the other reads.
   static void forward_of(const CtcLossParams& p, int64_t n, bool wide, void* workspace) {
     constexpr int64_t kLong = 256;
-    if (p.frames <= kLong) return cpu::ctc_loss_forward(p, n, 0, cpu::kForwardParts, wide, workspace);
+    if (p.frames <= kLong) return cpu::ctc_loss_forward(p, &n, 1, 0, cpu::kForwardParts, wide, workspace);
     for (int first = 0; first < cpu::kForwardParts; first += 2) {
-      std::thread other([&] { cpu::ctc_loss_forward(p, n, first, first + 1, wide, workspace); });
-      cpu::ctc_loss_forward(p, n, first + 1, first + 2, wide, workspace);
+      std::thread other([&] { cpu::ctc_loss_forward(p, &n, 1, first, first + 1, wide, workspace); });
+      cpu::ctc_loss_forward(p, &n, 1, first + 1, first + 2, wide, workspace);
       other.join();
     }
   }

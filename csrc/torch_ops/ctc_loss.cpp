@@ -8,8 +8,8 @@
 
 namespace fastctc {
 
-CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
-                         const Tensor& target_lengths, int64_t max_length, int64_t blank, int64_t star,
+CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Lengths& input_lengths,
+                         const Lengths& target_lengths, int64_t max_length, int64_t blank, int64_t star,
                          bool from_logits) {
   CtcLossParams p{};
   set_input(p, input, Layout::kFrameFirst, input_lengths, blank);
@@ -89,9 +89,7 @@ static void run_forward(const CtcLossParams& p, const std::vector<int64_t>& samp
   const size_t bytes = cpu::ctc_loss_forward_workspace(p, wide);
   if (count >= int64_t(torch::stable::get_num_threads()) || p.frames * (p.max_length + 1) < kLeastStates) {
     return parallel(count, bytes, [&](int64_t begin, int64_t end, void* workspace) {
-      for (int64_t i = begin; i < end; ++i) {
-        cpu::ctc_loss_forward(p, samples[i], 0, cpu::kForwardParts, wide, workspace);
-      }
+      cpu::ctc_loss_forward(p, samples.data() + begin, end - begin, 0, cpu::kForwardParts, wide, workspace);
     });
   }
   const HostWorkspace workspace(samples.size() * bytes);
@@ -100,7 +98,7 @@ static void run_forward(const CtcLossParams& p, const std::vector<int64_t>& samp
       for (int64_t i = begin; i < end; ++i) {
         char* const memory = static_cast<char*>(workspace.get()) + size_t(i / 2) * bytes;
         const int part = first + int(i % 2);
-        cpu::ctc_loss_forward(p, samples[i / 2], part, part + 1, wide, memory);
+        cpu::ctc_loss_forward(p, &samples[size_t(i / 2)], 1, part, part + 1, wide, memory);
       }
     });
   }

@@ -13,18 +13,18 @@ namespace fastctc {
 enum class Reduction { kNone, kMean, kSum };
 // The loss of a batch on the CPU. "mean" divides each loss by its target length, or by 1. Sums are compensated: they
 // have the rounding of a single addition, whatever N is. With need_grad a block follows, for reduced_loss_backward.
-std::vector<Tensor> reduced_loss(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
-                                 const Tensor& target_lengths, const std::optional<Tensor>& class_bias,
+std::vector<Tensor> reduced_loss(const Tensor& input, const Tensor& targets, const Lengths& input_lengths,
+                                 const Lengths& target_lengths, const std::optional<Tensor>& class_bias,
                                  int64_t max_length, int64_t blank, int64_t star, double delay_penalty,
                                  bool from_logits, bool need_grad, Reduction reduction, bool zero_infinity);
 // The gradient of the input, where `grad` is the gradient of the reduced loss.
 Tensor reduced_loss_backward(const Tensor& grad, const Tensor& input, const Tensor& targets,
-                             const Tensor& input_lengths, const Tensor& target_lengths, const Tensor& block,
+                             const Lengths& input_lengths, const Lengths& target_lengths, const Tensor& block,
                              int64_t blank, int64_t star, bool from_logits, Reduction reduction);
 
 // Everything but options and results. The offsets of the targets are left to set_offsets or the device.
-CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
-                         const Tensor& target_lengths, int64_t max_length, int64_t blank, int64_t star,
+CtcLossParams parameters(const Tensor& input, const Tensor& targets, const Lengths& input_lengths,
+                         const Lengths& target_lengths, int64_t max_length, int64_t blank, int64_t star,
                          bool from_logits);
 void set_class_bias(CtcLossParams& p, const std::optional<Tensor>& class_bias, const Tensor& input);
 

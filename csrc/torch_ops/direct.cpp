@@ -2,7 +2,6 @@
 
 #include <pybind11/stl.h>
 
-#include <iterator>
 #include <optional>
 #include <vector>
 
@@ -40,52 +39,49 @@ std::optional<Tensor> optional_at(const std::vector<Tensor>& tensors, size_t i) 
   return i < tensors.size() ? std::optional<Tensor>(tensors[i]) : std::nullopt;
 }
 
-// The ints of a list or tuple as a tensor of int64 on the CPU. Other numbers are refused, bool too.
-Tensor integer_tensor(py::handle list) {
+// The ints of a list or tuple. Other numbers are refused, bool too.
+std::vector<int64_t> integers(py::handle list) {
   if (!PyList_CheckExact(list.ptr()) && !PyTuple_CheckExact(list.ptr())) throw py::type_error("not a list of ints");
-  const int64_t size = PySequence_Fast_GET_SIZE(list.ptr()), stride = 1;
-  AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(1, &size, &stride, aoti_torch_dtype_int64(), aoti_torch_device_type_cpu(), -1, &handle));
-  Tensor tensor(handle);
-  auto* const data = static_cast<int64_t*>(tensor.mutable_data_ptr());
-  for (int64_t i = 0; i < size; ++i) {
-    PyObject* const number = PySequence_Fast_GET_ITEM(list.ptr(), i);
+  std::vector<int64_t> found(size_t(PySequence_Fast_GET_SIZE(list.ptr())));
+  for (size_t i = 0; i < found.size(); ++i) {
+    PyObject* const number = PySequence_Fast_GET_ITEM(list.ptr(), Py_ssize_t(i));
     int overflow = 0;
-    if (PyLong_CheckExact(number)) data[i] = PyLong_AsLongLongAndOverflow(number, &overflow);
+    if (PyLong_CheckExact(number)) found[i] = PyLong_AsLongLongAndOverflow(number, &overflow);
     if (!PyLong_CheckExact(number) || overflow != 0) throw py::type_error("not a list of ints");
   }
-  return tensor;
+  return found;
 }
 
-// Puts input_lengths and target_lengths behind the targets, if they are given as two lists instead of tensors.
-std::vector<Tensor> with_lengths(std::vector<Tensor> tensors, size_t targets, const std::optional<py::tuple>& lists) {
-  if (lists) {
-    const Tensor lengths[] = {integer_tensor((*lists)[0]), integer_tensor((*lists)[1])};
-    tensors.insert(tensors.begin() + int64_t(targets) + 1, std::begin(lengths), std::end(lengths));
-  }
-  return tensors;
+// input_lengths (which = 0) or target_lengths (1): of the lists, if they are given, else the next of the tensors.
+Lengths lengths_at(int which, const std::optional<py::tuple>& lists, const std::vector<Tensor>& tensors, size_t& next) {
+  if (lists) return integers((*lists)[size_t(which)]);
+  return tensors[next++];
 }
 
-Handles direct_loss(const Handles& handles, const std::optional<py::tuple>& lengths, int64_t max_length, int64_t blank,
+Handles direct_loss(const Handles& handles, const std::optional<py::tuple>& lists, int64_t max_length, int64_t blank,
                     int64_t star, double delay_penalty, bool from_logits, bool need_grad, int reduction,
                     bool zero_infinity) {
-  const std::vector<Tensor> t = with_lengths(tensors_of(handles), 1, lengths);
+  const std::vector<Tensor> t = tensors_of(handles);
+  size_t next = 2;
+  const Lengths input_lengths = lengths_at(0, lists, t, next), target_lengths = lengths_at(1, lists, t, next);
   const py::gil_scoped_release release;
   Handles found;
-  for (const Tensor& each : reduced_loss(t[0], t[1], t[2], t[3], optional_at(t, 4), max_length, blank, star,
-                                         delay_penalty, from_logits, need_grad, Reduction(reduction), zero_infinity)) {
+  for (const Tensor& each :
+       reduced_loss(t[0], t[1], input_lengths, target_lengths, optional_at(t, next), max_length, blank, star,
+                    delay_penalty, from_logits, need_grad, Reduction(reduction), zero_infinity)) {
     found.push_back(handle_of(each));
   }
   return found;
 }
 
-Handles direct_loss_backward(const Handles& handles, const std::optional<py::tuple>& lengths, int64_t blank,
-                             int64_t star, bool from_logits, int reduction) {
-  const std::vector<Tensor> t = with_lengths(tensors_of(handles), 2, lengths);
+Handles direct_loss_backward(const Handles& handles, const std::optional<py::tuple>& lists, int64_t blank, int64_t star,
+                             bool from_logits, int reduction) {
+  const std::vector<Tensor> t = tensors_of(handles);
+  size_t next = 3;
+  const Lengths input_lengths = lengths_at(0, lists, t, next), target_lengths = lengths_at(1, lists, t, next);
   const py::gil_scoped_release release;
-  return {handle_of(
-      reduced_loss_backward(t[0], t[1], t[2], t[3], t[4], t[5], blank, star, from_logits, Reduction(reduction)))};
+  return {handle_of(reduced_loss_backward(t[0], t[1], t[2], input_lengths, target_lengths, t[next], blank, star,
+                                          from_logits, Reduction(reduction)))};
 }
 
 Handles direct_greedy_decode(const Handles& handles, int64_t blank, bool from_logits) {

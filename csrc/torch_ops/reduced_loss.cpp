@@ -55,8 +55,8 @@ struct Block {
 
 }  // namespace
 
-std::vector<Tensor> reduced_loss(const Tensor& input, const Tensor& targets, const Tensor& input_lengths,
-                                 const Tensor& target_lengths, const std::optional<Tensor>& class_bias,
+std::vector<Tensor> reduced_loss(const Tensor& input, const Tensor& targets, const Lengths& input_lengths,
+                                 const Lengths& target_lengths, const std::optional<Tensor>& class_bias,
                                  int64_t max_length, int64_t blank, int64_t star, double delay_penalty,
                                  bool from_logits, bool need_grad, Reduction reduction, bool zero_infinity) {
   CtcLossParams p = parameters(input, targets, input_lengths, target_lengths, max_length, blank, star, from_logits);
@@ -86,7 +86,7 @@ std::vector<Tensor> reduced_loss(const Tensor& input, const Tensor& targets, con
 }
 
 Tensor reduced_loss_backward(const Tensor& grad, const Tensor& input, const Tensor& targets,
-                             const Tensor& input_lengths, const Tensor& target_lengths, const Tensor& block,
+                             const Lengths& input_lengths, const Lengths& target_lengths, const Tensor& block,
                              int64_t blank, int64_t star, bool from_logits, Reduction reduction) {
   CtcLossParams p = parameters(input, targets, input_lengths, target_lengths, 0, blank, star, from_logits);
   const ScalarType type = scalar_type_of(input);

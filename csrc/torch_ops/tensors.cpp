@@ -61,9 +61,12 @@ const int64_t* int64_data(const Tensor& t, const char* name, const Tensor& input
   return static_cast<const int64_t*>(t.const_data_ptr());
 }
 
-const int64_t* lengths_data(const Tensor& t, const char* name, const Tensor& input, int64_t batch) {
-  if (!has_shape(t, {batch})) value_error(name, " must have one value for each of the ", batch, " samples");
-  return int64_data(t, name, input);
+const int64_t* lengths_data(const Lengths& lengths, const char* name, const Tensor& input, int64_t batch) {
+  const auto* const list = std::get_if<std::vector<int64_t>>(&lengths);
+  if (list ? int64_t(list->size()) != batch : !has_shape(std::get<Tensor>(lengths), {batch})) {
+    value_error(name, " must have one value for each of the ", batch, " samples");
+  }
+  return list ? list->data() : int64_data(std::get<Tensor>(lengths), name, input);
 }
 
 void check_input_lengths(const int64_t* lengths, int64_t batch, int64_t frames) {

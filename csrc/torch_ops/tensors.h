@@ -17,6 +17,8 @@
 #include <stdexcept>
 #include <tuple>
 #include <utility>
+#include <variant>
+#include <vector>
 
 #include "../kernels/dtype.h"
 
@@ -68,15 +70,17 @@ void check_device(const Tensor& t, const char* name, const Tensor& input);
 void check_place(const Tensor& t, const char* name, const Tensor& input);
 bool has_shape(const Tensor& t, std::initializer_list<int64_t> shape);
 const int64_t* int64_data(const Tensor& t, const char* name, const Tensor& input);
-// Lengths, one for each of `batch` samples.
-const int64_t* lengths_data(const Tensor& t, const char* name, const Tensor& input, int64_t batch);
+// Lengths, one for each of `batch` samples: a tensor, or for direct calls on the CPU the ints of a list. To allocate a
+// tensor for a few ints takes longer than to read them.
+using Lengths = std::variant<Tensor, std::vector<int64_t>>;
+const int64_t* lengths_data(const Lengths& lengths, const char* name, const Tensor& input, int64_t batch);
 // On the CPU: every length must be in [0, frames].
 void check_input_lengths(const int64_t* lengths, int64_t batch, int64_t frames);
 
 // Sets the input of an op, its lengths and the blank. On the CPU the lengths are checked, on CUDA the kernels do that.
 enum class Layout { kBatchFirst, kFrameFirst };  // (N, T, C), (T, N, C)
 template <class Params>
-void set_input(Params& p, const Tensor& input, Layout layout, const Tensor& input_lengths, int64_t blank) {
+void set_input(Params& p, const Tensor& input, Layout layout, const Lengths& input_lengths, int64_t blank) {
   const bool batch_first = layout == Layout::kBatchFirst;
   const int n = batch_first ? 0 : 1, t = 1 - n;
   if (input.dim() != 3) {

@@ -1,4 +1,4 @@
-// The second phase of the CTC loss on the CPU, a sample at a time: emissions and recursions, segment by segment.
+// The second phase of the CTC loss on the CPU, sample by sample: emissions and recursions, segment by segment.
 //
 // Two threads can do a sample together. Each has one half of the frames, and the results do not depend on the threads:
 //
@@ -10,23 +10,13 @@
 
 #include "../../math/delay.h"
 #include "../loss_bound.h"
-#include "forward_workspace.h"
-#include "rows.h"
+#include "emissions.h"
 #include "targets.h"
 
 namespace fastctc {
 namespace cpu {
 namespace FASTCTC_ISA {
 namespace {
-
-template <class Scalar, class Stored>
-typename Lanes<Scalar>::F load_as(const Stored* p, int64_t count) {
-  using L = Lanes<Scalar>;
-  if constexpr (sizeof(Stored) == sizeof(Scalar)) return L::load(p, L::first(count));
-  auto x = L::set(0);
-  for (int64_t i = 0; i < L::N && i < count; ++i) x[i] = p[i];
-  return x;
-}
 
 // The forward phase of one sample, or of one half of its frames.
 template <class Stored, class Scalar>
@@ -47,6 +37,7 @@ class ForwardSample {
         frame_(p, n),
         w_(workspace, p, frames_, end - begin, length_, p.need_grad && !kInPlace),
         q_(w_.sequence),
+        emissions_(p, n, length_, rows_, w_),
         segments_((end - begin + w_.segment - 1) / w_.segment) {
     q_.first = begin;
     if constexpr (kInPlace) {
@@ -73,7 +64,7 @@ class ForwardSample {
   // Returns what became of the sample.
   Status meet() {
     if (!offset_is_finite()) return kNotANumber;
-    emit(0, frames_);
+    emissions_.write(0, frames_, nullptr);
     if (const Status problem = problem_of_emissions()) return problem;
     const int64_t middle = frames_ / 2;
     Scalar one = 1, zero = 0;
@@ -146,8 +137,8 @@ class ForwardSample {
   bool offset_is_finite() const { return std::fabs(offset_) < double(INFINITY); }
 
   Status problem_of_emissions() const {
-    if (L::any(L::invert(finite_))) return kNotANumber;
-    const double exponents = double(L::reduce_max(range_)[0]) * double(frames_);
+    if (L::any(L::invert(emissions_.found.finite))) return kNotANumber;
+    const double exponents = double(L::reduce_max(emissions_.found.range)[0]) * double(frames_);
     return sizeof(Scalar) == 4 && exponents > kLargestExponent ? kTooWide : kOk;
   }
 
@@ -170,7 +161,7 @@ class ForwardSample {
 
   void set_tilt() {
     fill_tilts<X>(q_.tilt, q_.slots + L::N, p_.delay_penalty);
-    range_ = L::set(Scalar(largest_tilt(p_.delay_penalty, length_)));
+    emissions_.found.range = L::set(Scalar(largest_tilt(p_.delay_penalty, length_)));
     if (is_first()) offset_ = -tilt_of_all_paths(p_.delay_penalty, length_, frames_);
   }
 
@@ -202,86 +193,13 @@ class ForwardSample {
     sum_of_offsets_ = offset_;
   }
 
-  // Both give the scores of labels i, i + 1, ... in a frame. Lookup takes them from a short row of the input, Stand
-  // from a row of their own, which stands in place of the occupancies.
-  template <int registers>
-  struct Lookup {
-    typename L::F row[registers];
-    const int32_t* labels;
-    const Stored* soon;  // a row that is written soon is fetched from memory, or null
-    typename L::F operator()(int64_t i) const {
-      if (soon) __builtin_prefetch(soon + i, 1, kSecondLevel);
-      return L::template lookup<registers>(row, labels + i);
-    }
-  };
-  struct Stand {
-    const Stored* row;
-    int64_t length;
-    typename L::F operator()(int64_t i) const { return load_as<Scalar>(row + i, length - i); }
-  };
-
-  // The emissions of frames [t0, t1).
-  void emit(int64_t t0, int64_t t1) {
-    if (!scores_by_lookup(p_)) {
-      emit_from(t0, t1, [rows = rows_, stride = p_.max_length, length = length_](int64_t t) {
-        return Stand{rows + t * stride, length};
-      });
-    } else if (p_.classes <= 2 * L::N) {
-      emit_by_lookup<2>(t0, t1);
-    } else if (p_.classes <= 4 * L::N) {
-      emit_by_lookup<4>(t0, t1);
-    } else if (p_.classes <= 8 * L::N) {
-      emit_by_lookup<8>(t0, t1);
-    } else if constexpr (!kInPlace) {  // a row of floats takes twice as many registers of doubles
-      emit_by_lookup<16>(t0, t1);
-    }
-  }
-  template <int registers>
-  void emit_by_lookup(int64_t t0, int64_t t1) {
-    const Stored* const x = row_of<Stored>(p_, 0, n_);
-    const Stored* const soon = concludes_ ? rows_ : nullptr;
-    emit_from(t0, t1, [&p = p_, x, soon, labels = w_.labels](int64_t t) {
-      Lookup<registers> scores{{}, labels, soon ? soon + t * p.max_length : nullptr};
-      FASTCTC_UNROLL for (int k = 0; k < registers; ++k) {
-        scores.row[k] = load_as<Scalar>(x + t * p.stride_t + k * L::N, p.classes - k * L::N);
-      }
-      return scores;
-    });
-  }
-  template <class ScoresOf>
-  void emit_from(int64_t t0, int64_t t1, const ScoresOf& scores_of) {
-    const int64_t length = length_, slots = q_.slots;
-    const Plane<Scalar> origins = w_.origins, tilt = q_.tilt;
-    const Scalar* const bias = w_.bias;
-    Plane<Scalar> out = q_.labels + (t0 - q_.first) * slots;
-    auto range = range_;
-    auto finite = finite_;
-    for (int64_t t = t0; t < t1; ++t, out = out + slots) {
-      const Split<L> origin = {L::set(origins.m[t]), L::set(origins.e[t])};
-      const auto scores = scores_of(t);
-      for (int64_t i = 0; i < slots; i += L::N) {
-        auto x = scores(i);
-        if (bias) x += L::load(bias + i);
-        finite = L::both(finite, L::less(x, L::set(Scalar(INFINITY))));
-        const auto nonzero = L::both(L::first(length - i), L::invert(L::less(x, L::set(Scalar(kZeroLog)))));
-        X y = nonzero_emission<L>(x, origin);
-        range = L::max(range, L::select(nonzero, L::magnitude(y.e), L::set(0)));
-        y = X::select(nonzero, y, X::zero());
-        if (tilt) y = y * X::template load<1>(tilt + (i + 1), 0);
-        y.template store<1>(out + i, 0);
-      }
-    }
-    range_ = range;
-    finite_ = finite;
-  }
-
   // Makes segment s the current one, with its emissions.
   void enter(int64_t s) {
     t0_ = begin_ + s * w_.segment;
     t1_ = t0_ + w_.segment < end_ ? t0_ + w_.segment : end_;
     if (w_.whole) return;
     q_.first = t0_;
-    emit(t0_, t1_);
+    emissions_.write(t0_, t1_, concludes_ ? rows_ : nullptr);
   }
   // The k-th segment on the way in direction D.
   template <Direction D>
@@ -291,7 +209,7 @@ class ForwardSample {
 
   template <Direction D>
   void sweep_in() {
-    if (w_.whole) emit(begin_, end_);
+    if (w_.whole) emissions_.write(begin_, end_, nullptr);
     Scalar one = 1, zero = 0;
     start(w_.swept, q_.slots, D == Direction::kForward ? 0 : length_, {&one, &zero});
     for (int64_t k = 0; k < segments_; ++k) {
@@ -345,10 +263,9 @@ class ForwardSample {
   const FrameScalars<Stored> frame_;
   ForwardWorkspace<Scalar> w_;
   Sequence<X>& q_;
+  Emissions<Stored, Scalar> emissions_;
   const int64_t segments_;
   int64_t t0_ = 0, t1_ = 0;
-  typename L::F range_ = L::set(0);  // the largest exponent of an emission
-  typename L::M finite_ = L::less(L::set(0), L::set(1));
   bool concludes_ = false;
   Status problem_ = kOk;               // of the sweep
   double log2_p_ = -INFINITY;          // relative to the origins
@@ -376,38 +293,37 @@ void forward_sample(const CtcLossParams& p, int64_t n, int first, int last, void
   using Sample = ForwardSample<Stored, Scalar>;
   const bool valid = sample_is_valid(p, n), fits = valid && target_fits(p, n);
   const int64_t frames = p.input_lengths[n];
-  const bool meets = fits && halves_meet<Scalar>(frames, p.target_lengths[n]);
-  const auto memory = [&](int half) {
-    return static_cast<char*>(workspace) + (half ? bytes_of_half<Stored, Scalar>(p) : 0);  // which takes a while
+  const bool meets = fits && halves_meet<Scalar>(frames, p.target_lengths[n]), concludes = first <= 2 && 2 < last;
+  Status status = valid ? kInfeasible : kInvalid;
+  double loss = valid ? INFINITY : NAN;
+  const auto finish = [&](Status found, const Sample& sample) {
+    status = found;
+    loss = status == kNotANumber || status == kTooWide ? NAN : sample.loss();
   };
-  const auto made = [&](int half, int64_t begin, int64_t end) {
-    return new (memory(half)) Sample(p, n, begin, end, memory(half) + kObjectBytes<Stored, Scalar>);
-  };
-  for (int part = first; part < last; ++part) {
-    const int half = part % 2;
-    if (part < 2) {
-      if (fits && !meets) made(half, half ? frames / 2 : 0, half ? frames : frames / 2)->sweep();
-      continue;
-    }
-    Status status = valid ? kInfeasible : kInvalid;
-    double loss = valid ? INFINITY : NAN;
-    const auto finish = [&](Status found, const Sample& sample) {
-      status = found;
-      loss = status == kNotANumber || status == kTooWide ? NAN : sample.loss();
-    };
-    if (meets && !half) {
-      Sample sample(p, n, 0, frames, workspace);
-      finish(sample.meet(), sample);
-    } else if (fits && !meets) {
-      auto* const sample = reinterpret_cast<Sample*>(memory(half));
-      finish(sample->conclude(*reinterpret_cast<const Sample*>(memory(1 - half))), *sample);
-    }
-    if (half) continue;
-    static_cast<Stored*>(p.loss)[n] = Stored(loss);
-    p.status[n] = status;
-    if (status == kOk || status == kTooWide || !valid || !p.need_grad) continue;
-    clear(static_cast<Stored*>(p.occupancy) + n * p.frames * p.max_length, p.frames * p.max_length);
+  if (meets && concludes) {
+    Sample sample(p, n, 0, frames, workspace);
+    finish(sample.meet(), sample);
   }
+  if (fits && !meets) {
+    char* const memory[] = {static_cast<char*>(workspace),
+                            static_cast<char*>(workspace) + bytes_of_half<Stored, Scalar>(p)};
+    const auto at = [&](int half) { return reinterpret_cast<Sample*>(memory[half]); };
+    for (int part = first; part < last; ++part) {
+      const int half = part % 2;
+      if (part < 2) {
+        const int64_t begin = half ? frames / 2 : 0, end = half ? frames : frames / 2;
+        (new (memory[half]) Sample(p, n, begin, end, memory[half] + kObjectBytes<Stored, Scalar>))->sweep();
+      } else {
+        const Status found = at(half)->conclude(*at(1 - half));
+        if (!half) finish(found, *at(half));
+      }
+    }
+  }
+  if (!concludes) return;
+  static_cast<Stored*>(p.loss)[n] = Stored(loss);
+  p.status[n] = status;
+  if (status == kOk || status == kTooWide || !valid || !p.need_grad) return;
+  clear(static_cast<Stored*>(p.occupancy) + n * p.frames * p.max_length, p.frames * p.max_length);
 }
 
 template <class Function>
@@ -430,10 +346,13 @@ size_t ctc_loss_forward_workspace(const CtcLossParams& p, bool wide) {
   });
 }
 
-void ctc_loss_forward(const CtcLossParams& p, int64_t n, int first, int last, bool wide, void* workspace) {
+void ctc_loss_forward(const CtcLossParams& p, const int64_t* samples, int64_t count, int first, int last, bool wide,
+                      void* workspace) {
   const FlushDenormals flush;
   with_types(p, wide, [&](auto stored, auto scalar) {
-    forward_sample<decltype(stored), decltype(scalar)>(p, n, first, last, workspace);
+    for (int64_t i = 0; i < count; ++i) {
+      forward_sample<decltype(stored), decltype(scalar)>(p, samples[i], first, last, workspace);
+    }
   });
 }
 

@@ -15,29 +15,30 @@ namespace fastctc {
 namespace cpu {
 
 // Every CPU kernel: X(result, name, parameters, arguments).
-#define FASTCTC_CPU_KERNELS(X)                                                                                \
-  X(size_t, ctc_loss_scores_workspace, (const CtcLossParams& p), (p))                                         \
-  X(size_t, ctc_loss_forward_workspace, (const CtcLossParams& p, bool wide), (p, wide))                       \
-  X(size_t, ctc_loss_backward_workspace, (const CtcLossParams& p), (p))                                       \
-  X(int64_t, ctc_loss_backward_chunks, (const CtcLossParams& p), (p))                                         \
-  X(size_t, ctc_tangent_workspace, (const CtcTangentParams& p), (p))                                          \
-  X(size_t, forced_align_workspace, (const ForcedAlignParams& p), (p))                                        \
-  X(size_t, greedy_decode_workspace, (const GreedyDecodeParams& p), (p))                                      \
-  X(size_t, beam_search_workspace, (const BeamSearchParams& p), (p))                                          \
-  X(void, ctc_loss_scores, (const CtcLossParams& p, int64_t begin, int64_t end, void* workspace),             \
-    (p, begin, end, workspace))                                                                               \
-  X(void, ctc_loss_forward, (const CtcLossParams& p, int64_t n, int first, int last, bool wide, void* space), \
-    (p, n, first, last, wide, space))                                                                         \
-  X(void, ctc_loss_backward, (const CtcLossParams& p, int64_t begin, int64_t end, void* workspace),           \
-    (p, begin, end, workspace))                                                                               \
-  X(void, ctc_tangent, (const CtcTangentParams& p, int64_t begin, int64_t end, void* workspace),              \
-    (p, begin, end, workspace))                                                                               \
-  X(void, forced_align, (const ForcedAlignParams& p, int64_t begin, int64_t end, void* workspace),            \
-    (p, begin, end, workspace))                                                                               \
-  X(void, greedy_decode, (const GreedyDecodeParams& p, int64_t begin, int64_t end, void* workspace),          \
-    (p, begin, end, workspace))                                                                               \
-  X(void, beam_search, (const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace),              \
-    (p, begin, end, workspace))                                                                               \
+#define FASTCTC_CPU_KERNELS(X)                                                                                        \
+  X(size_t, ctc_loss_scores_workspace, (const CtcLossParams& p), (p))                                                 \
+  X(size_t, ctc_loss_forward_workspace, (const CtcLossParams& p, bool wide), (p, wide))                               \
+  X(size_t, ctc_loss_backward_workspace, (const CtcLossParams& p), (p))                                               \
+  X(int64_t, ctc_loss_backward_chunks, (const CtcLossParams& p), (p))                                                 \
+  X(size_t, ctc_tangent_workspace, (const CtcTangentParams& p), (p))                                                  \
+  X(size_t, forced_align_workspace, (const ForcedAlignParams& p), (p))                                                \
+  X(size_t, greedy_decode_workspace, (const GreedyDecodeParams& p), (p))                                              \
+  X(size_t, beam_search_workspace, (const BeamSearchParams& p), (p))                                                  \
+  X(void, ctc_loss_scores, (const CtcLossParams& p, int64_t begin, int64_t end, void* workspace),                     \
+    (p, begin, end, workspace))                                                                                       \
+  X(void, ctc_loss_forward,                                                                                           \
+    (const CtcLossParams& p, const int64_t* samples, int64_t count, int first, int last, bool wide, void* workspace), \
+    (p, samples, count, first, last, wide, workspace))                                                                \
+  X(void, ctc_loss_backward, (const CtcLossParams& p, int64_t begin, int64_t end, void* workspace),                   \
+    (p, begin, end, workspace))                                                                                       \
+  X(void, ctc_tangent, (const CtcTangentParams& p, int64_t begin, int64_t end, void* workspace),                      \
+    (p, begin, end, workspace))                                                                                       \
+  X(void, forced_align, (const ForcedAlignParams& p, int64_t begin, int64_t end, void* workspace),                    \
+    (p, begin, end, workspace))                                                                                       \
+  X(void, greedy_decode, (const GreedyDecodeParams& p, int64_t begin, int64_t end, void* workspace),                  \
+    (p, begin, end, workspace))                                                                                       \
+  X(void, beam_search, (const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace),                      \
+    (p, begin, end, workspace))                                                                                       \
   X(void, beam_search_result, (const BeamResultParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 namespace {

@@ -76,6 +76,12 @@ struct Index {
     for (int i = 0; i < N; ++i) index.lane[i] = Int((factor * i + offset) ^ flip);
     return index;
   }
+  // The first half of the lanes in even places, the second in odd ones.
+  static constexpr Index interleave() {
+    Index index{};
+    for (int i = 0; i < N; ++i) index.lane[i] = Int(i / 2 + i % 2 * (N / 2));
+    return index;
+  }
 };
 
 // Slots run through the lanes of one register and then on in the next: slot = c * N + lane.
@@ -85,6 +91,7 @@ struct Lanes {
   using Int = typename Integer<S>::type;
   static constexpr int N = kVectorBytes / int(sizeof(S));
   static constexpr bool kSingle = sizeof(S) == 4;
+  static constexpr bool kSelectsToAdd = kVectorBytes > 16;  // scale() takes longer than two selections
   using F = typename Vector<S>::F;
   using I = typename Vector<S>::I;
   using M = typename Mask<S>::type;
@@ -210,6 +217,16 @@ struct Lanes {
     if constexpr (kSingle) return _mm512_fmadd_ps(a, b, c);
     if constexpr (!kSingle) return _mm512_fmadd_pd(a, b, c);
   }
+  // Does the processor round floats to bfloat16 (AVX512_BF16)? It does it as by from_scalar(), but for NaN and
+  // subnormal numbers.
+  static bool rounds_to_bfloat16() { return __builtin_cpu_supports("avx512bf16"); }
+  // Word 2 i is a[i], word 2 i + 1 is b[i].
+  FASTCTC_LANE F rounded_to_bfloat16(F a, F b) {
+    static constexpr auto places = Index<int16_t, 2 * N>::interleave();
+    __m512i words;
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(words) : "v"(a), "v"(b));  // the file is compiled for processors without it
+    return (F)_mm512_permutexvar_epi16(_mm512_load_si512(places.lane), words);
+  }
   // Bit i is lane i.
   FASTCTC_LANE uint32_t bits(M m) { return m; }
   FASTCTC_LANE F scale(F m, F d) {
@@ -232,6 +249,8 @@ struct Lanes {
 #else
   FASTCTC_LANE M less(F a, F b) { return a < b; }
   FASTCTC_LANE M nonzero(F x) { return x != set(0); }
+  static bool rounds_to_bfloat16() { return false; }
+  FASTCTC_LANE F rounded_to_bfloat16(F a, F) { return a; }
   FASTCTC_LANE bool any(M m) {
     Int bits = 0;
     for (int i = 0; i < N; ++i) bits |= m[i];
@@ -327,10 +346,14 @@ struct Lanes {
   }
 #endif
 
+  // -|x| and |x|
+  FASTCTC_LANE F negative(F x) { return (F)((I)x | std::numeric_limits<Int>::min()); }
   FASTCTC_LANE F magnitude(F x) { return (F)((I)x & std::numeric_limits<Int>::max()); }
-  // 2^x for x <= bias; 0 below -bias, NaN stays NaN.
+  // 2^x for x <= bias; 0 below -bias where subnormal numbers are flushed, NaN stays NaN.
   FASTCTC_LANE F exp2(F x) {
+#if !defined(__AVX512F__)  // there scale(m, -inf) is 0 for every m, even for the NaN of -inf - -inf
     x = max(set(S(-Integer<S>::bias)), x);
+#endif
     if constexpr (kVectorBytes == 16) {  // without instructions that round: in the low bits of `shifted` stands n
       const F shifted = x + Integer<S>::round, n = shifted - Integer<S>::round;
       return exp2_fraction(x - n, S()) * (F)(((I)shifted + Integer<S>::bias) << Integer<S>::mantissa_bits);
@@ -386,9 +409,37 @@ struct Lanes {
     return reduce_each<(count > 1 ? count / 2 : 1)>(y, op);
   }
 
+#if defined(__AVX512F__)
+  // transpose() of floats by pieces of 128 bits: shuffles within or of these are the fastest.
+  FASTCTC_LANE void transpose_by_pieces(F* x) {
+    const auto low = [](F a, F b) { return _mm512_castps_pd(_mm512_unpacklo_ps(a, b)); };
+    const auto high = [](F a, F b) { return _mm512_castps_pd(_mm512_unpackhi_ps(a, b)); };
+    F y[N];  // piece l of y[i + k] is column 4 l + k of rows i to i + 3
+    FASTCTC_UNROLL for (int i = 0; i < N; i += 4) {
+      const __m512d a = low(x[i], x[i + 1]), b = low(x[i + 2], x[i + 3]);
+      const __m512d c = high(x[i], x[i + 1]), d = high(x[i + 2], x[i + 3]);
+      y[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      y[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+      y[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+      y[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+    }
+    constexpr int even = 0x88, odd = 0xdd;  // pieces of either register
+    FASTCTC_UNROLL for (int k = 0; k < 4; ++k) {
+      const F a = _mm512_shuffle_f32x4(y[k], y[k + 4], even), b = _mm512_shuffle_f32x4(y[k + 8], y[k + 12], even);
+      const F c = _mm512_shuffle_f32x4(y[k], y[k + 4], odd), d = _mm512_shuffle_f32x4(y[k + 8], y[k + 12], odd);
+      x[k] = _mm512_shuffle_f32x4(a, b, even);
+      x[k + 4] = _mm512_shuffle_f32x4(c, d, even);
+      x[k + 8] = _mm512_shuffle_f32x4(a, b, odd);
+      x[k + 12] = _mm512_shuffle_f32x4(c, d, odd);
+    }
+  }
+#endif
   // Lane j of x[i] becomes lane i of x[j]: the first and the second half are zipped, log2(N) times.
   template <int count = N>
   FASTCTC_LANE void transpose(F* x) {
+#if defined(__AVX512F__)
+    if constexpr (kSingle) return transpose_by_pieces(x);
+#endif
     F y[N];
     FASTCTC_UNROLL for (int i = 0; i < N / 2; ++i) {
       y[2 * i] = zip<0>(x[i], x[i + N / 2], Each());

@@ -1,5 +1,10 @@
 // Elements of any type as two registers of Scalars: as many as one register has of the 16-bit types.
+//
+// They are in order, but for bfloat16: there `low` has the elements in even places and `high` the others, because
+// to put words in order takes as long as to compute with them.
 #pragma once
+
+#include <type_traits>
 
 #include "../../math/element.h"
 #include "lanes.h"
@@ -24,9 +29,9 @@ struct Pair {
   }
   static FASTCTC_HD Pair load(const Scalar* p) { return {L::load(p), L::load(p + L::N)}; }
   static FASTCTC_HD Pair load(const BFloat16* p) {
-    Words words;
+    Bits words;  // bfloat16 is the upper half of a float
     memcpy(&words, p, sizeof words);
-    return {widened<0>(words, Each()), widened<L::N>(words, Each())};
+    return {(F)(words << 16), (F)(words & kUpper)};
   }
   // The first `count` of them, and zeros.
   template <class Element>
@@ -37,6 +42,19 @@ struct Pair {
   }
   static FASTCTC_HD Pair load(const Scalar* p, int64_t count) {
     return {L::load(p, L::first(count)), L::load(p + L::N, L::first(count - L::N))};
+  }
+
+  // From the places of elements of one type to the places of another.
+  template <class From, class To>
+  FASTCTC_HD Pair arranged() const {
+    constexpr bool from = std::is_same<From, BFloat16>::value, to = std::is_same<To, BFloat16>::value;
+    if constexpr (from && !to) {
+      return {L::template zip<0>(low, high, Each()), L::template zip<L::N / 2>(low, high, Each())};
+    }
+    if constexpr (to && !from) {
+      return {L::template shuffle<2, 0>(low, high, Each()), L::template shuffle<2, 1>(low, high, Each())};
+    }
+    return *this;
   }
 
   // All go to p; streams as in Lanes::put().
@@ -53,7 +71,12 @@ struct Pair {
   }
   template <bool streams>
   FASTCTC_HD void store(BFloat16* p) const {
-    L::template put<streams>(p, (F)upper_words(rounded(low), rounded(high), Each()));
+    L::template put<streams>(p, (F)(rounded(low) >> 16 | (rounded(high) & kUpper)));
+  }
+  // store() by the processor's own rounding: for numbers that are neither NaN nor subnormal.
+  template <bool streams>
+  FASTCTC_HD void store_normal(BFloat16* p) const {
+    L::template put<streams>(p, L::rounded_to_bfloat16(low, high));
   }
   // The first `count` of them go to p.
   template <class Element>
@@ -68,23 +91,14 @@ struct Pair {
   }
 
  private:
-  using Each = std::make_integer_sequence<int, kSize>;
-  typedef uint16_t Words __attribute__((vector_size(kVectorBytes)));
+  using Each = typename L::Each;
   typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  static constexpr uint32_t kUpper = 0xffff0000u;
 
-  // bfloat16 is the upper half of a float.
-  template <int first, int... i>
-  static FASTCTC_HD F widened(Words words, std::integer_sequence<int, i...>) {
-    return (F)__builtin_shufflevector(Words{}, words, (first + i / 2 + i % 2 * kSize)...);
-  }
-  // As by from_scalar().
-  static FASTCTC_HD Words rounded(F x) {
+  // As by from_scalar(), in the upper half.
+  static FASTCTC_HD Bits rounded(F x) {
     const Bits bits = (Bits)x;
-    return (Words)(x != x ? Bits{} + 0x7fc00000u : bits + 0x7fffu + (bits >> 16 & 1u));
-  }
-  template <int... i>
-  static FASTCTC_HD Words upper_words(Words a, Words b, std::integer_sequence<int, i...>) {
-    return __builtin_shufflevector(a, b, (2 * i + 1)...);
+    return (Bits)(x != x ? Bits{} + 0x7fc00000u : bits + 0x7fffu + (bits >> 16 & 1u));
   }
 };
 

@@ -75,8 +75,11 @@ inline typename Lanes<Scalar>::F over_row(const Element* x, int64_t classes, Sca
       __builtin_prefetch(next + c + L::N, 0, kSecondLevel);
     }
   }
+  const auto sums = Pair<Scalar>{a, b}.template arranged<Element, Scalar>();
+  a = sums.low;
+  b = sums.high;
   if (c < classes) {
-    const auto pair = Pair<Scalar>::load(x + c, classes - c);
+    const auto pair = Pair<Scalar>::load(x + c, classes - c).template arranged<Element, Scalar>();
     a = op(a, L::select(L::first(classes - c), f(pair.low), L::set(neutral)));
     if (c + L::N < classes) b = op(b, L::select(L::first(classes - c - L::N), f(pair.high), L::set(neutral)));
   }
@@ -175,13 +178,24 @@ class Softmax {
   void of_row(const Element* x, int64_t classes, Out* out) const {
     using P = Pair<Scalar>;
     int64_t c = streams ? until_aligned(out, classes) : 0;
-    if (c > 0) of(P::load(x, c)).store(out, c);
-    for (; c + P::kSize <= classes; c += P::kSize) of(P::load(x + c)).template store<streams>(out + c);
-    if (c < classes) of(P::load(x + c, classes - c)).store(out + c, classes - c);
+    if (c > 0) of<Element, Out>(P::load(x, c)).store(out, c);
+    if constexpr (std::is_same<Out, BFloat16>::value) {
+      // The statistics of a row with NaN are not used.
+      if (L::rounds_to_bfloat16() && std::fabs(factor_) < Scalar(INFINITY)) {
+        for (; c + P::kSize <= classes; c += P::kSize) {
+          of<Element, Out>(P::load(x + c)).template store_normal<streams>(out + c);
+        }
+      }
+    }
+    for (; c + P::kSize <= classes; c += P::kSize) of<Element, Out>(P::load(x + c)).template store<streams>(out + c);
+    if (c < classes) of<Element, Out>(P::load(x + c, classes - c)).store(out + c, classes - c);
   }
 
  private:
-  Pair<Scalar> of(Pair<Scalar> x) const { return {of(x.low), of(x.high)}; }
+  template <class Element, class Out>
+  Pair<Scalar> of(Pair<Scalar> x) const {
+    return Pair<Scalar>{of(x.low), of(x.high)}.template arranged<Element, Out>();
+  }
   F of(F x) const { return factor_ * L::exp2((x - shift_) * Constants<Scalar>::log2_e - log2_sum_); }
 
   const F shift_, log2_sum_;

@@ -100,6 +100,7 @@ struct Lanes {
   using F = S;
   using M = bool;
   static constexpr int N = kWarp;
+  static constexpr bool kSelectsToAdd = false;
 
   static __device__ __forceinline__ F set(S x) { return x; }
   static __device__ __forceinline__ S single(F x) { return x; }
