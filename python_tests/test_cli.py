@@ -339,11 +339,18 @@ def test_explore_draws_drawn_formulas(tmp_path, capsys):
     assert "images    5 of 5 " in capsys.readouterr().out
 
 
+HEARING = """import signal, sys
+from fastctc import cli
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with it ignored
+sys.exit(cli.main(sys.argv[1:]))"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_keeps_its_last_step(number, run_folder, tmp_path):
     command = ["train", "--out", str(tmp_path), "--data", str(run_folder / "data"), "--log-every", "1"]
     command += ["--steps", "100000", "--batch-size", "4", "--threads", "1", "--precision", "fp32"]
-    run = subprocess.Popen([sys.executable, "-m", "fastctc.cli", *command], stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "-c", HEARING, *command], stderr=subprocess.PIPE, text=True)
     log = tmp_path / "log.jsonl"
     while run.poll() is None and not (log.exists() and log.read_text().count("\n") >= 3):
         time.sleep(0.05)
