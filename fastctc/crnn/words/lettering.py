@@ -175,8 +175,7 @@ def _mesh(
             # The middle of the line is height / 2 from the edge, and the center of the circle a radius farther.
             upper = math.copysign(1.0, bend.circle)
             radius = width * bend.stretch / abs(bend.circle)
-            rise = radius * (1 - math.cos(bend.circle / 2)) / 2
-            below = radius - rise - upper * v
+            below = radius - radius * (1 - math.cos(bend.circle / 2)) / 2 - upper * v
             u, v = radius * math.atan2(u, below), upper * (radius - math.hypot(u, below))
         along = max(-1.0, min(1.0, 2 * u / max(1.0, width * bend.stretch)))
         rise = bend.arc * (1 - along * along) + bend.wave * math.sin(math.pi * along)

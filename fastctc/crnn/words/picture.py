@@ -51,11 +51,11 @@ def draw_text(text: str, face: Face, look: Look, photos: Sequence[Path], rng: ra
 def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, int]:
     """Return a picture of print, and the height of its letters in pixels."""
     font = font_of(face, rng.choice(SIZES))
-    lettering = straight(text, font, 0, 0)
-    height = cropped(lettering).fill.height
+    on_page = straight(text, font, 0, 0)
+    lettering = flat = cropped(on_page)
     if rng.random() < 0.4:
         lettering = bent(
-            lettering,
+            on_page,
             Bend(
                 turn=rng.gauss(0, 0.012),
                 slant=rng.gauss(0, 0.05),
@@ -64,8 +64,6 @@ def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, in
             ),
             rng,
         )
-    else:
-        lettering = cropped(lettering)
     box = _margins(lettering.fill.size, -0.02, 0.5, rng)
     paper, ink = rng.randint(200, 255), rng.randint(0, 90)
     if rng.random() < 0.15:
@@ -74,7 +72,7 @@ def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, in
     colors = [tuple(max(0, min(255, level + t)) for t in tint) for level in (paper, ink)]
     image = Image.new("RGB", box[:2], colors[0])
     image.paste(colors[1], box[2:], lettering.fill)
-    return image, min(height, lettering.fill.height)
+    return image, min(flat.fill.height, lettering.fill.height)
 
 
 def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) -> tuple[Image.Image, int]:
@@ -86,12 +84,12 @@ def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) 
     if rng.random() < 0.35:
         spacing = size * (rng.uniform(-0.06, 0.0) if rng.random() < 0.3 else rng.uniform(0.0, 0.35))
         jitter = size * (rng.uniform(0, 0.08) if rng.random() < 0.4 else 0.0)
-        lettering = spaced(text, font, stroke, outline, spacing, jitter, rng)
+        on_page = spaced(text, font, stroke, outline, spacing, jitter, rng)
     else:
-        lettering = straight(text, font, stroke, outline)
-    letters = cropped(lettering).fill.height
-    is_bent = rng.random() < 0.85
-    lettering = bent(lettering, _random_bend(lettering, rng), rng) if is_bent else cropped(lettering)
+        on_page = straight(text, font, stroke, outline)
+    lettering = flat = cropped(on_page)
+    if rng.random() < 0.85:
+        lettering = bent(on_page, _random_bend(on_page, rng), rng)
     width, height, x, y = _margins(lettering.fill.size, -0.05, 0.6, rng)
     ground = random_ground((width, height), photos, rng)
     around = _mean(ground)
@@ -121,7 +119,7 @@ def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) 
     _add_lines(ground, ink, rng)
     if rng.random() < 0.05:
         _add_neighbor(ground, font, ink, rng)
-    return ground, min(letters, lettering.fill.height)
+    return ground, min(flat.fill.height, lettering.fill.height)
 
 
 def _random_bend(lettering: Lettering, rng: random.Random) -> Bend:
