@@ -279,6 +279,14 @@ def has_model(arguments: argparse.Namespace, recognizer: Recognizer) -> bool:
     return recognizer.scorer is not None and arguments.lm is None and arguments.constraint is None
 
 
+def share(text: str) -> float:
+    """Return a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
 def add_running(parser: argparse.ArgumentParser) -> None:
     """Offer where a model runs, and on how many threads."""
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -293,6 +301,11 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         "--ignore-case", action="store_true",
         help="read all letters as small ones, by the sum of the probabilities of both cases",
     )  # fmt: skip
+    parser.add_argument(
+        "--second-look", type=share, default=0.0, metavar="P",
+        help="an image that is read with less confidence than P, from 0 to 1, is read in four other shapes too,"
+        " which vote; 0.5 suits photographs (default: none)",
+    )  # fmt: skip
 
 
 def recognizer_of(arguments: argparse.Namespace, checkpoint: str | None = None) -> Recognizer:
@@ -304,6 +317,7 @@ def recognizer_of(arguments: argparse.Namespace, checkpoint: str | None = None) 
         arguments.device,
         precision=arguments.precision,
         ignore_case=arguments.ignore_case,
+        second_look=arguments.second_look,
     )
 
 

@@ -17,6 +17,7 @@ from fastctc.cli.options import (
     picture_file,
     positive_int,
     recognizer_of,
+    share,
 )
 from fastctc.crnn import Reading, Recognizer, explain
 from fastctc.crnn.data import Inputs, progress, shipped_checkpoints, stamp, to_json
@@ -34,7 +35,7 @@ EXAMPLES = [
     "read --lexicon words.txt --lm words.arpa.gz --lm-weight 0.8 --word-bonus 0.5 lines/",
     "read --hotwords names.txt lines/",
     "read --output texts.parquet 'shards/{000..099}.tar'",
-    "read --checkpoint words --min-confidence 0.9 photos/",
+    "read --checkpoint words --second-look 0.5 --min-confidence 0.9 photos/",
     "read --checkpoint runs/a/model.safetensors a.png",
 ]
 
@@ -61,7 +62,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
         help="hypotheses for each image, the best first; more than one needs --beam-size or an option of knowledge",
     )  # fmt: skip
     parser.add_argument(
-        "--min-confidence", type=_share, default=0.0, metavar="P",
+        "--min-confidence", type=share, default=0.0, metavar="P",
         help="count a text as not read if its probability is below P, from 0 to 1 (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
@@ -148,14 +149,6 @@ def _print(recognizer: Recognizer, arguments: argparse.Namespace) -> int:
     if failed:
         print(f"{failed} of {total} could not be read", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _share(text: str) -> float:
-    """Return a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return value
 
 
 def _print_reading(

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +16,7 @@ from fastctc.crnn.data import (
     Constraint,
     Domain,
     NamedSource,
+    Pixels,
     PreprocessConfig,
     Problem,
     Samples,
@@ -25,8 +27,9 @@ from fastctc.crnn.data import (
 )
 from fastctc.crnn.model import CRNN, small_letters
 from fastctc.crnn.read.calibration import calibration_error, confidence_of, fitted_temperature
-from fastctc.crnn.read.decoding import Decoder, Scorers, are_numbers
-from fastctc.crnn.read.inference import infer, reading_config
+from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
+from fastctc.crnn.read.inference import reading_config
+from fastctc.crnn.read.looking import Look, look
 from fastctc.crnn.read.recognize import Recognizer
 from fastctc.text import Alphabet
 
@@ -257,11 +260,9 @@ def evaluate(
     samples, problems = collect_all(source, reading_config(checkpoint.preprocess), workers=workers)
     if recognizer.ignore_case:
         samples.texts = [small_letters(text) for text in samples.texts]
-    result = evaluate_samples(
-        recognizer.model, samples, checkpoint.alphabet, checkpoint.preprocess, batch_size=batch_size,
-        device=recognizer.device, precision=recognizer.precision, problems=problems, on_progress=on_progress,
-        decoder=recognizer.decoder(beam_size=beam_size, constraint=constraint, scorer=scorer),
-    )  # fmt: skip
+    decoder = recognizer.decoder(beam_size=beam_size, constraint=constraint, scorer=scorer)
+    see = partial(recognizer.look, decoder=decoder)
+    result = _evaluated(samples, problems, see, decoder, batch_size, on_progress)
     result.temperature = checkpoint.temperature
     return result
 
@@ -297,33 +298,45 @@ def evaluate_samples(
         on_progress: called with the number of samples read since the last call.
     """
     decoder = decoder or Decoder(alphabet)
-    contrasts = samples.contrasts or [math.nan] * len(samples)
-    result = Evaluation(samples=samples, problems=list(problems))
+    see = partial(look, model, preprocess=preprocess, decoder=decoder, device=device, precision=precision)
     was_training = model.training
     model.eval()
+    result = _evaluated(samples, problems, see, decoder, batch_size, on_progress)
+    model.train(was_training)
+    return result
+
+
+def _evaluated(
+    samples: Samples,
+    problems: Sequence[Problem],
+    see: Callable[[list[Pixels]], list[Look]],
+    decoder: Decoder,
+    batch_size: int,
+    on_progress: Callable[[int], object],
+) -> Evaluation:
+    """Return the evaluation of what ``see`` sees in samples."""
+    contrasts = samples.contrasts or [math.nan] * len(samples)
+    result = Evaluation(samples=samples, problems=list(problems))
     counted: list[int] = []
     for start in range(0, len(samples), batch_size):
         part = slice(start, start + batch_size)
-        log_probs, lengths = infer(model, samples.images[part], preprocess, device, precision)
-        usable = are_numbers(log_probs, lengths).tolist()
-        for n, (hypotheses, name, right, contrast) in enumerate(
+        for n, (seen, name, right, contrast) in enumerate(
             zip(
-                decoder(log_probs, lengths),
+                see(samples.images[part]),
                 samples.names[part],
                 samples.texts[part],
                 contrasts[part],
                 strict=True,
             )
         ):
-            if not usable[n]:
-                result.problems.append(Problem(name, decoder.why_no_hypothesis(log_probs[n])))
+            if not seen.are_numbers:
+                result.problems.append(Problem(name, decoder.why_no_hypothesis(seen.log_probs)))
                 continue
             counted.append(start + n)
-            read, score = (hypotheses[0].text, hypotheses[0].log_prob) if hypotheses else ("", -math.inf)
-            edits = edit_distance(right, read)
-            result.outcomes.append(Outcome(name, right, read, score, edits, contrast))
+            best = seen.hypotheses[0] if seen.hypotheses else Hypothesis("", -math.inf)
+            edits = edit_distance(right, best.text)
+            result.outcomes.append(Outcome(name, right, best.text, best.log_prob, edits, contrast))
         on_progress(len(samples.images[part]))
-    model.train(was_training)
     if len(counted) < len(samples):
         result.samples = samples.subset(counted)
     return result

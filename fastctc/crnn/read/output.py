@@ -107,7 +107,8 @@ def write_readings(
     job = {
         "fastctc": __version__, "images": _digest(inputs.fingerprint()), "model": _digest_of_model(recognizer),
         "device": recognizer.device.type, "precision": recognizer.precision, "ignore_case": recognizer.ignore_case,
-        "batch_size": batch_size, "beam_size": beam_size, "nbest": nbest, "min_confidence": min_confidence,
+        "second_look": recognizer.second_look, "batch_size": batch_size, "beam_size": beam_size, "nbest": nbest,
+        "min_confidence": min_confidence,
         "model_scores": model_scores, **(settings or {}),
     }  # fmt: skip
     parts = _Parts(path, json.loads(to_json(job)), batch_size)

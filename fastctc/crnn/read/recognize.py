@@ -20,6 +20,7 @@ from fastctc.crnn.data import (
     Constraint,
     ImageError,
     ImageLike,
+    Pixels,
     Prepared,
     PreprocessConfig,
     language_of,
@@ -30,8 +31,9 @@ from fastctc.crnn.data import (
 from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint, without_case
 from fastctc.crnn.read.calibration import confidence_of
 from fastctc.crnn.read.decoding import Decoder, Hypothesis, Scorers
-from fastctc.crnn.read.inference import check_precision, infer, reading_config
+from fastctc.crnn.read.inference import check_precision, reading_config
 from fastctc.crnn.read.knowledge import model_of_characters
+from fastctc.crnn.read.looking import Look, look, look_twice
 from fastctc.crnn.read.nothing import why_nothing
 from fastctc.text import Alphabet, TextSpan, character_spans
 
@@ -119,6 +121,7 @@ class Recognizer:
     Attributes:
         scorer: what weighs texts where :meth:`read` is told nothing about them; None: nothing. :meth:`load` sets it
             for ``"words"``, to a model of the language of its texts.
+        second_look: the confidence below which an image is looked at again.
 
     Example:
         >>> import numpy as np
@@ -134,8 +137,11 @@ class Recognizer:
         *,
         precision: str = "fp32",
         ignore_case: bool = False,
+        second_look: float = 0.0,
     ) -> None:
-        self.ignore_case = ignore_case
+        if not 0 <= second_look <= 1:
+            raise ValueError(f"second_look is {second_look}, expected a confidence from 0 to 1")
+        self.ignore_case, self.second_look = ignore_case, second_look
         self.checkpoint = checkpoint = without_case(checkpoint) if ignore_case else checkpoint
         self.scorer: Scorers | None = None
         self.alphabet = checkpoint.alphabet
@@ -154,6 +160,7 @@ class Recognizer:
         *,
         precision: str = "fp32",
         ignore_case: bool = False,
+        second_look: float = 0.0,
     ) -> Recognizer:
         """Return a recognizer with the model of a checkpoint.
 
@@ -163,13 +170,19 @@ class Recognizer:
             device: where the model runs.
             precision: ``"fp32"``, or ``"bf16"``, which is faster where the processor multiplies it.
             ignore_case: read all letters as small ones; the probabilities of a letter and its capital are added.
+            second_look: an image whose confidence is below it is read in other shapes too, wider, upright and
+                turned, which vote. From 0 to 1; 0: none.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: ``device`` cannot be used, or cannot compute in this precision.
+            ValueError: ``device`` cannot be used, or cannot compute in this precision. Or ``second_look`` is not
+                from 0 to 1.
             fastctc.crnn.CheckpointError: not a checkpoint, damaged, or of a later version.
         """
-        recognizer = cls(load_checkpoint(checkpoint), device, precision=precision, ignore_case=ignore_case)
+        recognizer = cls(
+            load_checkpoint(checkpoint), device, precision=precision, ignore_case=ignore_case,
+            second_look=second_look,
+        )  # fmt: skip
         language = language_of(checkpoint)
         if language is not None:
             model = model_of_characters(language.path, recognizer.alphabet)
@@ -283,27 +296,28 @@ class Recognizer:
         """Return the readings of prepared images."""
         if not prepared:
             return []
-        pixels = [each.pixels for each in prepared]
-        log_probs, lengths = infer(
-            self.model, pixels, self.checkpoint.preprocess, self.device, self.precision
-        )
-        found, frames = decoder(log_probs, lengths), log_probs.cpu()
         columns = self.model.config.columns_per_frame
         return [
             _reading(
                 decoder,
-                hypotheses,
+                seen.hypotheses,
                 image,
-                Evidence(
-                    frames[n, : int(lengths[n])],
-                    self.alphabet,
-                    columns * image.size[0] / image.pixels.shape[1],
-                    image.size[0],
-                ),
+                Evidence(seen.log_probs, self.alphabet, columns * image.size[0] / seen.width, image.size[0]),
                 self.checkpoint.temperature,
             )
-            for n, (hypotheses, image) in enumerate(zip(found, prepared, strict=True))
+            for seen, image in zip(
+                self.look([each.pixels for each in prepared], decoder), prepared, strict=True
+            )
         ]
+
+    @own_torch_state()
+    def look(self, images: list[Pixels], decoder: Decoder) -> list[Look]:
+        """Return what the model sees in prepared images, (H, W) uint8 each, with a second look if that is on."""
+
+        def see(images: list[Pixels]) -> list[Look]:
+            return look(self.model, images, self.checkpoint.preprocess, decoder, self.device, self.precision)
+
+        return look_twice(images, see, self.preprocess.crop, self.second_look, self.checkpoint.temperature)
 
 
 def _reading(
