@@ -17,7 +17,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -83,10 +82,10 @@ def look_twice(
     """
     looks = see(images)
     doubtful = [n for n, each in enumerate(looks) if 0 <= _confidence(each, temperature) < second_look]
-    shapes = [views(images[n], crop) for n in doubtful]
-    seen = iter(see([*chain(*shapes)]) if shapes else [])
-    for n, each in zip(doubtful, shapes, strict=True):
-        looks[n] = _elected([looks[n], *islice(seen, len(each))], temperature)
+    shapes = zip(*(views(images[n], crop) for n in doubtful), strict=True)
+    again = [see([*each]) for each in shapes]  # one kind of view after the other: no batch is larger
+    for n, *seen in zip(doubtful, *again, strict=True):
+        looks[n] = _elected([looks[n], *seen], temperature)
     return looks
 
 
@@ -112,13 +111,16 @@ def views(pixels: Pixels, crop: bool) -> list[Pixels]:
         crop: cut off empty rows, see :class:`fastctc.crnn.data.PreprocessConfig`.
     """
     picture, rows = Image.fromarray(pixels), pixels.shape[0]
-    around = {"resample": Image.Resampling.BICUBIC, "fillcolor": int(np.median(pixels))}
+    fine, ground = Image.Resampling.BICUBIC, int(np.median(pixels))
     shear = (1, -0.4, 0, 0, 1, 0)  # the upper rows go to the left, so that slanted letters stand upright
     angle = min(5.0, math.degrees(math.atan(rows / picture.width)))  # twice the rows at most
     pictures = [
-        picture.resize((round(1.3 * picture.width) + 1, rows), Image.Resampling.BICUBIC),
-        picture.transform((picture.width + int(0.4 * rows), rows), Image.Transform.AFFINE, shear, **around),
-        *(picture.rotate(degrees, expand=True, **around) for degrees in (-angle, angle)),
+        picture.resize((round(1.3 * picture.width) + 1, rows), fine),
+        picture.transform(
+            (picture.width + int(0.4 * rows), rows), Image.Transform.AFFINE, shear, fine, fillcolor=ground
+        ),
+        picture.rotate(-angle, fine, expand=True, fillcolor=ground),
+        picture.rotate(angle, fine, expand=True, fillcolor=ground),
     ]
     config = PreprocessConfig(
         height=rows, ink="gray", tone=0.0, crop=crop, max_width=2 * picture.width + 2 * rows

@@ -24,12 +24,12 @@ def seen(text: str | None, confidence: float, width: int = 100) -> Look:
 
 
 def twice(first: list[Look], later: list[Look], second_look: float, temperature: float = 1.0):
-    """Return the looks at images, of which the first are seen first and the later ones as views, and the calls."""
+    """Return the looks at images, seen first and later in views of the last one, and the images of each call."""
     calls: list[int] = []
 
     def see(images):
         calls.append(len(images))
-        return first if len(calls) == 1 else later
+        return list(first) if len(calls) == 1 else [later[len(calls) - 2]]
 
     return look_twice([IMAGE] * len(first), see, False, second_look, temperature), calls
 
@@ -38,7 +38,7 @@ def test_doubtful_images_are_seen_in_views_which_vote():
     sure, doubtful = seen("sure", 0.9), seen("a", 0.4)
     later = [seen("b", 0.3, 130), seen("b", 0.35, 140), seen("c", 0.6), seen(None, 0.0)]
     (first, second), calls = twice([sure, doubtful], later, 0.5)
-    assert calls == [2, 4] and first is sure
+    assert calls == [2, 1, 1, 1, 1] and first is sure
     assert (second.hypotheses[0].text, second.width) == ("b", 140)
 
 
@@ -54,11 +54,11 @@ def test_nothing_is_seen_again_without_doubt_or_without_numbers(first):
 
 
 def test_doubt_counts_by_calibrated_confidence():
-    assert twice([seen("a", 0.6)], [seen("a", 0.6)] * 4, 0.5, temperature=0.5)[1] == [1, 4]
+    assert twice([seen("a", 0.6)], [seen("a", 0.6)] * 4, 0.5, temperature=0.5)[1] == [1, 1, 1, 1, 1]
     assert twice([seen("a", 0.4)], [seen("a", 0.4)] * 4, 0.5, temperature=2.0)[1] == [1]
 
 
-@pytest.mark.parametrize("width", [1, 7, 100, 40_000])
+@pytest.mark.parametrize("width", [1, 7, 100, 8_000])
 @pytest.mark.parametrize("crop", [False, True])
 def test_views_keep_the_rows_and_bound_the_columns(width, crop):
     pixels = np.random.default_rng(0).integers(0, 255, (64, width)).astype(np.uint8)
