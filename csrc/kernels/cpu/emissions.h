@@ -47,26 +47,26 @@ class Emissions {
   // Writes the emissions of frames [t0, t1) to w.sequence. Meanwhile rows (T, S) that are written soon are fetched from
   // memory, unless `soon` is null.
   void write(int64_t t0, int64_t t1, const Stored* soon) {
-    soon_ = soon;
     if (!scores_by_lookup(p_)) {
       emit_from(t0, t1, [rows = rows_, stride = p_.max_length, length = length_](int64_t t) {
         return Stand{rows + t * stride, length};
       });
     } else if (has_many_labels()) {
-      emit_by_class(t0, t1);
+      emit_by_class(t0, t1, soon);
     } else if (p_.classes <= 2 * L::N) {
-      emit_by_lookup<2>(t0, t1);
+      emit_by_lookup<2>(t0, t1, soon);
     } else if (p_.classes <= 4 * L::N) {
-      emit_by_lookup<4>(t0, t1);
+      emit_by_lookup<4>(t0, t1, soon);
     } else if (p_.classes <= 8 * L::N) {
-      emit_by_lookup<8>(t0, t1);
-    } else if constexpr (sizeof(Stored) !=
-                         sizeof(Scalar)) {  // a row of floats takes twice as many registers of doubles
-      emit_by_lookup<16>(t0, t1);
+      emit_by_lookup<8>(t0, t1, soon);
+    } else if constexpr (kWidens) {
+      emit_by_lookup<16>(t0, t1, soon);
     }
   }
 
  private:
+  static constexpr bool kWidens = sizeof(Stored) != sizeof(Scalar);  // a row of floats in twice as many registers
+
   // Both give the scores of labels i, i + 1, ... in a frame. Lookup takes them from a short row of the input, Stand
   // from a row of their own, which stands in place of the occupancies.
   template <int registers>
@@ -82,9 +82,8 @@ class Emissions {
   };
 
   template <int registers>
-  void emit_by_lookup(int64_t t0, int64_t t1) {
+  void emit_by_lookup(int64_t t0, int64_t t1, const Stored* soon) {
     const Stored* const x = row_of<Stored>(p_, 0, n_);
-    const Stored* const soon = soon_;
     const int64_t stride = p_.stride_t, classes = p_.classes, width = p_.max_length;
     emit_from(t0, t1, [=, labels = w_.labels](int64_t t) {
       for (int64_t i = 0; soon && i < width; i += L::N) __builtin_prefetch(soon + t * width + i, 1, kSecondLevel);
@@ -122,10 +121,9 @@ class Emissions {
   bool has_many_labels() const {
     return p_.classes <= kClassRegisters * L::N && q_.slots > kClassRegisters * L::N && !w_.bias;
   }
-  void emit_by_class(int64_t t0, int64_t t1) {
+  void emit_by_class(int64_t t0, int64_t t1, const Stored* soon) {
     const int64_t length = length_, slots = q_.slots, stride = p_.stride_t, classes = p_.classes, width = p_.max_length;
     const Stored* const input = row_of<Stored>(p_, 0, n_);
-    const Stored* const soon = soon_;
     const int32_t* const labels = w_.labels;
     const Plane<Scalar> origins = w_.origins, tilt = q_.tilt;
     Plane<Scalar> out = q_.labels + (t0 - q_.first) * slots;
@@ -165,7 +163,6 @@ class Emissions {
   const Stored* const rows_;
   const ForwardWorkspace<Scalar>& w_;
   const Sequence<X>& q_;
-  const Stored* soon_ = nullptr;
 };
 
 }  // namespace FASTCTC_ISA
