@@ -3,7 +3,8 @@
 Images are drawn in memory: formulas, words in clean print, words in scenes. Unseen means words and fonts that no
 model of fastctc was trained on. One thread. All sides get the same pictures, and each reads them as it likes best:
 
-    fastctc       64 images at once; bf16 where the processor multiplies it; one image at a time
+    fastctc       64 images at once, or one at a time; bf16 where the processor multiplies it; with a second look;
+                  greedily, as its ONNX export is read
     onnx          fastctc's model exported, read by ONNX Runtime as examples/read_with_onnx.py does
     rapidocr      the recognizer of rapidocr_onnxruntime alone (PP-OCRv4), in its batches of 6
     ddddocr       its default model, image by image
@@ -49,11 +50,19 @@ KINDS: dict[str, tuple[str, Callable[[int], tuple[Any, str]]]] = {
 }
 
 
-def ours(checkpoint: str, precision: str = "fp32", *, single: bool = False) -> Read:
-    recognizer = Recognizer.load(checkpoint, precision=precision)
+def ours(
+    checkpoint: str,
+    precision: str = "fp32",
+    *,
+    single: bool = False,
+    greedy: bool = False,
+    second_look: float = 0.0,
+) -> Read:
+    recognizer = Recognizer.load(checkpoint, precision=precision, second_look=second_look)
+    scorer = () if greedy else None
     if single:
-        return lambda images: [recognizer.read(image).text for image in images]
-    return lambda images: [reading.text for reading in recognizer.read(images)]
+        return lambda images: [recognizer.read(image, scorer=scorer).text for image in images]
+    return lambda images: [reading.text for reading in recognizer.read(images, scorer=scorer)]
 
 
 def onnx(checkpoint: str, folder: Path) -> Read:
@@ -112,9 +121,15 @@ def tesseract(folder: Path) -> Read:
 
 def sides(checkpoint: str, folder: Path) -> dict[str, Read]:
     """Return the recognizers that are installed."""
-    found = {"fastctc": ours(checkpoint), "fastctc, one image at a time": ours(checkpoint, single=True)}
+    found = {
+        "fastctc": ours(checkpoint),
+        "fastctc, one image at a time": ours(checkpoint, single=True),
+        "fastctc, greedy, one image at a time": ours(checkpoint, single=True, greedy=True),
+        "fastctc, second look": ours(checkpoint, second_look=0.5),
+    }
     if fast_precision("cpu") == "bf16":
         found["fastctc, bf16"] = ours(checkpoint, "bf16")
+        found["fastctc, bf16, one image at a time"] = ours(checkpoint, "bf16", single=True)
     if find_spec("onnxruntime") and find_spec("onnxscript"):
         found["its ONNX, one image at a time"] = onnx(checkpoint, folder)
     if find_spec("rapidocr_onnxruntime"):

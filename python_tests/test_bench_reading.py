@@ -30,7 +30,10 @@ def test_reading(alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_other_texts_in_a_batch_end_the_benchmark(
     alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alone, "ours", lambda *a, single=False: lambda images: [str(single)] * len(images))
+    def ours(*_: object, single: bool = False, **__: object) -> object:
+        return lambda images: [str(single)] * len(images)
+
+    monkeypatch.setattr(alone, "ours", ours)
     with pytest.raises(SystemExit, match="fastctc reads an image differently in a batch"):
         alone.measure("formulas", 2, 1, tmp_path)
 

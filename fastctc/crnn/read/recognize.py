@@ -81,7 +81,8 @@ class Reading:
         error: why the image could not be read; None if it could.
         warning: why the text may not be what the image shows, such as an empty text of an image that has ink;
             None without a reason.
-        evidence: the model's output; None if the image could not be read.
+        evidence: the model's output, after a second look for the view that counts; None if the image could not be
+            read.
         temperature: of the model, see :class:`fastctc.crnn.Checkpoint`.
     """
 
