@@ -66,6 +66,8 @@ class Probe:
             text=True,
             env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
         )
+        assert self.server.stdout
+        self.server.stdout.readline()  # ready: what is timed from now on has the processor alone
 
     def extra(self, side: str, shape: Shape, lengths: str, kind: str) -> int:
         """Return the extra bytes.
@@ -147,12 +149,13 @@ def extra_here(side: str, shape: Shape, lengths: str, kind: str, ballast: int) -
 
 
 def serve() -> None:
-    """Read a line with a request and print a line with a number, empty if it failed."""
+    """Print a line when ready. Then read lines with a request, and print a line with a number, empty if it failed."""
     torch.set_num_threads(1)  # no threads before the fork
     for side in SIDES:
         for kind in INPUTS:
             case, logits = draw(Shape(8, 1, 4, 2))
             in_torch(case, logits, kind == "logits")[side](scores_of(logits, kind).requires_grad_())
+    print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
