@@ -149,7 +149,7 @@ def extra_here(side: str, shape: Shape, lengths: str, kind: str, ballast: int) -
 
 
 def serve() -> None:
-    """Print a line when ready. Then read lines with a request, and print a line with a number, empty if it failed."""
+    """Print a line when ready. Read lines with a request, and print a line with a number, empty if it failed."""
     torch.set_num_threads(1)  # no threads before the fork
     for side in SIDES:
         for kind in INPUTS:
