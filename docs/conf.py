@@ -52,7 +52,7 @@ nitpick_ignore_regex = [
     # Parts of the recognizer that its docstrings mention, but that are not public.
     (
         "py:.*",
-        r"(prepare|DOMAINS|fastctc\.text\.Span|fastctc\.reference\.Run|fastctc\.\w+\._\w+|fastctc\.crnn\.(data|report|training|formulas)\.\w+)",
+        r"(prepare|DOMAINS|fastctc\.text\.Span|fastctc\.reference\.Run|fastctc\.\w+\._\w+|fastctc\.crnn\.(data|report|training|formulas|read\.looking)\.\w+)",
     ),
 ]
 
