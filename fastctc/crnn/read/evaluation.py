@@ -329,7 +329,7 @@ def _evaluated(
                 strict=True,
             )
         ):
-            if not seen.are_numbers:
+            if not seen.hypotheses and not bool((seen.log_probs < math.inf).all()):
                 result.problems.append(Problem(name, decoder.why_no_hypothesis(seen.log_probs)))
                 continue
             counted.append(start + n)

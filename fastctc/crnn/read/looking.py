@@ -26,24 +26,22 @@ from torch import Tensor
 from fastctc.crnn.data import Pixels, PreprocessConfig, prepare
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.read.calibration import confidence_of
-from fastctc.crnn.read.decoding import Decoder, Hypothesis, are_numbers
+from fastctc.crnn.read.decoding import Decoder, Hypothesis
 from fastctc.crnn.read.inference import infer
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a model saw in an image.
+    """The output of a model for an image, and the texts found in it.
 
     Attributes:
         hypotheses: the best first.
         log_probs: (T, C) natural-log probabilities, on the CPU.
-        are_numbers: whether these are all below infinity and not NaN.
         width: columns of the image that the model saw.
     """
 
     hypotheses: list[Hypothesis]
     log_probs: Tensor
-    are_numbers: bool
     width: int
 
 
@@ -57,9 +55,9 @@ def look(
 ) -> list[Look]:
     """Return what a model sees in images, see :func:`fastctc.crnn.read.infer` and :class:`Decoder`."""
     log_probs, lengths = infer(model, images, preprocess, device, precision)
-    usable, frames = are_numbers(log_probs, lengths).tolist(), log_probs.cpu()
+    frames = log_probs.cpu()
     return [
-        Look(hypotheses, frames[n, : int(lengths[n])], usable[n], image.shape[1])
+        Look(hypotheses, frames[n, : int(lengths[n])], image.shape[1])
         for n, (hypotheses, image) in enumerate(zip(decoder(log_probs, lengths), images, strict=True))
     ]
 
@@ -81,7 +79,9 @@ def look_twice(
         temperature: of the model, see :func:`confidence_of`.
     """
     looks = see(images)
-    doubtful = [n for n, each in enumerate(looks) if 0 <= _confidence(each, temperature) < second_look]
+    doubtful = [
+        n for n, each in enumerate(looks) if each.hypotheses and _confidence(each, temperature) < second_look
+    ]
     shapes = zip(*(views(images[n], crop) for n in doubtful), strict=True)
     again = [see([*each]) for each in shapes]  # one kind of view after the other: no batch is larger
     for n, *seen in zip(doubtful, *again, strict=True):
@@ -90,8 +90,8 @@ def look_twice(
 
 
 def _confidence(look: Look, temperature: float) -> float:
-    """Return the confidence in the best text; -1 without one."""
-    return confidence_of(look.hypotheses[0].log_prob, temperature) if look.hypotheses else -1.0
+    """Return the confidence in the best text, which there is."""
+    return confidence_of(look.hypotheses[0].log_prob, temperature)
 
 
 def _elected(looks: Sequence[Look], temperature: float) -> Look:

@@ -20,7 +20,7 @@ IMAGE = np.zeros((64, 100), np.uint8)
 
 def seen(text: str | None, confidence: float, width: int = 100) -> Look:
     hypotheses = [] if text is None else [Hypothesis(text, math.log(confidence))]
-    return Look(hypotheses, torch.zeros(3, 2), text is not None, width)
+    return Look(hypotheses, torch.zeros(3, 2), width)
 
 
 def twice(first: list[Look], later: list[Look], second_look: float, temperature: float = 1.0):
