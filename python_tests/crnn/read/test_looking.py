@@ -77,8 +77,11 @@ def test_a_slanted_line_stands_upright_in_a_view():
     assert np.ptp(columns) <= 1.5
 
 
-def test_a_second_look_reads_more_of_drawn_scenes():
-    data = Drawn(WordDraw(look="scene", texts="words", part="unseen").source(5, color=True), 60)
+def test_a_second_look_reads_more_of_drawn_scenes(tmp_path):
+    words = "harbor Station winter bridge Coffee Library quickly jumping vexed Zebra Orange museum ticket"
+    (tmp_path / "words.txt").write_text(words.replace(" ", "\n"))
+    draw = WordDraw(words=str(tmp_path / "words.txt"), look="scene", texts="words")
+    data = Drawn(draw.source(5, color=True), 60)
     once, again = (evaluate(Recognizer.load("words", second_look=each), data) for each in (0.0, 0.5))
     assert again.count == 60 and again.correct >= once.correct
     reads = [[one.read for one in each.outcomes] for each in (once, again)]
