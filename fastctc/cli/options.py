@@ -303,8 +303,8 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--second-look", type=share, default=0.0, metavar="P",
-        help="an image that is read with less confidence than P, from 0 to 1, is read in four other shapes too,"
-        " which vote; 0.5 suits photographs (default: none)",
+        help="an image that is read with less confidence than P, from 0 to 1, is read in other forms too: wider,"
+        " narrower, in its colors, and turned if it is tall; these vote; 0.5 suits photographs (default: none)",
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from fastctc.crnn.data.domain import (
     shipped_checkpoints,
 )
 from fastctc.crnn.data.font_files import font_files, installed_fonts, is_unseen, package_folder, printed
-from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, images_in
+from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, decode, images_in
 from fastctc.crnn.data.inputs import Inputs
 from fastctc.crnn.data.json_text import finite, to_json
 from fastctc.crnn.data.preprocess import Prepared, PreprocessConfig, prepare, steps
@@ -102,6 +102,7 @@ __all__ = [
     "collect",
     "collect_all",
     "constraints",
+    "decode",
     "default_workers",
     "direction_for",
     "direction_of",

@@ -69,6 +69,7 @@ def collect(
             samples.contrasts.append(image.contrast)
             samples.texts.append(text)
             samples.names.append(name(index))
+            samples.numbers.append(index)
         on_progress(len(chunk))
         if time.monotonic() > deadline:
             break

@@ -32,13 +32,15 @@ class Problem:
 class Samples:
     """Preprocessed images, (H, W) uint8 each, with their texts and their names in reports.
 
-    ``contrasts`` are measured by :func:`fastctc.crnn.data.prepare`, or empty.
+    ``contrasts`` are measured by :func:`fastctc.crnn.data.prepare`, or empty. ``numbers`` are the places of the
+    samples in their data set, or empty.
     """
 
     images: list[Pixels] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     contrasts: list[float] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,6 +59,7 @@ class Samples:
             [self.texts[i] for i in indices],
             [self.names[i] for i in indices],
             [self.contrasts[i] for i in indices] if self.contrasts else [],
+            [self.numbers[i] for i in indices] if self.numbers else [],
         )
 
     def sampled(self, most: int, seed: int) -> Samples:

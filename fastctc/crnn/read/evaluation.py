@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +15,6 @@ from fastctc.crnn.data import (
     Constraint,
     Domain,
     NamedSource,
-    Pixels,
     PreprocessConfig,
     Problem,
     Samples,
@@ -261,7 +259,11 @@ def evaluate(
     if recognizer.ignore_case:
         samples.texts = [small_letters(text) for text in samples.texts]
     decoder = recognizer.decoder(beam_size=beam_size, constraint=constraint, scorer=scorer)
-    see = partial(recognizer.look, decoder=decoder)
+
+    def see(part: slice) -> list[Look]:
+        numbers = samples.numbers[part]
+        return recognizer.look(samples.images[part], lambda n: source(numbers[n])[0], decoder)
+
     result = _evaluated(samples, problems, see, decoder, batch_size, on_progress)
     result.temperature = checkpoint.temperature
     return result
@@ -298,7 +300,10 @@ def evaluate_samples(
         on_progress: called with the number of samples read since the last call.
     """
     decoder = decoder or Decoder(alphabet)
-    see = partial(look, model, preprocess=preprocess, decoder=decoder, device=device, precision=precision)
+
+    def see(part: slice) -> list[Look]:
+        return look(model, samples.images[part], preprocess, decoder, device, precision)
+
     was_training = model.training
     model.eval()
     result = _evaluated(samples, problems, see, decoder, batch_size, on_progress)
@@ -309,12 +314,12 @@ def evaluate_samples(
 def _evaluated(
     samples: Samples,
     problems: Sequence[Problem],
-    see: Callable[[list[Pixels]], list[Look]],
+    see: Callable[[slice], list[Look]],
     decoder: Decoder,
     batch_size: int,
     on_progress: Callable[[int], object],
 ) -> Evaluation:
-    """Return the evaluation of what ``see`` sees in samples."""
+    """Return the evaluation of what ``see`` sees in parts of the samples."""
     contrasts = samples.contrasts or [math.nan] * len(samples)
     result = Evaluation(samples=samples, problems=list(problems))
     counted: list[int] = []
@@ -322,7 +327,7 @@ def _evaluated(
         part = slice(start, start + batch_size)
         for n, (seen, name, right, contrast) in enumerate(
             zip(
-                see(samples.images[part]),
+                see(part),
                 samples.names[part],
                 samples.texts[part],
                 contrasts[part],

@@ -1,10 +1,11 @@
 """From prepared images to hypotheses, with a second look at images whose text is doubtful.
 
-A model that misreads a slanted or narrow word often reads it in another shape: wider, upright or turned. The second
-look shows it such views, and each view votes for its text with its confidence::
+A model that misreads a word often reads it in another form: wider or narrower, by its colors where gray levels
+hardly show it, or turned if it stands on its side. The second look shows it such views, and each view votes for its
+text with its confidence::
 
     image ── model ──> text, confidence
-                         │ below ``second_look``
+                         │ below ``second_look``, or no text
                          └─> views ── model ──> texts ── vote ──> text
 
 This is averaging over views at test time, of texts in place of classes (Krizhevsky, Sutskever and Hinton, ImageNet
@@ -16,14 +17,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import Resampling, Transpose
 from torch import Tensor
 
-from fastctc.crnn.data import Pixels, PreprocessConfig, prepare
+from fastctc.crnn.data import ImageError, ImageLike, Pixels, PreprocessConfig, decode, prepare
 from fastctc.crnn.model import CRNN
 from fastctc.crnn.read.calibration import confidence_of
 from fastctc.crnn.read.decoding import Decoder, Hypothesis
@@ -65,7 +68,8 @@ def look(
 def look_twice(
     images: list[Pixels],
     see: Callable[[list[Pixels]], list[Look]],
-    crop: bool,
+    original: Callable[[int], ImageLike],
+    preprocess: PreprocessConfig,
     second_look: float,
     temperature: float,
 ) -> list[Look]:
@@ -73,19 +77,30 @@ def look_twice(
 
     Args:
         images: (H, W) uint8 each.
-        see: returns what a model sees in images.
-        crop: see :func:`views`.
-        second_look: the confidence below which views are looked at; 0: none.
+        see: returns what a model sees in images; it is given at most as many as ``images``.
+        original: returns the image, as it was before :func:`fastctc.crnn.data.prepare`, by its place in ``images``.
+        preprocess: how views are prepared.
+        second_look: the confidence below which views are looked at, as where no text is seen; 0: nowhere.
         temperature: of the model, see :func:`confidence_of`.
     """
     looks = see(images)
-    doubtful = [
-        n for n, each in enumerate(looks) if each.hypotheses and _confidence(each, temperature) < second_look
-    ]
-    shapes = zip(*(views(images[n], crop) for n in doubtful), strict=True)
-    again = [see([*each]) for each in shapes]  # one kind of view after the other: no batch is larger
-    for n, *seen in zip(doubtful, *again, strict=True):
-        looks[n] = _elected([looks[n], *seen], temperature)
+
+    def is_doubtful(look: Look) -> bool:
+        if not (second_look and look.hypotheses):
+            return False
+        return not look.hypotheses[0].text or _confidence(look, temperature) < second_look
+
+    doubtful = [n for n, each in enumerate(looks) if is_doubtful(each)]
+    forms = [(n, form) for n in doubtful for form in views(original(n), preprocess)]
+    forms.sort(key=lambda each: each[1].shape[1])  # similar widths in a batch: less padding
+    again: defaultdict[int, list[Look]] = defaultdict(list)
+    for start in range(0, len(forms), len(images)):
+        batch = forms[start : start + len(images)]
+        for (n, _), seen in zip(batch, see([form for _, form in batch]), strict=True):
+            again[n].append(seen)
+    for n in doubtful:
+        shown = [each for each in again[n] if each.hypotheses and each.hypotheses[0].text]
+        looks[n] = _elected([looks[n], *shown], temperature)
     return looks
 
 
@@ -97,32 +112,70 @@ def _confidence(look: Look, temperature: float) -> float:
 def _elected(looks: Sequence[Look], temperature: float) -> Look:
     """Return the most confident look at the text with the largest sum of confidences."""
     votes: defaultdict[str, float] = defaultdict(float)
-    looks = [each for each in looks if each.hypotheses]
     for each in looks:
         votes[each.hypotheses[0].text] += _confidence(each, temperature)
     return max(looks, key=lambda each: (votes[each.hypotheses[0].text], _confidence(each, temperature)))
 
 
-def views(pixels: Pixels, crop: bool) -> list[Pixels]:
-    """Return the shapes in which an image (H, W) is looked at again, H rows each: wider, upright, turned.
+def views(image: ImageLike, preprocess: PreprocessConfig) -> list[Pixels]:
+    """Return the forms in which an image is looked at again.
+
+    It is made wider and narrower, and it is looked at in two of its colors, or turned a little if it has hardly
+    any. A tall image is also turned to each side, and has these forms there too.
 
     Args:
-        pixels: the image.
-        crop: cut off empty rows, see :class:`fastctc.crnn.data.PreprocessConfig`.
+        image: the original image. If it cannot be read any more, there are no forms.
+        preprocess: how they are prepared. What it refuses, such as a form that is too wide, is left out.
+
+    Returns:
+        (preprocess.rows, W) uint8 each.
     """
-    picture, rows = Image.fromarray(pixels), pixels.shape[0]
-    fine, ground = Image.Resampling.BICUBIC, int(np.median(pixels))
-    shear = (1, -0.4, 0, 0, 1, 0)  # the upper rows go to the left, so that slanted letters stand upright
-    angle = min(5.0, math.degrees(math.atan(rows / picture.width)))  # twice the rows at most
-    pictures = [
-        picture.resize((round(1.3 * picture.width) + 1, rows), fine),
-        picture.transform(
-            (picture.width + int(0.4 * rows), rows), Image.Transform.AFFINE, shear, fine, fillcolor=ground
-        ),
-        picture.rotate(-angle, fine, expand=True, fillcolor=ground),
-        picture.rotate(angle, fine, expand=True, fillcolor=ground),
+    try:
+        picture = decode(image, preprocess.max_pixels).picture
+    except ImageError:
+        return []
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    if (factor := min(picture.size) // (_ROWS * preprocess.rows)) > 1:
+        picture = picture.reduce(factor)
+    lying = []
+    if picture.height > _TALL * picture.width:
+        lying = [picture.transpose(each) for each in (Transpose.ROTATE_90, Transpose.ROTATE_270)]
+    forms = lying + [form for each in [picture, *lying] for form in _forms(each)]
+    found = []
+    for each in forms:
+        with suppress(ImageError):
+            found.append(prepare(each, preprocess).pixels)
+    return found
+
+
+_ROWS = 4  # of the original image for each row of a view
+_TALL = 1.5  # rows for each column, from which a text may stand on its side
+_COLORFUL = 8.0  # standard deviation of the saturation from which an image is looked at in its colors
+
+
+def _forms(picture: Image.Image) -> list[Image.Image]:
+    widths = (round(share * picture.width) + 1 for share in (1.3, 0.8))
+    stretched = [picture.resize((width, picture.height), Resampling.BICUBIC) for width in widths]
+    return stretched + (_colors(picture) or _turned(picture))
+
+
+def _colors(picture: Image.Image) -> list[Image.Image]:
+    """Return the saturation of a picture, and its red over its blue; nothing if it has hardly any color."""
+    if picture.mode != "RGB":
+        return []
+    colors = np.asarray(picture, dtype=np.int16)
+    saturation = colors.max(2) - colors.min(2)
+    if saturation.std() < _COLORFUL:
+        return []
+    red_over_blue = (colors[..., 0] - colors[..., 2] + 256) // 2
+    return [Image.fromarray(each.astype(np.uint8)) for each in (saturation, red_over_blue)]
+
+
+def _turned(picture: Image.Image) -> list[Image.Image]:
+    """Return a picture turned by 5 degrees to each side, or by so much that it has at most twice the rows."""
+    angle = min(5.0, math.degrees(math.atan(picture.height / picture.width)))
+    ground = tuple(np.median(np.asarray(picture), axis=(0, 1)).astype(int).reshape(-1).tolist())
+    return [
+        picture.rotate(each, Resampling.BICUBIC, expand=True, fillcolor=ground) for each in (-angle, angle)
     ]
-    config = PreprocessConfig(
-        height=rows, ink="gray", tone=0.0, crop=crop, max_width=2 * picture.width + 2 * rows
-    )
-    return [prepare(each, config).pixels for each in pictures]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -104,7 +104,10 @@ class Reading:
 
     @cached_property
     def spans(self) -> list[TextSpan]:
-        """Return the characters of ``text`` from left to right, with their columns in the original image."""
+        """Return the characters of ``text`` from left to right, with their columns in the original image.
+
+        They are rough after a second look in which a turned form of the image won.
+        """
         return [] if self.evidence is None else self.evidence.spans(self.text)
 
 
@@ -171,8 +174,8 @@ class Recognizer:
             device: where the model runs.
             precision: ``"fp32"``, or ``"bf16"``, which is faster where the processor multiplies it.
             ignore_case: read all letters as small ones; the probabilities of a letter and its capital are added.
-            second_look: an image whose confidence is below it is read in other shapes too, wider, upright and
-                turned, which vote. From 0 to 1; 0: none.
+            second_look: an image whose confidence is below it, or in which nothing is read, is read in other forms
+                too: wider, narrower, in its colors, and turned if it is tall. These vote. From 0 to 1; 0: none.
 
         Raises:
             FileNotFoundError: no such file.
@@ -283,17 +286,32 @@ class Recognizer:
         return Decoder(self.alphabet, beam_size=beam_size, nbest=nbest, constraint=constraint, scorer=scorer)
 
     def _read_chunk(self, images: Sequence[ImageLike], decoder: Decoder) -> list[Reading]:
-        return self.read_prepared([prepared(image, self.preprocess) for image in images], decoder)
+        return self.read_prepared(
+            [prepared(image, self.preprocess) for image in images], images.__getitem__, decoder
+        )
 
-    def read_prepared(self, images: Sequence[Prepared | str], decoder: Decoder) -> list[Reading]:
-        """Return the readings of images that ``prepared`` has made, as one batch."""
-        read = iter(self._read_prepared([each for each in images if not isinstance(each, str)], decoder))
+    @own_torch_state()
+    def read_prepared(
+        self, images: Sequence[Prepared | str], original: Callable[[int], ImageLike], decoder: Decoder
+    ) -> list[Reading]:
+        """Return the readings of images that ``prepared`` has made, as one batch.
+
+        Args:
+            images: prepared images, or why there is none.
+            original: returns the image that one of them was made of, by its place; called for a second look alone.
+            decoder: from the model's output to texts.
+        """
+        readable = [(n, each) for n, each in enumerate(images) if not isinstance(each, str)]
+        read = iter(
+            self._read_prepared([image for _, image in readable], lambda k: original(readable[k][0]), decoder)
+        )
         return [
             Reading("", -math.inf, error=each) if isinstance(each, str) else next(read) for each in images
         ]
 
-    @own_torch_state()
-    def _read_prepared(self, prepared: list[Prepared], decoder: Decoder) -> list[Reading]:
+    def _read_prepared(
+        self, prepared: list[Prepared], original: Callable[[int], ImageLike], decoder: Decoder
+    ) -> list[Reading]:
         """Return the readings of prepared images."""
         if not prepared:
             return []
@@ -307,18 +325,28 @@ class Recognizer:
                 self.checkpoint.temperature,
             )
             for seen, image in zip(
-                self.look([each.pixels for each in prepared], decoder), prepared, strict=True
+                self.look([each.pixels for each in prepared], original, decoder), prepared, strict=True
             )
         ]
 
     @own_torch_state()
-    def look(self, images: list[Pixels], decoder: Decoder) -> list[Look]:
-        """Return what the model sees in prepared images, (H, W) uint8 each, with a second look if that is on."""
+    def look(
+        self, images: list[Pixels], original: Callable[[int], ImageLike], decoder: Decoder
+    ) -> list[Look]:
+        """Return what the model sees in prepared images, with a second look if that is on.
+
+        Args:
+            images: (H, W) uint8 each.
+            original: returns the image that one of them was made of, by its place; called for a second look alone.
+            decoder: from the model's output to texts.
+        """
 
         def see(images: list[Pixels]) -> list[Look]:
             return look(self.model, images, self.checkpoint.preprocess, decoder, self.device, self.precision)
 
-        return look_twice(images, see, self.preprocess.crop, self.second_look, self.checkpoint.temperature)
+        return look_twice(
+            images, see, original, self.preprocess, self.second_look, self.checkpoint.temperature
+        )
 
 
 def _reading(

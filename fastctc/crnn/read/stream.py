@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 from fastctc.crnn.data import CRASHED, Entry, Inputs, Prepared, PreprocessConfig, default_workers, map_chunks
 from fastctc.crnn.data import WORTH as WORTH_WORKERS
@@ -43,13 +44,13 @@ def read_entries(
     prepare = partial(_prepare, recognizer.preprocess)
     chunks = map_chunks(prepare, _chunks(entries), workers, lambda entry: CRASHED)
     images = (
-        (entry.name, image)
+        (entry if recognizer.second_look else entry._replace(image=None), image)
         for chunk, made in chunks
         for entry, image in zip(chunk, made, strict=True)
-    )  # fmt: skip
+    )
     for window in iter(lambda: list(islice(images, batch_size * batches)), []):
-        readings = _read_window(recognizer, [image for _, image in window], decoder, batch_size)
-        yield from zip((name for name, _ in window), readings, strict=True)
+        readings = _read_window(recognizer, window, decoder, batch_size)
+        yield from zip((entry.name for entry, _ in window), readings, strict=True)
 
 
 def workers_for(inputs: Inputs) -> int:
@@ -73,20 +74,31 @@ def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def _prepare(preprocess: PreprocessConfig, entry: Entry) -> Prepared | str:
-    assert entry.image is not None
-    return str(entry.image) if isinstance(entry.image, ValueError) else prepared(entry.image, preprocess)
+    return str(entry.image) if isinstance(entry.image, ValueError) else prepared(_image(entry), preprocess)
+
+
+def _image(entry: Entry) -> Path | bytes:
+    assert isinstance(entry.image, Path | bytes)
+    return entry.image
 
 
 def _read_window(
-    recognizer: Recognizer, images: list[Prepared | str], decoder: Decoder, batch_size: int
+    recognizer: Recognizer, window: list[tuple[Entry, Prepared | str]], decoder: Decoder, batch_size: int
 ) -> list[Reading]:
     """Return the readings of images, whose batches have similar widths if there are several."""
-    order = list(range(len(images)))
+    order = list(range(len(window)))
     if len(order) > batch_size:
-        widths = [0 if isinstance(image, str) else image.pixels.shape[1] for image in images]
+        widths = [0 if isinstance(image, str) else image.pixels.shape[1] for _, image in window]
         order.sort(key=widths.__getitem__)
     read: dict[int, Reading] = {}
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        read |= zip(batch, recognizer.read_prepared([images[n] for n in batch], decoder), strict=True)
-    return [read[n] for n in range(len(images))]
+        read |= zip(batch, _read_batch(recognizer, [window[n] for n in batch], decoder), strict=True)
+    return [read[n] for n in range(len(window))]
+
+
+def _read_batch(
+    recognizer: Recognizer, batch: list[tuple[Entry, Prepared | str]], decoder: Decoder
+) -> list[Reading]:
+    images = [image for _, image in batch]
+    return recognizer.read_prepared(images, lambda n: _image(batch[n][0]), decoder)
