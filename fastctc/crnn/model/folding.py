@@ -111,7 +111,7 @@ class _Conv(nn.Conv2d):
             cast(Any, conv.padding), cast(Any, conv.dilation), conv.groups, device="meta",
         )  # fmt: skip
         self.weight, self.bias, self.then = conv.weight, conv.bias, then
-        self._packed: dict[torch.dtype, tuple[Any, ...]] = {}
+        self._packed: dict[tuple[torch.dtype, bool], tuple[Any, ...]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": {}}
@@ -126,17 +126,19 @@ class _Conv(nn.Conv2d):
 
     def apply_to(self, x: Tensor) -> Tensor:
         """Apply both by oneDNN, in the type of the input."""
-        packed = self._packed.get(x.dtype) or self._pack(x.dtype)
+        packed = self._packed.get((x.dtype, _is_small(x))) or self._pack(x)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise.default(x, *packed)
         return y
 
-    def _pack(self, dtype: torch.dtype) -> tuple[Any, ...]:
-        """Return and keep what the convolution takes after its input, the weights in the processor's order."""
+    def _pack(self, x: Tensor) -> tuple[Any, ...]:
+        """Return and keep what the convolution takes after such an input, the weights in the processor's order."""
         place = (self.padding, self.stride, self.dilation, self.groups)
-        bias = None if self.bias is None else self.bias.detach().to(dtype)
-        weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight.detach().to(dtype), *place)
+        bias = None if self.bias is None else self.bias.detach().to(x.dtype)
+        weight = torch.ops.mkldnn._reorder_convolution_weight(
+            self.weight.detach().to(x.dtype), *place, x.shape if _is_small(x) else None
+        )
         packed: tuple[Any, ...] = (weight, bias, *place, self.then, [], "")
-        self._packed[dtype] = packed
+        self._packed[x.dtype, _is_small(x)] = packed
         return packed
 
 
@@ -160,6 +162,14 @@ class _Linear(nn.Module):
     @staticmethod
     def _apply_by(conv: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
         return conv(frames.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
+
+
+def _is_small(x: Tensor) -> bool:
+    """Return True if oneDNN may use weights in another order for (N, C, H, W).
+
+    To change the order in each call would take longer than all layers.
+    """
+    return x.shape[2] * x.shape[3] < 96
 
 
 def _dtype(x: Tensor) -> torch.dtype:

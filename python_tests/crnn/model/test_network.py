@@ -119,6 +119,22 @@ def test_a_folded_model_has_the_same_bits_on_any_number_of_threads(count, width)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_folded_model_has_the_same_bits_in_any_order_of_widths(precision):
+    """Narrow and wide images have their own copies of the weights."""
+    original = model_with_random_statistics(CRNNConfig(8, residuals=1)).eval()
+    images = [
+        torch.randn(1, 1, 32, width).contiguous(memory_format=torch.channels_last) for width in (16, 44, 400)
+    ]
+    results = []
+    for order in (images, images[::-1]):
+        model = folded(original).to(memory_format=torch.channels_last)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            results.append([model(each)[0] for each in order])
+    for first, second in zip(results[0], results[1][::-1], strict=True):
+        assert torch.equal(first, second)
+
+
 def test_a_folded_model_is_copied_after_it_has_read():
     original = CRNN(SMALL["conv"]).eval()
     model = folded(original)
