@@ -304,7 +304,8 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--second-look", type=share, default=0.0, metavar="P",
         help="an image that is read with less confidence than P, from 0 to 1, is read in other forms too: wider,"
-        " narrower, in its colors, and turned if it is tall; these vote; 0.5 suits photographs (default: none)",
+        " narrower, in its colors, straightened from an arc, and turned if it is tall; these vote; 0.5 suits"
+        " photographs (default: none)",
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """From prepared images to hypotheses, with a second look at images whose text is doubtful.
 
 A model that misreads a word often reads it in another form: wider or narrower, by its colors where gray levels
-hardly show it, or turned if it stands on its side. The second look shows it such views, and each view votes for its
-text with its confidence::
+hardly show it, straightened if it is on an arc, or turned if it stands on its side. The second look shows it such
+views, and each view votes for its text with its confidence::
 
     image ── model ──> text, confidence
                          │ below ``second_look``, or no text
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from fastctc.crnn.data import ImageError, ImageLike, Pixels, PreprocessConfig, decode, prepare
 from fastctc.crnn.model import CRNN
+from fastctc.crnn.read.arcs import straightened
 from fastctc.crnn.read.calibration import confidence_of
 from fastctc.crnn.read.decoding import Decoder, Hypothesis
 from fastctc.crnn.read.inference import infer
@@ -110,10 +111,14 @@ def _confidence(look: Look, temperature: float) -> float:
 
 
 def _elected(looks: Sequence[Look], temperature: float) -> Look:
-    """Return the most confident look at the text with the largest sum of confidences."""
+    """Return the most confident look at the text with the most votes.
+
+    A confidence counts once for each character: one letter is more easily seen where none is than a word.
+    """
     votes: defaultdict[str, float] = defaultdict(float)
     for each in looks:
-        votes[each.hypotheses[0].text] += _confidence(each, temperature)
+        text = each.hypotheses[0].text
+        votes[text] += max(1, len(text)) * _confidence(each, temperature)
     return max(looks, key=lambda each: (votes[each.hypotheses[0].text], _confidence(each, temperature)))
 
 
@@ -121,7 +126,8 @@ def views(image: ImageLike, preprocess: PreprocessConfig) -> list[Pixels]:
     """Return the forms in which an image is looked at again.
 
     It is made wider and narrower, and it is looked at in two of its colors, or turned a little if it has hardly
-    any. A tall image is also turned to each side, and has these forms there too.
+    any. An image of the proportions of an arc is straightened, for arcs up and down. A tall image is also turned to
+    each side, and has these forms there too.
 
     Args:
         image: the original image. If it cannot be read any more, there are no forms.
@@ -157,7 +163,7 @@ _COLORFUL = 8.0  # standard deviation of the saturation from which an image is l
 def _forms(picture: Image.Image) -> list[Image.Image]:
     widths = (round(share * picture.width) + 1 for share in (1.3, 0.8))
     stretched = [picture.resize((width, picture.height), Resampling.BICUBIC) for width in widths]
-    return stretched + (_colors(picture) or _turned(picture))
+    return stretched + (_colors(picture) or _turned(picture)) + straightened(picture)
 
 
 def _colors(picture: Image.Image) -> list[Image.Image]:

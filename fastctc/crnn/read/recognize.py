@@ -106,7 +106,7 @@ class Reading:
     def spans(self) -> list[TextSpan]:
         """Return the characters of ``text`` from left to right, with their columns in the original image.
 
-        They are rough after a second look in which a turned form of the image won.
+        They are rough after a second look in which a turned or straightened form of the image won.
         """
         return [] if self.evidence is None else self.evidence.spans(self.text)
 
@@ -175,7 +175,8 @@ class Recognizer:
             precision: ``"fp32"``, or ``"bf16"``, which is faster where the processor multiplies it.
             ignore_case: read all letters as small ones; the probabilities of a letter and its capital are added.
             second_look: an image whose confidence is below it, or in which nothing is read, is read in other forms
-                too: wider, narrower, in its colors, and turned if it is tall. These vote. From 0 to 1; 0: none.
+                too: wider, narrower, in its colors, straightened from an arc, and turned if it is tall. These vote.
+                From 0 to 1; 0: none.
 
         Raises:
             FileNotFoundError: no such file.
