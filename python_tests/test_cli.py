@@ -36,7 +36,8 @@ def model(run_folder):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["read"], ["generate"], ["explore"], ["train"], ["evaluate"], ["demo"]]
+    "command",
+    [[], ["read"], ["generate"], ["explore"], ["train"], ["evaluate"], ["demo"], ["lm"], ["average"]],
 )
 def test_help_shows_examples_and_exit_status(command, capsys):
     with pytest.raises(SystemExit) as ended:

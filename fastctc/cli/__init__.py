@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "measure how well a checkpoint reads: labeled images, or drawings",
     "demo": "train a model within 9 minutes on 2 CPU cores, and read five new images with it",
     "lm": "estimate an n-gram model of characters from texts, for read --lm",
+    "average": "average the weights of checkpoints that were trained from one another",
     "summary": "show a checkpoint's layers and sizes, and how it was trained",
     "export": "write a checkpoint as ONNX or as a torch.export program, checked against it",
 }

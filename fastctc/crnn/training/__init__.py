@@ -1,5 +1,6 @@
 """Training: recipes, runs, and everything a run needs."""
 
+from fastctc.crnn.training.average import average
 from fastctc.crnn.training.config import (
     GROUPS,
     ModelConfig,
@@ -15,6 +16,7 @@ from fastctc.crnn.training.config import (
 from fastctc.crnn.training.curve import plot_curve
 from fastctc.crnn.training.data import FIRST_UNSEEN
 from fastctc.crnn.training.errors import TrainError
+from fastctc.crnn.training.fine_tune import digest_of
 from fastctc.crnn.training.journal import read_log
 from fastctc.crnn.training.optimizers import MuonAdamW
 from fastctc.crnn.training.overfit import Overfit, overfit_one_batch
@@ -34,8 +36,10 @@ __all__ = [
     "TrainConfig",
     "TrainError",
     "TrainResult",
+    "average",
     "config_from_dict",
     "config_to_dict",
+    "digest_of",
     "fast_precision",
     "model_config",
     "overfit_one_batch",
