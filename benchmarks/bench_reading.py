@@ -3,8 +3,8 @@
 Images are drawn in memory: formulas, words in clean print, words in scenes. Unseen means words and fonts that no
 model of fastctc was trained on. One thread. All sides get the same pictures, and each reads them as it likes best:
 
-    fastctc       64 images at once, or one at a time; bf16 where the processor multiplies it; with a second look;
-                  greedily, as its ONNX export is read
+    fastctc       64 images at once, or one at a time; bf16 where the processor multiplies it; with its own second
+                  look, another one or none; greedily, as its ONNX export is read
     onnx          fastctc's model exported, read by ONNX Runtime as examples/read_with_onnx.py does
     rapidocr      the recognizer of rapidocr_onnxruntime alone (PP-OCRv4), in its batches of 6
     ddddocr       its default model, image by image
@@ -56,7 +56,7 @@ def ours(
     *,
     single: bool = False,
     greedy: bool = False,
-    second_look: float = 0.0,
+    second_look: float | None = None,
 ) -> Read:
     recognizer = Recognizer.load(checkpoint, precision=precision, second_look=second_look)
     scorer = () if greedy else None
@@ -124,8 +124,11 @@ def sides(checkpoint: str, folder: Path) -> dict[str, Read]:
     found = {
         "fastctc": ours(checkpoint),
         "fastctc, one image at a time": ours(checkpoint, single=True),
-        "fastctc, greedy, one image at a time": ours(checkpoint, single=True, greedy=True),
-        "fastctc, second look": ours(checkpoint, second_look=0.5),
+        "fastctc, without a second look": ours(checkpoint, second_look=0.0),
+        "fastctc, greedy, without a second look, one image at a time": ours(
+            checkpoint, single=True, greedy=True, second_look=0.0
+        ),
+        "fastctc, second look at 0.5": ours(checkpoint, second_look=0.5),
     }
     if fast_precision("cpu") == "bf16":
         found["fastctc, bf16"] = ours(checkpoint, "bf16")

@@ -302,10 +302,10 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         help="read all letters as small ones, by the sum of the probabilities of both cases",
     )  # fmt: skip
     parser.add_argument(
-        "--second-look", type=share, default=0.0, metavar="P",
+        "--second-look", type=share, metavar="P",
         help="an image that is read with less confidence than P, from 0 to 1, is read in other forms too: wider,"
         " narrower, in its colors, straightened from an arc, and turned if it is tall; these vote; 0.5 suits"
-        " photographs (default: none)",
+        " photographs, 0 is none (default: 0.05 for words, else none)",
     )  # fmt: skip
 
 

@@ -16,10 +16,10 @@ from fastctc.crnn.data.domain import (
     domain_of,
     draw_from_dict,
     draw_to_dict,
-    language_of,
     register,
     shipped_checkpoint,
     shipped_checkpoints,
+    shipped_domain,
 )
 from fastctc.crnn.data.font_files import font_files, installed_fonts, is_unseen, package_folder, printed
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, decode, images_in
@@ -121,7 +121,6 @@ __all__ = [
     "is_container",
     "is_unseen",
     "kind_of",
-    "language_of",
     "make_alphabet",
     "map_chunks",
     "more_than",
@@ -142,6 +141,7 @@ __all__ = [
     "settings_of",
     "shipped_checkpoint",
     "shipped_checkpoints",
+    "shipped_domain",
     "split_holdout",
     "stamp",
     "steps",

@@ -88,6 +88,7 @@ class Domain:
         constraints: by their names, functions that make constraints on its texts.
         checkpoints: by their names, the models that come with the package.
         language: with which these read; None: they read greedily.
+        second_look: the confidence below which these look again, see :class:`fastctc.crnn.Recognizer`; 0: never.
         former: by their former names, the names of checkpoints.
     """
 
@@ -98,6 +99,7 @@ class Domain:
     constraints: Mapping[str, Callable[[], Constraint]]
     checkpoints: Mapping[str, Path]
     language: LanguageModel | None = None
+    second_look: float = 0.0
     former: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -129,9 +131,9 @@ def shipped_checkpoint(name: str | Path) -> Path | None:
     return shipped_checkpoints().get(former.get(str(name), str(name)))
 
 
-def language_of(checkpoint: str | Path) -> LanguageModel | None:
-    """Return the model of language that a checkpoint reads with: one that comes with the package, given by name."""
-    found = [domain.language for domain in DOMAINS.values() if str(checkpoint) in domain.checkpoints]
+def shipped_domain(checkpoint: str | Path) -> Domain | None:
+    """Return the domain of a checkpoint that comes with the package, given by name; None for any other."""
+    found = [domain for domain in DOMAINS.values() if str(checkpoint) in domain.checkpoints]
     return found[0] if found else None
 
 

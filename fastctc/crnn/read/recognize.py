@@ -23,9 +23,9 @@ from fastctc.crnn.data import (
     Pixels,
     Prepared,
     PreprocessConfig,
-    language_of,
     own_torch_state,
     prepare,
+    shipped_domain,
     usable_device,
 )
 from fastctc.crnn.model import CRNN, Checkpoint, folded, load_checkpoint, without_case
@@ -164,7 +164,7 @@ class Recognizer:
         *,
         precision: str = "fp32",
         ignore_case: bool = False,
-        second_look: float = 0.0,
+        second_look: float | None = None,
     ) -> Recognizer:
         """Return a recognizer with the model of a checkpoint.
 
@@ -176,7 +176,7 @@ class Recognizer:
             ignore_case: read all letters as small ones; the probabilities of a letter and its capital are added.
             second_look: an image whose confidence is below it, or in which nothing is read, is read in other forms
                 too: wider, narrower, in its colors, straightened from an arc, and turned if it is tall. These vote.
-                From 0 to 1; 0: none.
+                From 0 to 1; 0: none; None: 0.05 for ``"words"``, and none for others.
 
         Raises:
             FileNotFoundError: no such file.
@@ -184,14 +184,16 @@ class Recognizer:
                 from 0 to 1.
             fastctc.crnn.CheckpointError: not a checkpoint, damaged, or of a later version.
         """
+        domain = shipped_domain(checkpoint)
+        if second_look is None:
+            second_look = domain.second_look if domain else 0.0
         recognizer = cls(
             load_checkpoint(checkpoint), device, precision=precision, ignore_case=ignore_case,
             second_look=second_look,
         )  # fmt: skip
-        language = language_of(checkpoint)
-        if language is not None:
-            model = model_of_characters(language.path, recognizer.alphabet)
-            recognizer.scorer = model.scaled(language.weight, language.bonus)
+        if domain is not None and domain.language is not None:
+            model = model_of_characters(domain.language.path, recognizer.alphabet)
+            recognizer.scorer = model.scaled(domain.language.weight, domain.language.bonus)
         return recognizer
 
     @overload

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastctc import cli
 from fastctc.crnn import Recognizer, evaluate
-from fastctc.crnn.data import Drawn, Inputs, PreprocessConfig, prepare
+from fastctc.crnn.data import Drawn, Inputs, PreprocessConfig, prepare, shipped_checkpoints
 from fastctc.crnn.read.decoding import Hypothesis
 from fastctc.crnn.read.looking import Look, look_twice, views
 from fastctc.crnn.read.stream import read_entries
@@ -188,3 +188,11 @@ def test_what_is_no_confidence_is_refused(capsys):
     with pytest.raises(SystemExit):
         cli.main(["read", "--second-look", "2", "a.png"])
     assert "--second-look: 2 is not from 0 to 1" in capsys.readouterr().err
+
+
+def test_models_of_the_package_have_their_own_second_look():
+    assert Recognizer.load("words").second_look == 0.05 and Recognizer.load("formula").second_look == 0
+    assert Recognizer.load("words", second_look=0.0).second_look == 0
+    assert (
+        Recognizer.load(shipped_checkpoints()["words"]).second_look == 0
+    )  # by its path, it is like any other
