@@ -2,10 +2,11 @@
 
 The picture is taken for the smallest box around letters on a circle::
 
-      . - ~ ~ - .        u = tan(a / 2) of half of the angle a of the arc
-    /   . - - .   \\      q = height / width, s = size of the letters / height
-    \\ /         \\ /      width = 2 R sin a, height = R - (R - s height) cos a
-                         => u^3 - 2 q (1 + s) u^2 + u - 2 q (1 - s) = 0
+      . - ~ ~ - .        a: half of the angle of the arc, R: radius, s: height of the letters / height
+    /   . - - .   \\      width = 2 R sin a
+    \\ /         \\ /      height = R - (R - s height) cos a
+
+With q = height / width and u = tan(a / 2) follows u^3 - 2 q (1 + s) u^2 + u - 2 q (1 - s) = 0.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _unrolled(picture: Image.Image) -> Image.Image:
     width, height = picture.size
     half = _half_angle(height / width)
     radius = width / (2 * math.sin(half))
-    rows = min(_LETTERS * height, 0.8 * radius)
+    rows = min(_LETTERS * height, 0.8 * radius)  # the center of the circle is no letter
     columns = max(_PIECES, round(2 * half * (radius - rows / 2)))
 
     def place(column: int, row: float) -> tuple[float, float]:
