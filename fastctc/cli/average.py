@@ -8,7 +8,7 @@ from pathlib import Path
 from fastctc.cli.options import add_workers, count_from_zero, positive_int
 from fastctc.crnn import Checkpoint, load_checkpoint, open_source, save_checkpoint
 from fastctc.crnn.data import Source, collect, draw_from_dict, progress
-from fastctc.crnn.training import average, digest_of
+from fastctc.crnn.training import average, check_alike, digest_of
 
 EXAMPLES = [
     "average mean.safetensors runs/first runs/second runs/third",
@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the average of the checkpoints."""
     checkpoints = [load_checkpoint(each) for each in arguments.checkpoints]
+    check_alike(checkpoints)
     source, count = _images(arguments, checkpoints[-1])
     preprocess = checkpoints[-1].preprocess
     with progress("drawing" if arguments.data is None else "reading", "img", count) as bar:

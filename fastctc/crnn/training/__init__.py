@@ -1,6 +1,6 @@
 """Training: recipes, runs, and everything a run needs."""
 
-from fastctc.crnn.training.average import average
+from fastctc.crnn.training.average import average, check_alike
 from fastctc.crnn.training.config import (
     GROUPS,
     ModelConfig,
@@ -37,6 +37,7 @@ __all__ = [
     "TrainError",
     "TrainResult",
     "average",
+    "check_alike",
     "config_from_dict",
     "config_to_dict",
     "digest_of",

@@ -16,6 +16,21 @@ from fastctc.crnn.data import Pixels, normalize, own_torch_state, pad_batch
 from fastctc.crnn.model import CRNN, Checkpoint, MaskedBatchNorm
 
 
+def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise ValueError if checkpoints are fewer than two, or differ in more than their weights."""
+    if len(checkpoints) < 2:
+        raise ValueError(f"{len(checkpoints)} checkpoints to average, expected at least 2")
+    *_, last = checkpoints
+    for number, each in enumerate(checkpoints, 1):
+        for name, theirs, wanted in (
+            ("network", each.model.config, last.model.config),
+            ("characters", each.alphabet, last.alphabet),
+            ("preprocessing", each.preprocess, last.preprocess),
+        ):
+            if theirs != wanted:
+                raise ValueError(f"checkpoint {number} has another {name} than the last: {theirs}, {wanted}")
+
+
 def average(
     checkpoints: Sequence[Checkpoint],
     images: Sequence[Pixels],
@@ -34,19 +49,10 @@ def average(
     Raises:
         ValueError: fewer than two checkpoints, no images, or checkpoints that differ in more than their weights.
     """
-    if len(checkpoints) < 2 or not images:
-        raise ValueError(
-            f"{len(checkpoints)} checkpoints and {len(images)} images, expected at least 2 and at least 1"
-        )
-    *_, last = checkpoints
-    for number, each in enumerate(checkpoints, 1):
-        for name, theirs, wanted in (
-            ("network", each.model.config, last.model.config),
-            ("characters", each.alphabet, last.alphabet),
-            ("preprocessing", each.preprocess, last.preprocess),
-        ):
-            if theirs != wanted:
-                raise ValueError(f"checkpoint {number} has another {name} than the last: {theirs}, {wanted}")
+    check_alike(checkpoints)
+    if not images:
+        raise ValueError("no images to measure statistics on, expected at least 1")
+    last = checkpoints[-1]
     model = copy.deepcopy(last.model)
     weights = [each.model.state_dict() for each in checkpoints]
     model.load_state_dict(
