@@ -138,12 +138,13 @@ class Loader:
         return TrainingData(training, unseen, alphabet, preprocess, problems + unusable), config
 
     def draw(self, config: TrainConfig, number: int) -> Samples:
-        """Return the training images of a later round; not from the cache if another process writes into it."""
+        """Return the usable images of a later round; not from the cache if another process writes into it."""
         try:
-            return self._draw_round(config, number)[0]
+            samples, _ = self._draw_round(config, number)
         except FolderInUseError as error:
             log.warning("drawing without the cache: %s", error)
-            return replace(self, cache=None)._draw_round(config, number)[0]
+            samples, _ = replace(self, cache=None)._draw_round(config, number)
+        return usable_samples(config, samples)[1]
 
     def _draw_round(self, config: TrainConfig, number: int) -> Collected:
         """Return the images of a round: as many as are named, or fit into a share of the minutes."""
