@@ -6,6 +6,7 @@
 #include <string>
 
 #include "../beam_search.h"
+#include "../convolution.h"
 #include "../ctc_loss.h"
 #include "../ctc_tangent.h"
 #include "../forced_align.h"
@@ -39,7 +40,15 @@ namespace cpu {
     (p, begin, end, workspace))                                                                                       \
   X(void, beam_search, (const BeamSearchParams& p, int64_t begin, int64_t end, void* workspace),                      \
     (p, begin, end, workspace))                                                                                       \
-  X(void, beam_search_result, (const BeamResultParams& p, int64_t begin, int64_t end), (p, begin, end))
+  X(void, beam_search_result, (const BeamResultParams& p, int64_t begin, int64_t end), (p, begin, end))               \
+  X(int64_t, convolution_places, (Convolution kind), (kind))                                                          \
+  X(void, pack_convolution, (const float* weights, Convolution kind, int64_t outputs, int64_t inputs, float* packed), \
+    (weights, kind, outputs, inputs, packed))                                                                         \
+  X(int64_t, convolution_tiles, (const ConvolutionParams& p), (p))                                                    \
+  X(int64_t, convolution_block, (const ConvolutionParams& p), (p))                                                    \
+  X(size_t, convolution_workspace, (const ConvolutionParams& p), (p))                                                 \
+  X(void, convolution, (const ConvolutionParams& p, int64_t begin, int64_t end, void* workspace),                     \
+    (p, begin, end, workspace))
 
 namespace {
 

@@ -14,6 +14,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from fastctc.crnn.model.masked_norm import MaskedBatchNorm, cut_padding
 from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage, ResidualConv, pooled
+from fastctc.ops import convolution, pack_convolution
 
 
 def folded(model: CRNN) -> CRNN:
@@ -66,28 +67,27 @@ class _Direct:
     def __call__(self, x: Tensor, widths: list[int]) -> Tensor | None:
         """Map images (N, 1, H, W), zero behind their widths, to logits (N, T, C), to the bit as the modules.
 
-        Return None if oneDNN cannot compute them.
+        Return None if neither our kernel nor oneDNN computes them.
         """
         dtype = _dtype(x)
-        if not _packs(x, dtype):
+        if not _is_direct(x, dtype):
             return None
         for conv, stride, pool, residuals in self.stages:
             widths = [-(-width // stride) for width in widths]
-            x = cut_padding(conv(x.to(dtype)), widths)
-            if pool != (1, 1):
-                x, widths = pooled(x, pool), [-(-width // pool[1]) for width in widths]
+            x = conv(x.to(dtype), widths, pool)
+            widths = [-(-width // pool[1]) for width in widths]
             for each in residuals:
-                x = x + cut_padding(each(x), widths)
+                x = each(x, widths, adds_input=True)
         norm = self.norm
         frames = self.linear.apply_to(self.columns(x))
         frames = F.layer_norm(frames, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
         x = cut_padding(F.relu(frames, inplace=True).transpose(1, 2).unsqueeze(2), widths)
         for conv in self.convs:
-            x = x + cut_padding(conv(x.to(dtype)), widths)
+            x = conv(x.to(dtype), widths, adds_input=True)
         return self.classify.apply_to(x.squeeze(2).transpose(1, 2).to(dtype))
 
 
-def _apply(part: ConvStage | ResidualConv) -> Callable[[Tensor], Tensor]:
+def _apply(part: ConvStage | ResidualConv) -> Callable[..., Tensor]:
     return cast(_Conv, part.conv).apply_to
 
 
@@ -99,10 +99,12 @@ class _Folded(nn.Module):
 
 
 class _Conv(nn.Conv2d):
-    """Convolution and what follows it, ``"relu"`` or ``"none"``, on x86 by oneDNN.
+    """Convolution and what follows it, ``"relu"`` or ``"none"``.
+
+    In float32 our kernel computes it, if it has the shape for it. On x86, oneDNN computes the others.
 
     PyTorch chooses between kernels by the size of a batch and the number of threads. Here one kernel takes all
-    batches, so rounding does not depend on threads. The weights are put into the order of the processor once.
+    batches, so rounding does not depend on threads. The weights are put into the kernel's order once.
     """
 
     def __init__(self, conv: nn.Conv2d, then: str) -> None:
@@ -111,7 +113,13 @@ class _Conv(nn.Conv2d):
             cast(Any, conv.padding), cast(Any, conv.dilation), conv.groups, device="meta",
         )  # fmt: skip
         self.weight, self.bias, self.then = conv.weight, conv.bias, then
-        self._packed: dict[tuple[torch.dtype, bool], tuple[Any, ...]] = {}
+        self._packed: dict[Any, tuple[Any, ...]] = {}
+        taps, dilation = cast("tuple[int, int]", conv.kernel_size), cast("tuple[int, int]", conv.dilation)
+        self.has_kernel = (
+            taps in ((1, 1), (1, 5), (3, 3)) and conv.in_channels % 16 == 0 and conv.groups == 1
+            and conv.stride == (1, 1) and dilation[0] == 1
+            and conv.padding == (taps[0] // 2, taps[1] // 2 * dilation[1])
+        )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": {}}
@@ -119,19 +127,42 @@ class _Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Apply both to (N, C, H, W)."""
         dtype = _dtype(x)
-        if not _packs(x, dtype):
-            y: Tensor = super().forward(x)
-            return F.relu(y, inplace=True) if self.then == "relu" else y
-        return self.apply_to(x.to(dtype))
+        if _is_direct(x, dtype):
+            return self.apply_to(x.to(dtype), [x.shape[3]] * len(x))
+        y: Tensor = super().forward(x)
+        return F.relu(y, inplace=True) if self.then == "relu" else y
 
-    def apply_to(self, x: Tensor) -> Tensor:
-        """Apply both by oneDNN, in the type of the input."""
+    def apply_to(
+        self, x: Tensor, widths: list[int], pool: tuple[int, int] = (1, 1), *, adds_input: bool = False
+    ) -> Tensor:
+        """Apply both, in the type of the input.
+
+        Then the padding behind ``widths`` is set to zero, the input is added, and the result is pooled.
+        """
+        if self.has_kernel and x.dtype == torch.float32:
+            weight, bias = self._packed.get("kernel") or self._pack_for_kernel()
+            y: Tensor = convolution(
+                x.permute(0, 2, 3, 1).contiguous(), weight, bias, widths, self.dilation[1],
+                self.then == "relu", adds_input, *pool,
+            )  # fmt: skip
+            return y[..., : self.out_channels].permute(0, 3, 1, 2)
         packed = self._packed.get((x.dtype, _is_small(x))) or self._pack(x)
-        y: Tensor = torch.ops.mkldnn._convolution_pointwise.default(x, *packed)
-        return y
+        y = cut_padding(torch.ops.mkldnn._convolution_pointwise.default(x, *packed), widths)
+        if adds_input:
+            y = x + y
+        return y if pool == (1, 1) else pooled(y, pool)
+
+    def _pack_for_kernel(self) -> tuple[Any, ...]:
+        """Return and keep weights and bias as our kernel takes them, with outputs that are a multiple of 16."""
+        more = -self.out_channels % 16
+        weight = F.pad(self.weight.detach(), (0, 0, 0, 0, 0, 0, 0, more)).contiguous()
+        bias = self.weight.new_zeros(self.out_channels) if self.bias is None else self.bias.detach()
+        packed = pack_convolution(weight), F.pad(bias, (0, more))
+        self._packed["kernel"] = packed
+        return packed
 
     def _pack(self, x: Tensor) -> tuple[Any, ...]:
-        """Return and keep what the convolution takes after such an input, the weights in the processor's order."""
+        """Return and keep what oneDNN takes after such an input, the weights in the processor's order."""
         place = (self.padding, self.stride, self.dilation, self.groups)
         bias = None if self.bias is None else self.bias.detach().to(x.dtype)
         weight = torch.ops.mkldnn._reorder_convolution_weight(
@@ -156,8 +187,9 @@ class _Linear(nn.Module):
         return self._apply_by(self.conv, frames)
 
     def apply_to(self, frames: Tensor) -> Tensor:
-        """Apply it by oneDNN, in the type of the input."""
-        return self._apply_by(self.conv.apply_to, frames)
+        """Apply it in the type of the input."""
+        widths = [frames.shape[1]] * len(frames)
+        return self._apply_by(lambda x: self.conv.apply_to(x, widths), frames)
 
     @staticmethod
     def _apply_by(conv: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
@@ -177,8 +209,8 @@ def _dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
-def _packs(x: Tensor, dtype: torch.dtype) -> bool:
-    """Return True if oneDNN computes the convolution of an input."""
+def _is_direct(x: Tensor, dtype: torch.dtype) -> bool:
+    """Return True if our kernel or oneDNN computes the convolution of an input."""
     return (
         x.device.type == "cpu"
         and dtype in (torch.float32, torch.bfloat16)

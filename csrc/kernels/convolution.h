@@ -1,0 +1,46 @@
+// Convolution of images by Winograd's algorithm: of the recognizer's layers, without gradients.
+//
+// A tile of outputs is computed from a tile of inputs in a basis in which a convolution is a product for each place: 36
+// products for 16 outputs of a 3x3 kernel in place of 144, or 8 for 4 outputs of a 1x5 kernel in place of 20. Its
+// rounding error is about four times that of a direct sum. Lavin and Gray, Fast Algorithms for Convolutional Neural
+// Networks, arXiv:1509.09308.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fastctc {
+
+constexpr int64_t kPanel = 16;  // channels that packed weights hold side by side
+
+// By the rows and columns of the kernel.
+enum class Convolution { k1x1, k1x5, k3x3 };
+
+struct ConvolutionParams {
+  Convolution kind;
+  const float* input;     // (N, H, W, inputs), zero in padding
+  const float* weights;   // of pack_convolution()
+  const float* bias;      // (outputs)
+  float* output;          // (N, H / pool_rows, W / pool_columns, outputs)
+  const int64_t* widths;  // (N) columns that are not padding: outputs behind them are zero
+  int64_t batch, rows, columns, inputs, outputs;
+  int64_t dilation;                 // of columns
+  bool rectifies;                   // max(0, x)
+  bool adds_input;                  // after that
+  int64_t pool_rows, pool_columns;  // 1, or 2: maximum of so many rows and columns, after that
+};
+
+namespace cpu {
+// Places of a product in each tile.
+int64_t convolution_places(Convolution kind);
+// Writes weights (outputs, inputs, kernel rows, kernel columns) as (places, outputs / kPanel, inputs, kPanel).
+void pack_convolution(const float* weights, Convolution kind, int64_t outputs, int64_t inputs, float* packed);
+// Tiles of a sample, and how many are computed together.
+int64_t convolution_tiles(const ConvolutionParams& p);
+int64_t convolution_block(const ConvolutionParams& p);
+// Tiles [begin, end) of all samples, with a workspace for one thread.
+size_t convolution_workspace(const ConvolutionParams& p);
+void convolution(const ConvolutionParams& p, int64_t begin, int64_t end, void* workspace);
+}  // namespace cpu
+
+}  // namespace fastctc

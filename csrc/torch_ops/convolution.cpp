@@ -1,0 +1,106 @@
+// fastctc::pack_convolution and fastctc::convolution: checks, allocation, registration. On the CPU only.
+#include "../kernels/convolution.h"
+
+#include "tensors.h"
+
+namespace fastctc {
+namespace {
+
+void check(const Tensor& t, const char* name, int64_t dims, const char* shape) {
+  if (t.is_cuda() || t.scalar_type() != ScalarType::Float || t.dim() != dims || !t.is_contiguous()) {
+    value_error(name, " must be a contiguous float32 tensor ", shape, " on the CPU");
+  }
+}
+
+Convolution kind_of(int64_t rows, int64_t columns) {
+  if (rows == 1 && columns == 1) return Convolution::k1x1;
+  if (rows == 1 && columns == 5) return Convolution::k1x5;
+  if (rows == 3 && columns == 3) return Convolution::k3x3;
+  value_error("a kernel has ", rows, " rows and ", columns, " columns, expected 1x1, 1x5 or 3x3");
+}
+
+Convolution kind_of_places(int64_t places) {
+  for (const Convolution kind : {Convolution::k1x1, Convolution::k1x5, Convolution::k3x3}) {
+    if (cpu::convolution_places(kind) == places) return kind;
+  }
+  value_error("packed has ", places, " places, expected 1, 8 or 36");
+}
+
+void check_channels(const char* name, int64_t channels) {
+  if (channels < kPanel || channels % kPanel != 0) {
+    value_error(name, " are ", channels, ", expected a multiple of ", kPanel);
+  }
+}
+
+Tensor pack_convolution(Tensor weight) {
+  check(weight, "weight", 4, "(outputs, inputs, rows, columns)");
+  const int64_t outputs = weight.size(0), inputs = weight.size(1);
+  const Convolution kind = kind_of(weight.size(2), weight.size(3));
+  check_channels("outputs", outputs);
+  check_channels("inputs", inputs);
+  Tensor packed = empty_tensor(weight, {cpu::convolution_places(kind), outputs, inputs}, ScalarType::Float);
+  cpu::pack_convolution(static_cast<const float*>(weight.const_data_ptr()), kind, outputs, inputs,
+                        static_cast<float*>(packed.mutable_data_ptr()));
+  return packed;
+}
+
+Tensor convolution(Tensor input, Tensor packed, Tensor bias, std::vector<int64_t> widths, int64_t dilation,
+                   bool rectifies, bool adds_input, int64_t pool_rows, int64_t pool_columns) {
+  check(input, "input", 4, "(N, H, W, C)");
+  check(packed, "packed", 3, "of pack_convolution");
+  check(bias, "bias", 1, "(outputs)");
+  ConvolutionParams p{};
+  p.kind = kind_of_places(packed.size(0));
+  p.batch = input.size(0), p.rows = input.size(1), p.columns = input.size(2), p.inputs = input.size(3);
+  p.outputs = packed.size(1);
+  if (packed.size(2) != p.inputs || bias.size(0) != p.outputs) {
+    value_error("packed is for ", packed.size(2), " inputs and ", p.outputs, " outputs, input has ", p.inputs,
+                " channels, bias ", bias.size(0));
+  }
+  check_channels("outputs", p.outputs);
+  check_channels("inputs", p.inputs);
+  if (int64_t(widths.size()) != p.batch) value_error("widths are ", widths.size(), ", expected ", p.batch);
+  if (dilation < 1) value_error("dilation is ", dilation, ", expected at least 1");
+  const bool pools = pool_rows != 1 || pool_columns != 1;
+  if (pool_rows < 1 || pool_rows > 2 || pool_columns < 1 || pool_columns > pool_rows) {
+    value_error("the pool is ", pool_rows, "x", pool_columns, ", expected 1x1, 2x1 or 2x2");
+  }
+  if (pools && (p.kind != Convolution::k3x3 || dilation != 1 || adds_input)) {
+    value_error("only a 3x3 kernel without dilation and without the input added is pooled");
+  }
+  if (adds_input && p.inputs != p.outputs) {
+    value_error("an input of ", p.inputs, " channels cannot be added to ", p.outputs, " channels");
+  }
+  Tensor output =
+      empty_tensor(input, {p.batch, p.rows / pool_rows, p.columns / pool_columns, p.outputs}, ScalarType::Float);
+  p.input = static_cast<const float*>(input.const_data_ptr());
+  p.weights = static_cast<const float*>(packed.const_data_ptr());
+  p.bias = static_cast<const float*>(bias.const_data_ptr());
+  p.output = static_cast<float*>(output.mutable_data_ptr());
+  p.widths = widths.data();
+  p.dilation = dilation;
+  p.rectifies = rectifies;
+  p.adds_input = adds_input;
+  p.pool_rows = pool_rows;
+  p.pool_columns = pool_columns;
+  parallel_for(p.batch * cpu::convolution_tiles(p), cpu::convolution_block(p), [&](int64_t begin, int64_t end) {
+    const HostWorkspace workspace(cpu::convolution_workspace(p));
+    cpu::convolution(p, begin, end, workspace.get());
+  });
+  return output;
+}
+
+}  // namespace
+
+FASTCTC_DEFINE(m) {
+  m.def("pack_convolution(Tensor weight) -> Tensor");
+  m.def(
+      "convolution(Tensor input, Tensor packed, Tensor bias, int[] widths, int dilation, bool rectifies, "
+      "bool adds_input, int pool_rows, int pool_columns) -> Tensor");
+}
+FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) {
+  m.impl("pack_convolution", TORCH_BOX(&pack_convolution));
+  m.impl("convolution", TORCH_BOX(&convolution));
+}
+
+}  // namespace fastctc
