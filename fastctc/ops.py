@@ -29,14 +29,12 @@ __all__ = [
     "beam_search",
     "beam_search_advance",
     "beam_search_result",
-    "convolution",
     "ctc_loss",
     "ctc_loss_backward",
     "ctc_loss_tangent",
     "forced_align",
     "gradients",
     "greedy_decode",
-    "pack_convolution",
     "raising",
     "scored_search",
     "scored_search_advance",
@@ -112,8 +110,6 @@ ctc_loss_tangent: Callable[..., Tensor] = _callable("ctc_loss_tangent")
 forced_align: Callable[..., tuple[Tensor, Tensor, Tensor]] = _callable("forced_align", 4)
 greedy_decode: Callable[..., Tensors8] = _callable("greedy_decode", 2)
 beam_search: Callable[..., Tensors9] = _callable("beam_search", 2)
-convolution: Callable[..., Tensor] = torch.ops.fastctc.convolution.default
-pack_convolution: Callable[..., Tensor] = torch.ops.fastctc.pack_convolution.default
 beam_search_advance: Callable[..., None] = _callable("beam_search_advance")
 beam_search_result: Callable[..., Tensors9] = _callable("beam_search_result")
 scored_search: Callable[..., tuple[Tensor, ...]] = _callable("scored_search")
@@ -422,29 +418,3 @@ def _(
 ) -> tuple[Tensor, ...]:
     scalar = torch.float64 if float64 else torch.float32
     return _scored(state, (state.shape[0], nbest), max_length, scalar)
-
-
-# ---- convolution: of the recognizer's layers, without a gradient, on the CPU
-
-
-@torch.library.register_fake("fastctc::pack_convolution")
-def _(weight: Tensor) -> Tensor:
-    outputs, inputs, *taps = weight.shape
-    places = {(1, 1): 1, (1, 5): 8, (3, 3): 36}[int(taps[0]), int(taps[1])]
-    return weight.new_empty((places, outputs, inputs))
-
-
-@torch.library.register_fake("fastctc::convolution")
-def _(
-    input: Tensor,
-    packed: Tensor,
-    bias: Tensor,
-    widths: list[int],
-    dilation: int,
-    rectifies: bool,
-    adds_input: bool,
-    pool_rows: int,
-    pool_columns: int,
-) -> Tensor:
-    batch, rows, columns, _ = input.shape
-    return input.new_empty((batch, rows // pool_rows, columns // pool_columns, packed.shape[1]))

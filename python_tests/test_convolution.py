@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastctc.ops import convolution, pack_convolution
+from fastctc.convolution import convolution, pack_convolution
 
 
 def by_torch(
@@ -22,7 +22,8 @@ def by_torch(
     """Return the layer of (N, H, W, C) in float64."""
     x, weight, bias = x.permute(0, 3, 1, 2).double(), weight.double(), bias.double()
     rows, columns = weight.shape[2:]
-    y = F.conv2d(x, weight, bias, padding=(rows // 2, columns // 2 * dilation), dilation=(1, dilation))
+    stride = 2 if rows == 5 else 1
+    y = F.conv2d(x, weight, bias, stride, (rows // 2, columns // 2 * dilation), (1, dilation))
     y = y.relu() if rectifies else y
     for n, width in enumerate(widths):
         y[n, :, :, width:] = 0
@@ -33,13 +34,14 @@ def by_torch(
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[Any, ...]:
     """Return input, weight, bias and the options of a layer."""
-    taps = draw(st.sampled_from([(3, 3), (1, 5), (1, 1)]))
     inputs, outputs = (16 * draw(st.integers(1, 4)) for _ in range(2))
-    pool = draw(st.sampled_from([(1, 1), (2, 1), (2, 2)])) if taps == (3, 3) else (1, 1)
-    adds_input = pool == (1, 1) and draw(st.booleans())
-    dilation = draw(st.integers(1, 4)) if pool == (1, 1) else 1
-    n, rows, columns = draw(st.integers(1, 3)), draw(st.integers(1, 17)), draw(st.integers(1, 60))
-    rows, columns = max(rows, pool[0]), max(columns, pool[1])
+    if first := draw(st.booleans()):
+        inputs = 1
+    taps = draw(st.sampled_from([(3, 3), (5, 5)] if first else [(3, 3), (1, 5), (1, 1)]))
+    pool = draw(st.sampled_from([(1, 1), (2, 1), (2, 2)])) if taps[0] > 1 else (1, 1)
+    adds_input = pool == (1, 1) and not first and draw(st.booleans())
+    dilation = draw(st.integers(1, 4)) if pool == (1, 1) and not first else 1
+    n, rows, columns = draw(st.integers(1, 3)), draw(st.integers(3, 17)), draw(st.integers(3, 60))
     widths = [draw(st.integers(1, columns)) for _ in range(n)]
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     x = torch.randn(n, rows, columns, inputs, generator=generator)
@@ -105,11 +107,14 @@ OPTIONS = [8, 8], 1, True, False, 1, 1
             "packed is for 16 inputs and 32 outputs, input has 8",
         ),
         ((X, PACKED, BIAS[:16], *OPTIONS), "bias 16"),
-        ((X, PACKED[:5], BIAS, *OPTIONS), "packed has 5 places, expected 1, 8 or 36"),
+        ((X, PACKED[:5], BIAS, *OPTIONS), "packed has 5 places, expected 1, 8, 9, 25 or 36"),
         ((X, PACKED, BIAS, [8], *OPTIONS[1:]), "widths are 1, expected 2"),
         ((X, PACKED, BIAS, [8, 8], 0, *OPTIONS[2:]), "dilation is 0, expected at least 1"),
         ((X, PACKED, BIAS, *OPTIONS[:4], 1, 2), "the pool is 1x2, expected 1x1, 2x1 or 2x2"),
-        ((X, PACKED, BIAS, [8, 8], 2, *OPTIONS[2:4], 2, 2), "only a 3x3 kernel without dilation"),
+        (
+            (X, PACKED, BIAS, [8, 8], 2, *OPTIONS[2:4], 2, 2),
+            "a pooled or a first layer has 3x3 or 5x5 kernels, no dilation",
+        ),
         (
             (X, PACKED, BIAS, [8, 8], 1, True, True, 1, 1),
             "an input of 16 channels cannot be added to 32 channels",
@@ -124,7 +129,7 @@ def test_errors(arguments: tuple[Any, ...], message: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((16, 16, 2, 2), "a kernel has 2 rows and 2 columns, expected 1x1, 1x5 or 3x3"),
+        ((16, 16, 2, 2), "a kernel has 2 rows and 2 columns, expected 1x1, 1x5 or 3x3, or 5x5 of one input"),
         ((16, 8, 3, 3), "inputs are 8, expected a multiple of 16"),
         ((24, 16, 3, 3), "outputs are 24, expected a multiple of 16"),
         ((16, 16, 3), "weight must be a contiguous float32 tensor (outputs, inputs, rows, columns)"),

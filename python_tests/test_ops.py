@@ -12,6 +12,7 @@ from torch import Tensor
 
 import fastctc
 from fastctc import _C
+from fastctc.convolution import pack_convolution
 from fastctc.ops import LossArguments, SavedLoss
 from fastctc.scoring import Lexicon, LexiconScorer, hotwords
 from fastctc.scoring.packed import PackedScorer, pack
@@ -167,18 +168,21 @@ CPU_ONLY = {"convolution", "pack_convolution"}
 
 
 def pack_convolution_samples(device: Device) -> list[Arguments]:
-    return [(torch.randn(32, 16, *taps),) for taps in [(3, 3), (1, 5), (1, 1)]]
+    shapes = [(16, 3, 3), (16, 1, 5), (16, 1, 1), (1, 3, 3), (1, 5, 5)]
+    return [(torch.randn(32, *shape),) for shape in shapes]
 
 
 def convolution_samples(device: Device) -> list[Arguments]:
     bias, options = torch.randn(32), [[12, 5], 1, True, False]
-    packed = [torch.ops.fastctc.pack_convolution(weight) for (weight,) in pack_convolution_samples(device)]
+    packed = [pack_convolution(weight) for (weight,) in pack_convolution_samples(device)]
     images = torch.randn(2, 6, 12, 16)
     return [
         (images, packed[0], bias, *options, 2, 2),
         (images, packed[0], bias, *options, 1, 1),
         (images[:, :1].contiguous(), packed[1], bias, [12, 5], 2, False, False, 1, 1),
         (images, packed[2], bias, *options, 1, 1),
+        (images[..., :1].contiguous(), packed[3], bias, *options, 2, 2),
+        (images[..., :1].contiguous(), packed[4], bias, *options, 2, 2),
     ]
 
 

@@ -127,6 +127,7 @@ def test_crnn_uses_the_public_parts(path: Path) -> None:
         "crnn",
         "loss",
         "alignment",
+        "convolution",
         "decode",
         "scoring",
         "text",

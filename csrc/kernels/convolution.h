@@ -1,4 +1,5 @@
-// Convolution of images by Winograd's algorithm: of the recognizer's layers, without gradients.
+// Convolution of images, of the recognizer's layers, without gradients: by Winograd's algorithm, and of the first
+// layer, which has one input, by direct sums.
 //
 // A tile of outputs is computed from a tile of inputs in a basis in which a convolution is a product for each place: 36
 // products for 16 outputs of a 3x3 kernel in place of 144, or 8 for 4 outputs of a 1x5 kernel in place of 20. Its
@@ -13,16 +14,16 @@ namespace fastctc {
 
 constexpr int64_t kPanel = 16;  // channels that packed weights hold side by side
 
-// By the rows and columns of the kernel.
-enum class Convolution { k1x1, k1x5, k3x3 };
+// By the rows and columns of the kernel. The first layer has one input; its 5x5 kernel has a stride of 2.
+enum class Convolution { k1x1, k1x5, k3x3, kFirst3x3, kFirst5x5 };
 
 struct ConvolutionParams {
   Convolution kind;
   const float* input;     // (N, H, W, inputs), zero in padding
   const float* weights;   // of pack_convolution()
   const float* bias;      // (outputs)
-  float* output;          // (N, H / pool_rows, W / pool_columns, outputs)
-  const int64_t* widths;  // (N) columns that are not padding: outputs behind them are zero
+  float* output;          // (N, H / pool_rows, W / pool_columns, outputs), with a stride of 2 of half the H and W
+  const int64_t* widths;  // (N) columns before pooling that are not padding: those behind them are zero
   int64_t batch, rows, columns, inputs, outputs;
   int64_t dilation;                 // of columns
   bool rectifies;                   // max(0, x)
@@ -33,7 +34,8 @@ struct ConvolutionParams {
 namespace cpu {
 // Places of a product in each tile.
 int64_t convolution_places(Convolution kind);
-// Writes weights (outputs, inputs, kernel rows, kernel columns) as (places, outputs / kPanel, inputs, kPanel).
+// Writes weights (outputs, inputs, kernel rows, kernel columns) as (places, outputs / kPanel, inputs, kPanel), and
+// those of the first layer as (kernel rows, kernel columns, outputs).
 void pack_convolution(const float* weights, Convolution kind, int64_t outputs, int64_t inputs, float* packed);
 // Tiles of a sample, and how many are computed together.
 int64_t convolution_tiles(const ConvolutionParams& p);

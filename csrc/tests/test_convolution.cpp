@@ -1,4 +1,4 @@
-// Winograd convolution: the CPU kernel against the definition in float64.
+// Convolution: the CPU kernel against the definition in float64.
 #include "../kernels/convolution.h"
 
 #include <algorithm>
@@ -19,8 +19,14 @@ struct Layer {
   bool rectifies = true, adds_input = false;
   int pool_rows = 1, pool_columns = 1;
 
-  int kernel_rows() const { return kind == Convolution::k3x3 ? 3 : 1; }
-  int kernel_columns() const { return kind == Convolution::k3x3 ? 3 : kind == Convolution::k1x5 ? 5 : 1; }
+  bool is_first() const { return kind == Convolution::kFirst3x3 || kind == Convolution::kFirst5x5; }
+  int stride() const { return kind == Convolution::kFirst5x5 ? 2 : 1; }
+  int kernel_rows() const {
+    return kind == Convolution::kFirst5x5 ? 5 : kind == Convolution::k1x1 || kind == Convolution::k1x5 ? 1 : 3;
+  }
+  int kernel_columns() const { return kind == Convolution::k1x5 ? 5 : kernel_rows(); }
+  int out_rows() const { return (rows + stride() - 1) / stride(); }
+  int out_columns() const { return (columns + stride() - 1) / stride(); }
 };
 
 struct Numbers {
@@ -40,9 +46,9 @@ Numbers draw(const Layer& l, std::mt19937& random) {
   for (float& w : n.weights) w /= std::sqrt(float(l.inputs * l.kernel_rows() * l.kernel_columns()));
   n.bias = some(l.outputs);
   for (int i = 0; i < l.batch; ++i) {
-    n.widths.push_back(i == 0 ? l.columns : 1 + int64_t(random() % unsigned(l.columns)));
+    n.widths.push_back(i == 0 ? l.out_columns() : 1 + int64_t(random() % unsigned(l.out_columns())));
     for (int row = 0; row < l.rows; ++row) {
-      for (int64_t x = n.widths.back() * l.inputs; x < l.columns * l.inputs; ++x) {
+      for (int64_t x = n.widths.back() * l.stride() * l.inputs; x < l.columns * l.inputs; ++x) {
         n.input[size_t((int64_t(i) * l.rows + row) * l.columns * l.inputs + x)] = 0;
       }
     }
@@ -55,8 +61,8 @@ std::vector<double> definition(const Layer& l, const Numbers& n) {
   std::vector<double> y;
   const int rows = l.kernel_rows(), columns = l.kernel_columns();
   for (int i = 0; i < l.batch; ++i) {
-    for (int h = 0; h < l.rows; ++h) {
-      for (int w = 0; w < l.columns; ++w) {
+    for (int h = 0; h < l.out_rows(); ++h) {
+      for (int w = 0; w < l.out_columns(); ++w) {
         for (int o = 0; o < l.outputs; ++o) {
           double sum = n.bias[size_t(o)];
           const auto at = [&](int row, int column) {
@@ -64,7 +70,8 @@ std::vector<double> definition(const Layer& l, const Numbers& n) {
           };
           for (int r = 0; r < rows; ++r) {
             for (int c = 0; c < columns; ++c) {
-              const int row = h + r - rows / 2, column = w + (c - columns / 2) * l.dilation;
+              const int row = h * l.stride() + r - rows / 2;
+              const int column = w * l.stride() + (c - columns / 2) * l.dilation;
               if (row < 0 || row >= l.rows || column < 0 || column >= l.columns) continue;
               for (int k = 0; k < l.inputs; ++k) {
                 sum += double(n.input[at(row, column) + size_t(k)]) *
@@ -85,13 +92,13 @@ std::vector<double> definition(const Layer& l, const Numbers& n) {
 std::vector<double> pooled(const Layer& l, const std::vector<double>& x) {
   std::vector<double> y;
   for (int i = 0; i < l.batch; ++i) {
-    for (int h = 0; h + l.pool_rows <= l.rows; h += l.pool_rows) {
-      for (int w = 0; w + l.pool_columns <= l.columns; w += l.pool_columns) {
+    for (int h = 0; h + l.pool_rows <= l.out_rows(); h += l.pool_rows) {
+      for (int w = 0; w + l.pool_columns <= l.out_columns(); w += l.pool_columns) {
         for (int o = 0; o < l.outputs; ++o) {
           double top = -INFINITY;
           for (int r = 0; r < l.pool_rows; ++r) {
             for (int c = 0; c < l.pool_columns; ++c) {
-              top = std::max(top, x[size_t(((i * l.rows + h + r) * l.columns + w + c) * l.outputs + o)]);
+              top = std::max(top, x[size_t(((i * l.out_rows() + h + r) * l.out_columns() + w + c) * l.outputs + o)]);
             }
           }
           y.push_back(top);
@@ -106,8 +113,9 @@ std::vector<double> pooled(const Layer& l, const std::vector<double>& x) {
 std::vector<float> compute(const Layer& l, const Numbers& n, int parts = 1) {
   std::vector<float> packed(size_t(cpu::convolution_places(l.kind)) * size_t(l.inputs) * size_t(l.outputs));
   cpu::pack_convolution(n.weights.data(), l.kind, l.outputs, l.inputs, packed.data());
-  std::vector<float> y(
-      size_t(l.batch) * size_t(l.rows / l.pool_rows) * size_t(l.columns / l.pool_columns) * size_t(l.outputs), 777.0f);
+  std::vector<float> y(size_t(l.batch) * size_t(l.out_rows() / l.pool_rows) * size_t(l.out_columns() / l.pool_columns) *
+                           size_t(l.outputs),
+                       777.0f);
   ConvolutionParams p{};
   p.kind = l.kind;
   p.input = n.input.data();
@@ -130,17 +138,18 @@ std::vector<float> compute(const Layer& l, const Numbers& n, int parts = 1) {
 
 Layer some_layer(std::mt19937& random) {
   Layer l;
-  l.kind = Convolution(random() % 3);
+  l.kind = Convolution(random() % 5);
   l.batch = 1 + int(random() % 3);
   l.rows = 1 + int(random() % 9);
   l.columns = 1 + int(random() % 40);
   l.inputs = 16 * (1 + int(random() % 3));
   l.outputs = 16 * (1 + int(random() % 3));
   l.rectifies = random() % 2;
-  if (l.kind == Convolution::k3x3 && random() % 2) {
+  if (l.is_first()) l.inputs = 1;
+  if ((l.is_first() || l.kind == Convolution::k3x3) && random() % 2) {
     l.pool_rows = 2;
     l.pool_columns = 1 + int(random() % 2);
-  } else {
+  } else if (!l.is_first()) {
     l.dilation = 1 + int(random() % 3);
     l.adds_input = random() % 2;
   }

@@ -12,18 +12,22 @@ void check(const Tensor& t, const char* name, int64_t dims, const char* shape) {
   }
 }
 
-Convolution kind_of(int64_t rows, int64_t columns) {
+Convolution kind_of(int64_t inputs, int64_t rows, int64_t columns) {
+  if (inputs == 1 && rows == 3 && columns == 3) return Convolution::kFirst3x3;
+  if (inputs == 1 && rows == 5 && columns == 5) return Convolution::kFirst5x5;
   if (rows == 1 && columns == 1) return Convolution::k1x1;
   if (rows == 1 && columns == 5) return Convolution::k1x5;
   if (rows == 3 && columns == 3) return Convolution::k3x3;
-  value_error("a kernel has ", rows, " rows and ", columns, " columns, expected 1x1, 1x5 or 3x3");
+  value_error("a kernel has ", rows, " rows and ", columns, " columns, expected 1x1, 1x5 or 3x3, or 5x5 of one input");
 }
+bool is_first(Convolution kind) { return kind == Convolution::kFirst3x3 || kind == Convolution::kFirst5x5; }
 
 Convolution kind_of_places(int64_t places) {
-  for (const Convolution kind : {Convolution::k1x1, Convolution::k1x5, Convolution::k3x3}) {
+  for (const Convolution kind :
+       {Convolution::k1x1, Convolution::k1x5, Convolution::k3x3, Convolution::kFirst3x3, Convolution::kFirst5x5}) {
     if (cpu::convolution_places(kind) == places) return kind;
   }
-  value_error("packed has ", places, " places, expected 1, 8 or 36");
+  value_error("packed has ", places, " places, expected 1, 8, 9, 25 or 36");
 }
 
 void check_channels(const char* name, int64_t channels) {
@@ -35,9 +39,9 @@ void check_channels(const char* name, int64_t channels) {
 Tensor pack_convolution(Tensor weight) {
   check(weight, "weight", 4, "(outputs, inputs, rows, columns)");
   const int64_t outputs = weight.size(0), inputs = weight.size(1);
-  const Convolution kind = kind_of(weight.size(2), weight.size(3));
+  const Convolution kind = kind_of(inputs, weight.size(2), weight.size(3));
   check_channels("outputs", outputs);
-  check_channels("inputs", inputs);
+  if (!is_first(kind)) check_channels("inputs", inputs);
   Tensor packed = empty_tensor(weight, {cpu::convolution_places(kind), outputs, inputs}, ScalarType::Float);
   cpu::pack_convolution(static_cast<const float*>(weight.const_data_ptr()), kind, outputs, inputs,
                         static_cast<float*>(packed.mutable_data_ptr()));
@@ -58,21 +62,24 @@ Tensor convolution(Tensor input, Tensor packed, Tensor bias, std::vector<int64_t
                 " channels, bias ", bias.size(0));
   }
   check_channels("outputs", p.outputs);
-  check_channels("inputs", p.inputs);
+  const bool first = is_first(p.kind);
+  if (!first) check_channels("inputs", p.inputs);
   if (int64_t(widths.size()) != p.batch) value_error("widths are ", widths.size(), ", expected ", p.batch);
   if (dilation < 1) value_error("dilation is ", dilation, ", expected at least 1");
   const bool pools = pool_rows != 1 || pool_columns != 1;
   if (pool_rows < 1 || pool_rows > 2 || pool_columns < 1 || pool_columns > pool_rows) {
     value_error("the pool is ", pool_rows, "x", pool_columns, ", expected 1x1, 2x1 or 2x2");
   }
-  if (pools && (p.kind != Convolution::k3x3 || dilation != 1 || adds_input)) {
-    value_error("only a 3x3 kernel without dilation and without the input added is pooled");
+  if ((pools && p.kind != Convolution::k3x3 && !first) || ((pools || first) && (dilation != 1 || adds_input))) {
+    value_error("a pooled or a first layer has 3x3 or 5x5 kernels, no dilation, and its input is not added");
   }
   if (adds_input && p.inputs != p.outputs) {
     value_error("an input of ", p.inputs, " channels cannot be added to ", p.outputs, " channels");
   }
+  const int64_t stride = p.kind == Convolution::kFirst5x5 ? 2 : 1;
+  const int64_t rows = (p.rows + stride - 1) / stride, columns = (p.columns + stride - 1) / stride;
   Tensor output =
-      empty_tensor(input, {p.batch, p.rows / pool_rows, p.columns / pool_columns, p.outputs}, ScalarType::Float);
+      empty_tensor(input, {p.batch, rows / pool_rows, columns / pool_columns, p.outputs}, ScalarType::Float);
   p.input = static_cast<const float*>(input.const_data_ptr());
   p.weights = static_cast<const float*>(packed.const_data_ptr());
   p.bias = static_cast<const float*>(bias.const_data_ptr());

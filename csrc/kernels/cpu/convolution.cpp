@@ -1,4 +1,4 @@
-// Winograd convolution on the CPU, compiled once per instruction set (FASTCTC_ISA).
+// Convolution on the CPU, compiled once per instruction set (FASTCTC_ISA).
 //
 //   input ── tiles, to the basis ──> values (places, tiles, inputs)
 //         ── product with the weights of each place ──> sums (places, tiles, outputs)
@@ -11,6 +11,7 @@
 
 #include "../workspace.h"
 #include "lanes.h"
+#include "winograd_basis.h"
 
 namespace fastctc {
 namespace cpu {
@@ -19,98 +20,6 @@ namespace {
 
 using L = Lanes<float>;
 using F = L::F;
-
-// Polynomials by their values at 0, at pairs of points +-a, and at infinity. A convolution of `taps` is a product of
-// these values, place by place.
-template <int pairs_, int taps_>
-struct Basis {
-  static constexpr int pairs = pairs_, taps = taps_;
-  static constexpr int places = 2 * pairs + 2, outputs = places - taps + 1;
-  static constexpr float point[3] = {1, 2, 0.5f};
-
-  // Row b: the coefficients of the product of (y - a^2) over all pairs but b; the last row: over all pairs.
-  struct Products {
-    float row[pairs + 1][pairs + 1];
-  };
-  static constexpr Products make() {
-    Products products{};
-    for (int without = 0; without <= pairs; ++without) {
-      float* const c = products.row[without];
-      c[0] = 1;
-      for (int b = 0; b < pairs; ++b) {
-        if (b == without) continue;
-        for (int k = pairs; k >= 0; --k) c[k] = (k > 0 ? c[k - 1] : 0) - c[k] * point[b] * point[b];
-      }
-    }
-    return products;
-  }
-  static constexpr Products products = make();
-
-  FASTCTC_LANE void enter(F* x) {
-    F y[places] = {};
-    FASTCTC_UNROLL for (int i = 0; i <= pairs; ++i) {
-      const float c = products.row[pairs][i];
-      y[0] = i == 0 ? c * x[0] : c * x[2 * i] + y[0];
-      y[places - 1] = i == 0 ? c * x[1] : c * x[2 * i + 1] + y[places - 1];
-    }
-    FASTCTC_UNROLL for (int b = 0; b < pairs; ++b) {
-      F even{}, odd{};
-      FASTCTC_UNROLL for (int i = 0; i < pairs; ++i) {
-        const float c = products.row[b][i];
-        even = i == 0 ? c * x[2] : c * x[2 * i + 2] + even;
-        odd = i == 0 ? c * x[1] : c * x[2 * i + 1] + odd;
-      }
-      y[2 * b + 1] = even + point[b] * odd;
-      y[2 * b + 2] = even - point[b] * odd;
-    }
-    FASTCTC_UNROLL for (int i = 0; i < places; ++i) x[i] = y[i];
-  }
-  FASTCTC_LANE void leave(F* x) {
-    F even[pairs], odd[pairs], y[outputs];
-    FASTCTC_UNROLL for (int b = 0; b < pairs; ++b) {
-      even[b] = x[2 * b + 1] + x[2 * b + 2];
-      odd[b] = x[2 * b + 1] - x[2 * b + 2];
-    }
-    float power[pairs];
-    FASTCTC_UNROLL for (int b = 0; b < pairs; ++b) power[b] = 1;
-    FASTCTC_UNROLL for (int i = 0; i < outputs; ++i) {
-      F sum = i == 0 ? x[0] + even[0] : power[0] * (i % 2 ? odd : even)[0];
-      FASTCTC_UNROLL for (int b = 1; b < pairs; ++b) sum = power[b] * (i % 2 ? odd : even)[b] + sum;
-      y[i] = i == outputs - 1 ? sum + x[places - 1] : sum;
-      FASTCTC_UNROLL for (int b = 0; b < pairs; ++b) power[b] *= point[b];
-    }
-    FASTCTC_UNROLL for (int i = 0; i < outputs; ++i) x[i] = y[i];
-  }
-  // The weight of a tap at a place.
-  static double weight(int place, int tap) {
-    if (place == places - 1) return tap == taps - 1;
-    const auto at = [](int k) { return k == 0 ? 0.0 : double(point[(k - 1) / 2]) * (k % 2 ? 1 : -1); };
-    double weight = 1;
-    for (int i = 0; i < tap; ++i) weight *= at(place);
-    for (int k = 0; k < places - 1; ++k) weight /= k == place ? 1 : at(place) - at(k);
-    return weight;
-  }
-};
-// A single tap is a product already.
-struct Single {
-  static constexpr int places = 1, outputs = 1, taps = 1;
-  FASTCTC_LANE void enter(F*) {}
-  FASTCTC_LANE void leave(F*) {}
-  static double weight(int, int) { return 1; }
-};
-
-template <class Vertical_, class Horizontal_>
-struct Tile {
-  using Vertical = Vertical_;
-  using Horizontal = Horizontal_;
-  static constexpr int places = Vertical::places * Horizontal::places;
-};
-template <class Function>
-auto with_tile(Convolution kind, const Function& f) {
-  if (kind == Convolution::k1x1) return f(Tile<Single, Single>());
-  if (kind == Convolution::k1x5) return f(Tile<Single, Basis<3, 5>>());
-  return f(Tile<Basis<2, 3>, Basis<2, 3>>());
-}
 
 constexpr int64_t kAhead = 16 * kPanel;  // weights that are fetched before they are needed
 
@@ -157,17 +66,37 @@ void multiply_rows(const float* values, const float* weights, int64_t inputs, fl
   }
 }
 
-template <class Shape>
-class Layer {
-  using Vertical = typename Shape::Vertical;
-  using Horizontal = typename Shape::Horizontal;
+// A layer by the bases of its rows and columns.
+template <class Vertical, class Horizontal>
+class Winograd {
   static constexpr int kOutRows = Vertical::outputs, kOutColumns = Horizontal::outputs;
   static constexpr int kInRows = Vertical::places, kInColumns = Horizontal::places;
 
  public:
-  static constexpr int kBlock = Shape::places == 1 ? 8 * kRows : Shape::places == 8 ? 4 * kRows : 2 * kRows;  // tiles
+  static constexpr int kPlaces = kInRows * kInColumns;
+  static constexpr int kBlock = kPlaces == 1 ? 8 * kRows : kPlaces == 8 ? 4 * kRows : 2 * kRows;  // tiles
 
-  explicit Layer(const ConvolutionParams& p)
+  static void pack(const float* weights, int64_t outputs, int64_t inputs, float* packed) {
+    constexpr int taps = Vertical::taps * Horizontal::taps;
+    for (int place = 0; place < kPlaces; ++place) {
+      double factors[taps];
+      for (int i = 0; i < taps; ++i) {
+        factors[i] = Vertical::weight(place / kInColumns, i / Horizontal::taps) *
+                     Horizontal::weight(place % kInColumns, i % Horizontal::taps);
+      }
+      for (int64_t o = 0; o < outputs; ++o) {
+        float* const to = packed + ((place * outputs + o / kPanel * kPanel) * inputs + o % kPanel);
+        for (int64_t k = 0; k < inputs; ++k) {
+          const float* const w = weights + (o * inputs + k) * taps;
+          double sum = 0;
+          for (int i = 0; i < taps; ++i) sum += factors[i] * w[i];
+          to[k * kPanel] = float(sum);
+        }
+      }
+    }
+  }
+
+  explicit Winograd(const ConvolutionParams& p)
       : p_(p),
         tile_rows_((p.rows + kOutRows - 1) / kOutRows),
         // With a dilation, every so many columns are a row of tiles of their own.
@@ -175,36 +104,41 @@ class Layer {
 
   int64_t tiles() const { return tile_rows_ * tile_columns_; }
 
-  size_t workspace(void* base, float** values, float** sums, float** zeros) const {
-    Workspace memory(base);
-    *values = memory.take<float>(Shape::places * kBlock * p_.inputs);
-    *sums = memory.take<float>(Shape::places * kBlock * p_.outputs);
-    *zeros = memory.take<float>(p_.inputs);
-    return memory.size();
-  }
+  size_t workspace() const { return Memory(nullptr, p_).size; }
 
   void run(int64_t begin, int64_t end, void* base) const {
-    float *values, *sums, *zeros;
-    workspace(base, &values, &sums, &zeros);
-    std::fill_n(zeros, p_.inputs, 0.0f);
+    const Memory memory(base, p_);
+    std::fill_n(memory.zeros, p_.inputs, 0.0f);
     int64_t waiting[kBlock], count = 0;
     for (int64_t tile = begin; tile < end; ++tile) {
       const Place place = place_of(tile);
       if (place.column < p_.widths[place.sample]) {
-        enter(place, zeros, values + count * p_.inputs);
+        enter(place, memory.zeros, memory.values + count * p_.inputs);
         waiting[count++] = tile;
       } else {
         clear(place);
       }
       if (count == kBlock || (tile + 1 == end && count > 0)) {
-        multiply_places(values, sums, count);
-        for (int64_t i = 0; i < count; ++i) leave(place_of(waiting[i]), sums + i * p_.outputs);
+        multiply_places(memory.values, memory.sums, count);
+        for (int64_t i = 0; i < count; ++i) leave(place_of(waiting[i]), memory.sums + i * p_.outputs);
         count = 0;
       }
     }
   }
 
  private:
+  struct Memory {
+    float *values, *sums, *zeros;
+    size_t size;
+
+    Memory(void* base, const ConvolutionParams& p) {
+      Workspace memory(base);
+      values = memory.take<float>(kPlaces * kBlock * p.inputs);
+      sums = memory.take<float>(kPlaces * kBlock * p.outputs);
+      zeros = memory.take<float>(p.inputs);
+      size = memory.size();
+    }
+  };
   struct Place {
     int64_t sample, row, column;  // of the first output
   };
@@ -245,7 +179,7 @@ class Layer {
 
   void multiply_places(const float* values, float* sums, int64_t rows) const {
     constexpr int64_t kTwo = 2 * L::N;
-    for (int k = 0; k < Shape::places; ++k) {
+    for (int k = 0; k < kPlaces; ++k) {
       const float* const v = values + k * kBlock * p_.inputs;
       float* const s = sums + k * kBlock * p_.outputs;
       const float* const w = p_.weights + k * p_.inputs * p_.outputs;
@@ -321,47 +255,148 @@ class Layer {
   const int64_t tile_rows_, tile_columns_;
 };
 
-}  // namespace
+// The first layer, of one input, by direct sums. A tile is a row of outputs after pooling.
+template <int taps, int stride>
+class First {
+ public:
+  static constexpr int kPlaces = taps * taps, kBlock = 1;
 
-int64_t convolution_places(Convolution kind) {
-  return with_tile(kind, [](auto tile) { return int64_t(decltype(tile)::places); });
-}
-void pack_convolution(const float* weights, Convolution kind, int64_t outputs, int64_t inputs, float* packed) {
-  with_tile(kind, [&](auto tile) {
-    using Vertical = typename decltype(tile)::Vertical;
-    using Horizontal = typename decltype(tile)::Horizontal;
-    constexpr int taps = Vertical::taps * Horizontal::taps;
-    for (int place = 0; place < decltype(tile)::places; ++place) {
-      double factors[taps];
-      for (int i = 0; i < taps; ++i) {
-        factors[i] = Vertical::weight(place / Horizontal::places, i / Horizontal::taps) *
-                     Horizontal::weight(place % Horizontal::places, i % Horizontal::taps);
+  static void pack(const float* weights, int64_t outputs, int64_t, float* packed) {
+    for (int64_t o = 0; o < outputs; ++o) {
+      for (int tap = 0; tap < kPlaces; ++tap) packed[tap * outputs + o] = weights[o * kPlaces + tap];
+    }
+  }
+
+  explicit First(const ConvolutionParams& p)
+      : p_(p), rows_((p.rows + stride - 1) / stride), columns_((p.columns + stride - 1) / stride) {}
+
+  int64_t tiles() const { return rows_ / p_.pool_rows; }
+  size_t workspace() const { return size_t(kMostRows * padded()) * sizeof(float); }
+
+  void run(int64_t begin, int64_t end, void* base) const {
+    auto* const lines = static_cast<float*>(base);
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t sample = tile / tiles(), row = tile % tiles();
+      copy_lines(sample, row * p_.pool_rows * stride - kEdge, lines);
+      if (p_.pool_columns == 2) {
+        run_row<2, 2>(sample, row, lines);
+      } else if (p_.pool_rows == 2) {
+        run_row<2, 1>(sample, row, lines);
+      } else {
+        run_row<1, 1>(sample, row, lines);
       }
-      for (int64_t o = 0; o < outputs; ++o) {
-        float* const to = packed + ((place * outputs + o / kPanel * kPanel) * inputs + o % kPanel);
-        for (int64_t k = 0; k < inputs; ++k) {
-          const float* const w = weights + (o * inputs + k) * taps;
-          double sum = 0;
-          for (int i = 0; i < taps; ++i) sum += factors[i] * w[i];
-          to[k * kPanel] = float(sum);
+    }
+  }
+
+ private:
+  static constexpr int kEdge = taps / 2;
+  static constexpr int kMostRows = taps + stride;  // of the input, that two rows of outputs see
+
+  int64_t padded() const { return (columns_ + 1) * stride + 2 * kEdge; }
+
+  // The rows from `first` on that a tile sees, with zeros around the image.
+  void copy_lines(int64_t sample, int64_t first, float* lines) const {
+    for (int r = 0; r < kMostRows; ++r) {
+      float* const line = lines + r * padded();
+      std::fill_n(line, padded(), 0.0f);
+      const int64_t row = first + r;
+      if (row < 0 || row >= p_.rows) continue;
+      std::copy_n(p_.input + (sample * p_.rows + row) * p_.columns, p_.columns, line + kEdge);
+    }
+  }
+
+  template <int pool_rows, int pool_columns>
+  void run_row(int64_t sample, int64_t row, const float* lines) const {
+    const int64_t width = p_.widths[sample], columns = columns_ / pool_columns;
+    float* const output = p_.output + (sample * tiles() + row) * columns * p_.outputs;
+    for (int64_t column = 0; column < columns; ++column) {
+      float* const to = output + column * p_.outputs;
+      if (column * pool_columns >= width) {
+        std::fill_n(to, p_.outputs, 0.0f);
+        continue;
+      }
+      const bool cuts = column * pool_columns + pool_columns > width;
+      const float* const from = lines + column * pool_columns * stride;
+      int64_t c = 0;
+      for (; c + 2 * L::N <= p_.outputs; c += 2 * L::N) window<pool_rows, pool_columns, 2>(from, c, cuts, to);
+      if (c < p_.outputs) window<pool_rows, pool_columns, 1>(from, c, cuts, to);
+    }
+  }
+
+  template <int pool_rows, int pool_columns, int registers>
+  void window(const float* from, int64_t channel, bool cuts, float* to) const {
+    F sum[pool_rows][pool_columns][registers] = {};
+    for (int tap = 0; tap < kPlaces; ++tap) {
+      F w[registers];
+      FASTCTC_UNROLL for (int c = 0; c < registers; ++c) {
+        w[c] = L::load(p_.weights + tap * p_.outputs + channel + c * L::N);
+      }
+      const float* const at = from + tap / taps * padded() + tap % taps;
+      FASTCTC_UNROLL for (int i = 0; i < pool_rows; ++i) {
+        FASTCTC_UNROLL for (int k = 0; k < pool_columns; ++k) {
+          const float x = at[i * stride * padded() + k * stride];
+          FASTCTC_UNROLL for (int c = 0; c < registers; ++c) sum[i][k][c] = x * w[c] + sum[i][k][c];
         }
       }
     }
-  });
+    FASTCTC_UNROLL for (int c = 0; c < registers; ++c) {
+      const F bias = L::load(p_.bias + channel + c * L::N);
+      F top{};
+      FASTCTC_UNROLL for (int i = 0; i < pool_rows; ++i) {
+        FASTCTC_UNROLL for (int k = 0; k < pool_columns; ++k) {
+          F value = sum[i][k][c] + bias;
+          if (p_.rectifies) value = L::max(L::set(0), value);
+          if (k > 0 && cuts) value = F{};
+          top = i + k == 0 ? value : L::max(top, value);
+        }
+      }
+      L::store(to + channel + c * L::N, top);
+    }
+  }
+
+  const ConvolutionParams& p_;
+  const int64_t rows_, columns_;  // before pooling
+};
+
+template <class T>
+struct Type {
+  using type = T;
+};
+template <class Function>
+auto with_layer(Convolution kind, const Function& f) {
+  switch (kind) {
+    case Convolution::kFirst3x3:
+      return f(Type<First<3, 1>>());
+    case Convolution::kFirst5x5:
+      return f(Type<First<5, 2>>());
+    case Convolution::k1x1:
+      return f(Type<Winograd<Single, Single>>());
+    case Convolution::k1x5:
+      return f(Type<Winograd<Single, Basis<3, 5>>>());
+    default:
+      return f(Type<Winograd<Basis<2, 3>, Basis<2, 3>>>());
+  }
+}
+
+}  // namespace
+
+int64_t convolution_places(Convolution kind) {
+  return with_layer(kind, [](auto layer) { return int64_t(decltype(layer)::type::kPlaces); });
+}
+void pack_convolution(const float* weights, Convolution kind, int64_t outputs, int64_t inputs, float* packed) {
+  with_layer(kind, [&](auto layer) { decltype(layer)::type::pack(weights, outputs, inputs, packed); });
 }
 int64_t convolution_tiles(const ConvolutionParams& p) {
-  return with_tile(p.kind, [&](auto tile) { return Layer<decltype(tile)>(p).tiles(); });
+  return with_layer(p.kind, [&](auto layer) { return typename decltype(layer)::type(p).tiles(); });
 }
 int64_t convolution_block(const ConvolutionParams& p) {
-  return with_tile(p.kind, [&](auto tile) { return int64_t(Layer<decltype(tile)>::kBlock); });
+  return with_layer(p.kind, [&](auto layer) { return int64_t(decltype(layer)::type::kBlock); });
 }
 size_t convolution_workspace(const ConvolutionParams& p) {
-  float *values, *sums, *zeros;
-  return with_tile(p.kind,
-                   [&](auto tile) { return Layer<decltype(tile)>(p).workspace(nullptr, &values, &sums, &zeros); });
+  return with_layer(p.kind, [&](auto layer) { return typename decltype(layer)::type(p).workspace(); });
 }
 void convolution(const ConvolutionParams& p, int64_t begin, int64_t end, void* workspace) {
-  with_tile(p.kind, [&](auto tile) { Layer<decltype(tile)>(p).run(begin, end, workspace); });
+  with_layer(p.kind, [&](auto layer) { typename decltype(layer)::type(p).run(begin, end, workspace); });
 }
 
 }  // namespace FASTCTC_ISA

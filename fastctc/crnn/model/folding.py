@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from fastctc.convolution import convolution, pack_convolution
 from fastctc.crnn.model.masked_norm import MaskedBatchNorm, cut_padding
 from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage, ResidualConv, pooled
-from fastctc.ops import convolution, pack_convolution
 
 
 def folded(model: CRNN) -> CRNN:
@@ -115,9 +115,12 @@ class _Conv(nn.Conv2d):
         self.weight, self.bias, self.then = conv.weight, conv.bias, then
         self._packed: dict[Any, tuple[Any, ...]] = {}
         taps, dilation = cast("tuple[int, int]", conv.kernel_size), cast("tuple[int, int]", conv.dilation)
+        if conv.in_channels == 1:
+            has_shape = (taps, conv.stride) in (((3, 3), (1, 1)), ((5, 5), (2, 2))) and dilation == (1, 1)
+        else:
+            has_shape = taps in ((1, 1), (1, 5), (3, 3)) and conv.stride == (1, 1) and dilation[0] == 1
         self.has_kernel = (
-            taps in ((1, 1), (1, 5), (3, 3)) and conv.in_channels % 16 == 0 and conv.groups == 1
-            and conv.stride == (1, 1) and dilation[0] == 1
+            has_shape and conv.groups == 1 and (conv.in_channels == 1 or conv.in_channels % 16 == 0)
             and conv.padding == (taps[0] // 2, taps[1] // 2 * dilation[1])
         )  # fmt: skip
 
