@@ -1,17 +1,24 @@
-"""The compiled convolution of the recognizer's layers, without a gradient, on the CPU: its handles and shapes.
+"""The compiled convolution of the recognizer's layers on the CPU: its handles, shapes and gradient.
 
 Weights (outputs, inputs, rows, columns) are packed once. They are 1x1, 1x5 or 3x3, with inputs and outputs that are
 multiples of 16, or of one input 3x3 or 5x5, the latter with a stride of 2.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fastctc import ops as ops  # loads the extension
 
-__all__ = ["convolution", "pack_convolution"]
+__all__ = ["MULTIPLE", "Conv2d", "convolution", "has_kernel", "pack_convolution"]
+
+MULTIPLE = 16
+"""Outputs and inputs of a kernel are a multiple of it."""
 
 convolution: Callable[..., Tensor] = torch.ops.fastctc.convolution.default
 pack_convolution: Callable[..., Tensor] = torch.ops.fastctc.pack_convolution.default
@@ -37,7 +44,79 @@ def _(
     pool_rows: int,
     pool_columns: int,
 ) -> Tensor:
-    batch, rows, columns, _ = input.shape
+    batch, _, rows, columns = input.shape
     if packed.shape[0] == 25:  # 5x5, with a stride of 2
         rows, columns = (rows + 1) // 2, (columns + 1) // 2
-    return input.new_empty((batch, rows // pool_rows, columns // pool_columns, packed.shape[1]))
+    shape = batch, packed.shape[1], rows // pool_rows, columns // pool_columns
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
+
+
+class Conv2d(torch.nn.Conv2d):
+    """``torch.nn.Conv2d``, by our kernels in float32 on the CPU if they have its shape, in training too."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        whole = self.out_channels % MULTIPLE == 0 and self.in_channels > 1
+        self.trains = whole and self.bias is None and has_kernel(self)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, outputs, H, W)."""
+        if not (self.trains and _is_eager(input)):
+            return super().forward(input)
+        result: Tensor = _Convolution.apply(input, self.weight, self.dilation[1])  # type: ignore[no-untyped-call]
+        return result
+
+
+def has_kernel(conv: torch.nn.Conv2d) -> bool:
+    """Return True if there is a kernel for the shape of a convolution, maybe with more outputs."""
+    taps, dilation = cast("tuple[int, int]", conv.kernel_size), cast("tuple[int, int]", conv.dilation)
+    if conv.in_channels == 1:
+        has_shape = (taps, conv.stride) in (((3, 3), (1, 1)), ((5, 5), (2, 2))) and dilation == (1, 1)
+    else:
+        has_shape = taps in ((1, 1), (1, 5), (3, 3)) and conv.stride == (1, 1) and dilation[0] == 1
+    has_inputs = conv.in_channels == 1 or conv.in_channels % MULTIPLE == 0
+    keeps_size = conv.padding == (taps[0] // 2, taps[1] // 2 * dilation[1])
+    return has_shape and has_inputs and keeps_size and conv.groups == 1
+
+
+def _is_eager(x: Tensor) -> bool:
+    """Return True if a tensor is computed now, in float32, on the CPU."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    )
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution that keeps rows and columns, with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        return _convolved(x, weight, dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        by_input = by_weight = None
+        if ctx.needs_input_grad[0]:
+            by_input = _convolved(grad, weight.flip(2, 3).transpose(0, 1), ctx.dilation)
+        if ctx.needs_input_grad[1]:
+            dilation = (1, ctx.dilation)
+            padding = (weight.shape[2] // 2, weight.shape[3] // 2 * ctx.dilation)
+            _, by_weight, _ = torch.ops.aten.convolution_backward(
+                grad, x, weight, None, (1, 1), padding, dilation, False, (0, 0), 1, (False, True, False)
+            )
+        return by_input, by_weight, None
+
+
+def _convolved(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    return convolution(
+        x.contiguous(memory_format=torch.channels_last), pack_convolution(weight.contiguous()),
+        weight.new_zeros(weight.shape[0]), [x.shape[3]] * len(x), dilation, False, False, 1, 1,
+    )  # fmt: skip

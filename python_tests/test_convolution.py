@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastctc.convolution import convolution, pack_convolution
+from fastctc.convolution import Conv2d, convolution, pack_convolution
 
 
 def by_torch(
     x: Tensor, weight: Tensor, bias: Tensor, widths: list[int], dilation: int, rectifies: bool, adds_input: bool,
     *pool: int,
 ) -> Tensor:  # fmt: skip
-    """Return the layer of (N, H, W, C) in float64."""
-    x, weight, bias = x.permute(0, 3, 1, 2).double(), weight.double(), bias.double()
+    """Return the layer of (N, C, H, W) in float64."""
+    x, weight, bias = x.double(), weight.double(), bias.double()
     rows, columns = weight.shape[2:]
     stride = 2 if rows == 5 else 1
     y = F.conv2d(x, weight, bias, stride, (rows // 2, columns // 2 * dilation), (1, dilation))
@@ -28,7 +28,10 @@ def by_torch(
     for n, width in enumerate(widths):
         y[n, :, :, width:] = 0
     y = x + y if adds_input else y
-    return F.max_pool2d(y, pool).permute(0, 2, 3, 1)
+    return F.max_pool2d(y, pool)
+
+
+LAST = torch.channels_last
 
 
 @st.composite
@@ -44,9 +47,9 @@ def layers(draw: st.DrawFn) -> tuple[Any, ...]:
     n, rows, columns = draw(st.integers(1, 3)), draw(st.integers(3, 17)), draw(st.integers(3, 60))
     widths = [draw(st.integers(1, columns)) for _ in range(n)]
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
-    x = torch.randn(n, rows, columns, inputs, generator=generator)
+    x = torch.randn(n, inputs, rows, columns, generator=generator).contiguous(memory_format=LAST)
     for each, width in zip(x, widths, strict=True):
-        each[:, width:] = 0
+        each[:, :, width:] = 0
     outputs = inputs if adds_input else outputs
     weight = torch.randn(outputs, inputs, *taps, generator=generator) / (inputs * taps[0] * taps[1]) ** 0.5
     bias = torch.randn(outputs, generator=generator)
@@ -81,30 +84,29 @@ def test_threads_and_other_images_change_no_bit(layer: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("taps", [(3, 3), (1, 5)])
 def test_the_rounding_error_is_a_few_times_that_of_a_direct_sum(taps: tuple[int, int], channels: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 8, 64, channels, generator=generator)
+    x = torch.randn(2, channels, 8, 64, generator=generator).contiguous(memory_format=LAST)
     weight = torch.randn(channels, channels, *taps, generator=generator)
     options = torch.zeros(channels), [64, 64], 1, False, False, 1, 1
     exact = by_torch(x, weight, *options)
-    direct = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=(taps[0] // 2, taps[1] // 2)).permute(0, 2, 3, 1)
+    direct = F.conv2d(x, weight, padding=(taps[0] // 2, taps[1] // 2))
     found = convolution(x, pack_convolution(weight), *options)
     assert (found - exact).square().mean().sqrt() < 6 * (direct - exact).square().mean().sqrt()
 
 
-X, PACKED, BIAS = torch.randn(2, 4, 8, 16), pack_convolution(torch.randn(32, 16, 3, 3)), torch.zeros(32)
+X = torch.randn(2, 16, 4, 8).contiguous(memory_format=LAST)
+PACKED, BIAS = pack_convolution(torch.randn(32, 16, 3, 3)), torch.zeros(32)
 OPTIONS = [8, 8], 1, True, False, 1, 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((X.double(), PACKED, BIAS, *OPTIONS), "input must be a contiguous float32 tensor (N, H, W, C)"),
+        ((X.double(), PACKED, BIAS, *OPTIONS), "input must be a float32 tensor (N, C, H, W)"),
+        ((X.contiguous(), PACKED, BIAS, *OPTIONS), "contiguous in channels_last"),
+        ((X[0], PACKED, BIAS, *OPTIONS), "input must be a float32 tensor (N, C, H, W)"),
         (
-            (X.transpose(1, 2), PACKED, BIAS, *OPTIONS),
-            "input must be a contiguous float32 tensor (N, H, W, C)",
-        ),
-        (
-            (X[..., :8].contiguous(), PACKED, BIAS, *OPTIONS),
-            "packed is for 16 inputs and 32 outputs, input has 8",
+            (X.tile(1, 2, 1, 1).contiguous(memory_format=LAST), PACKED, BIAS, *OPTIONS),
+            "packed is for 16 inputs",
         ),
         ((X, PACKED, BIAS[:16], *OPTIONS), "bias 16"),
         ((X, PACKED[:5], BIAS, *OPTIONS), "packed has 5 places, expected 1, 8, 9, 25 or 36"),
@@ -138,3 +140,53 @@ def test_errors(arguments: tuple[Any, ...], message: str) -> None:
 def test_errors_of_packing(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         pack_convolution(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("taps", "dilation"), [((3, 3), 1), ((1, 5), 1), ((1, 5), 3)])
+@pytest.mark.parametrize("memory_format", [LAST, torch.contiguous_format])
+def test_gradients_are_those_of_torch(
+    taps: tuple[int, int], dilation: int, memory_format: torch.memory_format
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    options: Any = {
+        "padding": (taps[0] // 2, taps[1] // 2 * dilation),
+        "dilation": (1, dilation),
+        "bias": False,
+    }
+    ours, torchs = Conv2d(32, 48, taps, **options), torch.nn.Conv2d(32, 48, taps, **options).double()
+    torchs.load_state_dict(ours.state_dict())
+    assert ours.trains
+    x = torch.randn(2, 32, 7, 30, generator=generator).contiguous(memory_format=memory_format)
+    grad = torch.randn(2, 48, 7, 30, generator=generator)
+    mine, other = x.clone().requires_grad_(), x.double().requires_grad_()
+    y, exact = ours(mine), torchs(other)
+    y.backward(grad)
+    exact.backward(grad.double())
+    assert mine.grad is not None and other.grad is not None
+    assert ours.weight.grad is not None and torchs.weight.grad is not None
+    for found, expected, size in [
+        (y, exact, 1), (mine.grad, other.grad, 1), (ours.weight.grad, torchs.weight.grad, 20),
+    ]:  # fmt: skip
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=3e-5 * size)
+
+
+def test_what_has_no_kernel_is_torchs() -> None:
+    for conv in [
+        Conv2d(8, 16, 3, padding=1, bias=False),
+        Conv2d(16, 16, 3, padding=1),
+        Conv2d(16, 16, 3, bias=False),
+    ]:
+        assert not conv.trains
+        x = torch.randn(1, conv.in_channels, 5, 9)
+        assert torch.equal(conv(x), torch.nn.Conv2d.forward(conv, x))
+    conv = Conv2d(16, 16, 3, padding=1, bias=False)
+    x = torch.randn(1, 16, 5, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(conv(x), torch.nn.Conv2d.forward(conv, x))
+    assert torch.equal(conv.double()(x.double()), torch.nn.Conv2d.forward(conv, x.double()))
+
+
+def test_a_layer_is_exported() -> None:
+    conv, x = Conv2d(16, 16, 3, padding=1, bias=False), torch.randn(1, 16, 5, 9)
+    program = torch.export.export(conv, (x,)).module()
+    torch.testing.assert_close(program(x), conv(x), rtol=0, atol=1e-5)

@@ -175,14 +175,16 @@ def pack_convolution_samples(device: Device) -> list[Arguments]:
 def convolution_samples(device: Device) -> list[Arguments]:
     bias, options = torch.randn(32), [[12, 5], 1, True, False]
     packed = [pack_convolution(weight) for (weight,) in pack_convolution_samples(device)]
-    images = torch.randn(2, 6, 12, 16)
+    images = torch.randn(2, 16, 6, 12).contiguous(memory_format=torch.channels_last)
+    gray = images[:, :1].contiguous(memory_format=torch.channels_last)
+    lines = images[:, :, :1].contiguous(memory_format=torch.channels_last)
     return [
         (images, packed[0], bias, *options, 2, 2),
         (images, packed[0], bias, *options, 1, 1),
-        (images[:, :1].contiguous(), packed[1], bias, [12, 5], 2, False, False, 1, 1),
+        (lines, packed[1], bias, [12, 5], 2, False, False, 1, 1),
         (images, packed[2], bias, *options, 1, 1),
-        (images[..., :1].contiguous(), packed[3], bias, *options, 2, 2),
-        (images[..., :1].contiguous(), packed[4], bias, *options, 2, 2),
+        (gray, packed[3], bias, *options, 2, 2),
+        (gray, packed[4], bias, *options, 2, 2),
     ]
 
 

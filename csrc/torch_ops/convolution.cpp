@@ -12,6 +12,19 @@ void check(const Tensor& t, const char* name, int64_t dims, const char* shape) {
   }
 }
 
+// Contiguous in torch.channels_last.
+void check_images(const Tensor& t) {
+  bool holds = !t.is_cuda() && t.scalar_type() == ScalarType::Float && t.dim() == 4;
+  if (holds) {
+    int64_t stride = 1;
+    for (const int d : {1, 3, 2, 0}) {
+      holds &= t.stride(d) == stride || t.size(d) <= 1;
+      stride *= t.size(d);
+    }
+  }
+  if (!holds) value_error("input must be a float32 tensor (N, C, H, W) on the CPU, contiguous in channels_last");
+}
+
 Convolution kind_of(int64_t inputs, int64_t rows, int64_t columns) {
   if (inputs == 1 && rows == 3 && columns == 3) return Convolution::kFirst3x3;
   if (inputs == 1 && rows == 5 && columns == 5) return Convolution::kFirst5x5;
@@ -50,12 +63,12 @@ Tensor pack_convolution(Tensor weight) {
 
 Tensor convolution(Tensor input, Tensor packed, Tensor bias, std::vector<int64_t> widths, int64_t dilation,
                    bool rectifies, bool adds_input, int64_t pool_rows, int64_t pool_columns) {
-  check(input, "input", 4, "(N, H, W, C)");
+  check_images(input);
   check(packed, "packed", 3, "of pack_convolution");
   check(bias, "bias", 1, "(outputs)");
   ConvolutionParams p{};
   p.kind = kind_of_places(packed.size(0));
-  p.batch = input.size(0), p.rows = input.size(1), p.columns = input.size(2), p.inputs = input.size(3);
+  p.batch = input.size(0), p.inputs = input.size(1), p.rows = input.size(2), p.columns = input.size(3);
   p.outputs = packed.size(1);
   if (packed.size(2) != p.inputs || bias.size(0) != p.outputs) {
     value_error("packed is for ", packed.size(2), " inputs and ", p.outputs, " outputs, input has ", p.inputs,
@@ -78,8 +91,7 @@ Tensor convolution(Tensor input, Tensor packed, Tensor bias, std::vector<int64_t
   }
   const int64_t stride = p.kind == Convolution::kFirst5x5 ? 2 : 1;
   const int64_t rows = (p.rows + stride - 1) / stride, columns = (p.columns + stride - 1) / stride;
-  Tensor output =
-      empty_tensor(input, {p.batch, rows / pool_rows, columns / pool_columns, p.outputs}, ScalarType::Float);
+  Tensor output = empty_images(input, p.batch, p.outputs, rows / pool_rows, columns / pool_columns);
   p.input = static_cast<const float*>(input.const_data_ptr());
   p.weights = static_cast<const float*>(packed.const_data_ptr());
   p.bias = static_cast<const float*>(bias.const_data_ptr());

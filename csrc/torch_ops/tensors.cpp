@@ -106,7 +106,7 @@ void host_memory_error(size_t bytes) {
   throw std::runtime_error(text.str());
 }
 
-constexpr int64_t kMostDimensions = 4;  // of a tensor that an op makes
+constexpr int64_t kMostDimensions = 3;  // of a tensor that an op makes
 
 template <class Allocate>
 static Tensor allocated(const Tensor& place, std::initializer_list<int64_t> shape, const Allocate& allocate) {
@@ -120,14 +120,9 @@ static Tensor allocated(const Tensor& place, std::initializer_list<int64_t> shap
 }
 
 // By the C interface: a call by the name of the op costs several times as much.
-Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
+static Tensor empty_strided(const Tensor& like, std::initializer_list<int64_t> shape, const int64_t* strides,
+                            ScalarType type) {
   return allocated(like, shape, [&] {
-    int64_t strides[kMostDimensions], stride = 1;
-    for (int64_t d = int64_t(shape.size()) - 1; d >= 0; --d) {
-      const int64_t size = std::max(shape.begin()[d], int64_t(1));
-      strides[d] = stride;
-      if (__builtin_mul_overflow(stride, size, &stride)) stride = std::numeric_limits<int64_t>::max();  // is refused
-    }
     int32_t device_type = 0;
     AtenTensorHandle made = nullptr;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
@@ -137,6 +132,19 @@ Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> shape, Sc
                                  like.get_device_index(), &made));
     return Tensor(made);
   });
+}
+Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
+  int64_t strides[kMostDimensions], stride = 1;
+  for (int64_t d = int64_t(shape.size()) - 1; d >= 0; --d) {
+    const int64_t size = std::max(shape.begin()[d], int64_t(1));
+    strides[d] = stride;
+    if (__builtin_mul_overflow(stride, size, &stride)) stride = std::numeric_limits<int64_t>::max();  // is refused
+  }
+  return empty_strided(like, shape, strides, type);
+}
+Tensor empty_images(const Tensor& like, int64_t batch, int64_t channels, int64_t rows, int64_t columns) {
+  const int64_t strides[] = {rows * columns * channels, 1, columns * channels, channels};
+  return empty_strided(like, {batch, channels, rows, columns}, strides, like.scalar_type());
 }
 Tensor zero_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
   return allocated(like, shape, [&] { return torch::stable::new_zeros(like, shape, type); });

@@ -120,6 +120,8 @@ class DeviceGuard {
 // Uninitialized memory, zeros, and memory in the layout of another tensor. Where memory is lacking, the error has the
 // words of PyTorch's allocators: programs that retry with a smaller batch look for them.
 Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
+// Uninitialized images (N, C, H, W) of the type of `like`, the channels of a pixel side by side.
+Tensor empty_images(const Tensor& like, int64_t batch, int64_t channels, int64_t rows, int64_t columns);
 Tensor zero_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
 Tensor tensor_like(const Tensor& t);
 // A tensor (A, B, C) on the CPU like `t`. If it is large, it gets the memory of the last large one that was freed: the

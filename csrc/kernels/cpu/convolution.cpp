@@ -77,20 +77,25 @@ class Winograd {
   static constexpr int kBlock = kPlaces == 1 ? 8 * kRows : kPlaces == 8 ? 4 * kRows : 2 * kRows;  // tiles
 
   static void pack(const float* weights, int64_t outputs, int64_t inputs, float* packed) {
-    constexpr int taps = Vertical::taps * Horizontal::taps;
-    for (int place = 0; place < kPlaces; ++place) {
-      double factors[taps];
-      for (int i = 0; i < taps; ++i) {
-        factors[i] = Vertical::weight(place / kInColumns, i / Horizontal::taps) *
-                     Horizontal::weight(place % kInColumns, i % Horizontal::taps);
-      }
-      for (int64_t o = 0; o < outputs; ++o) {
-        float* const to = packed + ((place * outputs + o / kPanel * kPanel) * inputs + o % kPanel);
-        for (int64_t k = 0; k < inputs; ++k) {
-          const float* const w = weights + (o * inputs + k) * taps;
-          double sum = 0;
-          for (int i = 0; i < taps; ++i) sum += factors[i] * w[i];
-          to[k * kPanel] = float(sum);
+    using D = Lanes<double>;
+    constexpr int rows = Vertical::taps, columns = Horizontal::taps;
+    for (int64_t o = 0; o < outputs; o += D::N) {
+      for (int64_t k = 0; k < inputs; ++k) {
+        D::F w[rows][columns];
+        for (int r = 0; r < rows; ++r) {
+          for (int c = 0; c < columns; ++c) {
+            for (int lane = 0; lane < D::N; ++lane) {
+              w[r][c][lane] = weights[(((o + lane) * inputs + k) * rows + r) * columns + c];
+            }
+          }
+        }
+        D::F across[rows][kInColumns];
+        for (int r = 0; r < rows; ++r) Horizontal::weigh(w[r], 1, across[r], 1);
+        D::F all[kInRows][kInColumns];
+        for (int c = 0; c < kInColumns; ++c) Vertical::weigh(&across[0][c], kInColumns, &all[0][c], kInColumns);
+        float* const to = packed + o / kPanel * kPanel * inputs + k * kPanel + o % kPanel;
+        for (int place = 0; place < kPlaces; ++place) {
+          D::store_converted(to + place * outputs * inputs, all[place / kInColumns][place % kInColumns]);
         }
       }
     }

@@ -12,6 +12,7 @@ namespace FASTCTC_ISA {
 template <int pairs_, int taps_>
 struct Basis {
   using F = Lanes<float>::F;
+  using D = Lanes<double>::F;
   static constexpr int pairs = pairs_, taps = taps_;
   static constexpr int places = 2 * pairs + 2, outputs = places - taps + 1;
   static constexpr float point[3] = {1, 2, 0.5f};
@@ -69,23 +70,44 @@ struct Basis {
     }
     FASTCTC_UNROLL for (int i = 0; i < outputs; ++i) x[i] = y[i];
   }
-  // The weight of a tap at a place.
-  static double weight(int place, int tap) {
-    if (place == places - 1) return tap == taps - 1;
-    const auto at = [](int k) { return k == 0 ? 0.0 : double(point[(k - 1) / 2]) * (k % 2 ? 1 : -1); };
-    double weight = 1;
-    for (int i = 0; i < tap; ++i) weight *= at(place);
-    for (int k = 0; k < places - 1; ++k) weight /= k == place ? 1 : at(place) - at(k);
-    return weight;
+  // Row k: the powers of the point of place k, divided by its distances to the others.
+  struct Weights {
+    double row[places][taps];
+  };
+  static constexpr Weights make_weights() {
+    double at[places] = {};
+    for (int b = 0; b < pairs; ++b) {
+      at[2 * b + 1] = point[b];
+      at[2 * b + 2] = -point[b];
+    }
+    Weights weights{};
+    for (int k = 0; k < places - 1; ++k) {
+      double power = 1;
+      for (int i = 0; i < places - 1; ++i) power /= i == k ? 1 : at[k] - at[i];
+      for (int tap = 0; tap < taps; ++tap, power *= at[k]) weights.row[k][tap] = power;
+    }
+    weights.row[places - 1][taps - 1] = 1;
+    return weights;
+  }
+  static constexpr Weights weights = make_weights();
+
+  // The weights of all places by those of the taps, both some steps apart.
+  FASTCTC_LANE void weigh(const D* x, int x_step, D* y, int y_step) {
+    for (int k = 0; k < places; ++k) {
+      D sum{};
+      for (int tap = 0; tap < taps; ++tap) sum += weights.row[k][tap] * x[tap * x_step];
+      y[k * y_step] = sum;
+    }
   }
 };
 // A single tap is a product already.
 struct Single {
   using F = Lanes<float>::F;
+  using D = Lanes<double>::F;
   static constexpr int places = 1, outputs = 1, taps = 1;
   FASTCTC_LANE void enter(F*) {}
   FASTCTC_LANE void leave(F*) {}
-  static double weight(int, int) { return 1; }
+  FASTCTC_LANE void weigh(const D* x, int, D* y, int) { *y = *x; }
 };
 
 }  // namespace FASTCTC_ISA

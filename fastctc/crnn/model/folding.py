@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from fastctc.convolution import convolution, pack_convolution
+from fastctc.convolution import MULTIPLE, convolution, has_kernel, pack_convolution
 from fastctc.crnn.model.masked_norm import MaskedBatchNorm, cut_padding
 from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage, ResidualConv, pooled
 
@@ -114,15 +114,7 @@ class _Conv(nn.Conv2d):
         )  # fmt: skip
         self.weight, self.bias, self.then = conv.weight, conv.bias, then
         self._packed: dict[Any, tuple[Any, ...]] = {}
-        taps, dilation = cast("tuple[int, int]", conv.kernel_size), cast("tuple[int, int]", conv.dilation)
-        if conv.in_channels == 1:
-            has_shape = (taps, conv.stride) in (((3, 3), (1, 1)), ((5, 5), (2, 2))) and dilation == (1, 1)
-        else:
-            has_shape = taps in ((1, 1), (1, 5), (3, 3)) and conv.stride == (1, 1) and dilation[0] == 1
-        self.has_kernel = (
-            has_shape and conv.groups == 1 and (conv.in_channels == 1 or conv.in_channels % 16 == 0)
-            and conv.padding == (taps[0] // 2, taps[1] // 2 * dilation[1])
-        )  # fmt: skip
+        self.has_kernel = has_kernel(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": {}}
@@ -145,10 +137,10 @@ class _Conv(nn.Conv2d):
         if self.has_kernel and x.dtype == torch.float32:
             weight, bias = self._packed.get("kernel") or self._pack_for_kernel()
             y: Tensor = convolution(
-                x.permute(0, 2, 3, 1).contiguous(), weight, bias, widths, self.dilation[1],
+                x.contiguous(memory_format=torch.channels_last), weight, bias, widths, self.dilation[1],
                 self.then == "relu", adds_input, *pool,
             )  # fmt: skip
-            return y[..., : self.out_channels].permute(0, 3, 1, 2)
+            return y[:, : self.out_channels]
         packed = self._packed.get((x.dtype, _is_small(x))) or self._pack(x)
         y = cut_padding(torch.ops.mkldnn._convolution_pointwise.default(x, *packed), widths)
         if adds_input:
@@ -157,7 +149,7 @@ class _Conv(nn.Conv2d):
 
     def _pack_for_kernel(self) -> tuple[Any, ...]:
         """Return and keep weights and bias as our kernel takes them, with outputs that are a multiple of 16."""
-        more = -self.out_channels % 16
+        more = -self.out_channels % MULTIPLE
         weight = F.pad(self.weight.detach(), (0, 0, 0, 0, 0, 0, 0, more)).contiguous()
         bias = self.weight.new_zeros(self.out_channels) if self.bias is None else self.bias.detach()
         packed = pack_convolution(weight), F.pad(bias, (0, more))

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from fastctc.convolution import Conv2d
 from fastctc.crnn.model.masked_norm import MaskedBatchNorm, zero_padding
 
 ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
@@ -106,7 +107,7 @@ class ResidualConv(nn.Module):
 
     def __init__(self, channels: int, **place: Any) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False, **place)
+        self.conv: nn.Conv2d = Conv2d(channels, channels, 3, padding=1, bias=False, **place)
         self.norm = MaskedBatchNorm(channels, **place)
 
     def forward(self, x: Tensor, inside: Tensor | None) -> Tensor:
@@ -125,7 +126,9 @@ class ConvStage(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         kernel = 2 * stride + 1
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=not norm, **place)
+        self.conv: nn.Conv2d = Conv2d(
+            inputs, outputs, kernel, stride, padding=kernel // 2, bias=not norm, **place
+        )
         self.norm = MaskedBatchNorm(outputs, **place) if norm else None
         self.residuals = nn.ModuleList(ResidualConv(outputs, **place) for _ in range(residuals))
         self.stride, self.pool = stride, pool
@@ -180,7 +183,7 @@ class ConvHead(nn.Module):
     def __init__(self, hidden: int, dilations: tuple[int, ...] = (1, 2, 1), **place: Any) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Conv2d(hidden, hidden, (1, 5), padding=(0, 2 * d), dilation=(1, d), bias=False, **place)
+            Conv2d(hidden, hidden, (1, 5), padding=(0, 2 * d), dilation=(1, d), bias=False, **place)
             for d in dilations
         )
         self.norms = nn.ModuleList(MaskedBatchNorm(hidden, **place) for _ in dilations)

@@ -24,7 +24,7 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_the_receptive_field_is_what_gradients_reach(name):
     torch.manual_seed(0)
-    model = CRNN(SMALL[name]).eval()
+    model = CRNN(SMALL[name]).double().eval()  # in float32, rounding reaches all of a tile
     for parameter in model.parameters():
         parameter.data.abs_()  # no ReLU is silent
     summary = summarize(model)
@@ -34,7 +34,7 @@ def test_the_receptive_field_is_what_gradients_reach(name):
     reached = torch.zeros(400, dtype=torch.bool)
     t = 200 // summary.columns_per_frame
     for _ in range(5):
-        image = torch.rand(1, 1, model.config.height, 400, requires_grad=True)
+        image = torch.rand(1, 1, model.config.height, 400, dtype=torch.float64, requires_grad=True)
         frames.clear()
         logits, _ = model.logits(image)
         (frames[0] if summary.sees_all else logits)[0, t].sum().backward()
@@ -59,9 +59,9 @@ def test_parameters_and_stored_bytes(architecture, tmp_path):
 
 @pytest.mark.parametrize("name", ["conv", "stem", "residual"])
 def test_multiply_adds_are_half_of_torchs_flops(name):
-    model = CRNN(SMALL[name]).eval()
+    model = CRNN(SMALL[name]).double().eval()  # by PyTorch's operations
     with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 1, model.config.height, 100))
+        model(torch.zeros(1, 1, model.config.height, 100, dtype=torch.float64))
     assert 2 * summarize(model, 100).multiply_adds == counter.get_total_flops()
 
 
