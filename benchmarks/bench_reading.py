@@ -128,7 +128,6 @@ def sides(checkpoint: str, folder: Path) -> dict[str, Read]:
         "fastctc, greedy, without a second look, one image at a time": ours(
             checkpoint, single=True, greedy=True, second_look=0.0
         ),
-        "fastctc, second look at 0.5": ours(checkpoint, second_look=0.5),
     }
     if fast_precision("cpu") == "bf16":
         found["fastctc, bf16"] = ours(checkpoint, "bf16")

@@ -18,7 +18,7 @@ DOMAIN = Domain(
     constraints={},
     checkpoints={"words": Path(__file__).with_name("words.safetensors")},
     language=LanguageModel(Path(__file__).with_name("words.arpa.gz"), weight=0.3, bonus=0.75),
-    second_look=0.05,
+    second_look=0.5,
 )
 """The domain of words: any printable text of one line."""
 

@@ -191,7 +191,7 @@ def test_what_is_no_confidence_is_refused(capsys):
 
 
 def test_models_of_the_package_have_their_own_second_look():
-    assert Recognizer.load("words").second_look == 0.05 and Recognizer.load("formula").second_look == 0
+    assert Recognizer.load("words").second_look == 0.5 and Recognizer.load("formula").second_look == 0
     assert Recognizer.load("words", second_look=0.0).second_look == 0
     assert (
         Recognizer.load(shipped_checkpoints()["words"]).second_look == 0
