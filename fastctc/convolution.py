@@ -15,12 +15,13 @@ from torch.autograd.function import once_differentiable
 
 from fastctc import ops as ops  # loads the extension
 
-__all__ = ["MULTIPLE", "Conv2d", "convolution", "has_kernel", "pack_convolution"]
+__all__ = ["MULTIPLE", "Conv2d", "convolution", "convolution_weights", "has_kernel", "pack_convolution"]
 
 MULTIPLE = 16
 """Outputs and inputs of a kernel are a multiple of it."""
 
 convolution: Callable[..., Tensor] = torch.ops.fastctc.convolution.default
+convolution_weights: Callable[..., Tensor] = torch.ops.fastctc.convolution_weights.default
 pack_convolution: Callable[..., Tensor] = torch.ops.fastctc.pack_convolution.default
 
 
@@ -51,12 +52,17 @@ def _(
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
 
 
+@torch.library.register_fake("fastctc::convolution_weights")
+def _(input: Tensor, grad: Tensor, rows: int, columns: int, dilation: int) -> Tensor:
+    return input.new_empty((grad.shape[1], input.shape[1], rows, columns))
+
+
 class Conv2d(torch.nn.Conv2d):
     """``torch.nn.Conv2d``, by our kernels in float32 on the CPU if they have its shape, in training too."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        whole = self.out_channels % MULTIPLE == 0 and self.in_channels > 1
+        whole = self.out_channels % MULTIPLE == 0 and self.in_channels > 1 and self.kernel_size != (1, 1)
         self.trains = whole and self.bias is None and has_kernel(self)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -107,11 +113,8 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             by_input = _convolved(grad, weight.flip(2, 3).transpose(0, 1), ctx.dilation)
         if ctx.needs_input_grad[1]:
-            dilation = (1, ctx.dilation)
-            padding = (weight.shape[2] // 2, weight.shape[3] // 2 * ctx.dilation)
-            _, by_weight, _ = torch.ops.aten.convolution_backward(
-                grad, x, weight, None, (1, 1), padding, dilation, False, (0, 0), 1, (False, True, False)
-            )
+            images = (each.contiguous(memory_format=torch.channels_last) for each in (x, grad))
+            by_weight = convolution_weights(*images, weight.shape[2], weight.shape[3], ctx.dilation)
         return by_input, by_weight, None
 
 

@@ -46,6 +46,7 @@ NAMES = (
     "beam_search_advance",
     "beam_search_result",
     "convolution",
+    "convolution_weights",
     "ctc_loss",
     "ctc_loss_backward",
     "ctc_loss_tangent",

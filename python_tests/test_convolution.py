@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastctc.convolution import Conv2d, convolution, pack_convolution
+from fastctc.convolution import Conv2d, convolution, convolution_weights, pack_convolution
 
 
 def by_torch(
@@ -129,6 +129,20 @@ def test_errors(arguments: tuple[Any, ...], message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X, X[:1], 3, 3, 1), "size 0 of input is 2, of grad 1"),
+        ((X, X.contiguous(), 3, 3, 1), "grad must be a float32 tensor (N, C, H, W)"),
+        ((X, X, 1, 1, 1), "expected 1x5 or 3x3"),
+        ((X, X, 3, 3, 0), "dilation is 0, expected at least 1"),
+    ],
+)
+def test_errors_of_the_gradient(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        convolution_weights(*arguments)
+
+
+@pytest.mark.parametrize(
     ("shape", "message"),
     [
         ((16, 16, 2, 2), "a kernel has 2 rows and 2 columns, expected 1x1, 1x5 or 3x3, or 5x5 of one input"),
@@ -168,6 +182,41 @@ def test_gradients_are_those_of_torch(
         (y, exact, 1), (mine.grad, other.grad, 1), (ours.weight.grad, torchs.weight.grad, 20),
     ]:  # fmt: skip
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=3e-5 * size)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([(3, 3), (1, 5)]), st.integers(1, 3), st.integers(1, 17), st.integers(1, 90),
+    st.sampled_from([16, 32, 48]), st.sampled_from([16, 80]), st.integers(1, 3), st.integers(1, 3),
+)  # fmt: skip
+def test_the_gradient_by_weights_is_that_of_torch(
+    taps: tuple[int, int],
+    n: int,
+    rows: int,
+    columns: int,
+    inputs: int,
+    outputs: int,
+    dilation: int,
+    threads: int,
+) -> None:
+    generator = torch.Generator().manual_seed(n * rows * columns)
+    x, grad = (
+        torch.randn(n, c, rows, columns, generator=generator).contiguous(memory_format=LAST)
+        for c in (inputs, outputs)
+    )
+    dilation = dilation if taps == (1, 5) else 1
+    weight = torch.zeros(outputs, inputs, *taps, dtype=torch.float64, requires_grad=True)
+    padding = taps[0] // 2, taps[1] // 2 * dilation
+    F.conv2d(x.double(), weight, None, 1, padding, (1, dilation)).backward(grad.double())
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = convolution_weights(x, grad, *taps, dilation)
+    finally:
+        torch.set_num_threads(before)
+    assert weight.grad is not None
+    scale = (n * rows * columns) ** 0.5
+    torch.testing.assert_close(found.double(), weight.grad, rtol=0, atol=5e-5 * scale)
 
 
 def test_what_has_no_kernel_is_torchs() -> None:

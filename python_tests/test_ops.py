@@ -164,7 +164,7 @@ def scored_search_result_samples(device: Device) -> list[Arguments]:
     return samples
 
 
-CPU_ONLY = {"convolution", "pack_convolution"}
+CPU_ONLY = {"convolution", "convolution_weights", "pack_convolution"}
 
 
 def pack_convolution_samples(device: Device) -> list[Arguments]:
@@ -188,12 +188,18 @@ def convolution_samples(device: Device) -> list[Arguments]:
     ]
 
 
+def convolution_weights_samples(device: Device) -> list[Arguments]:
+    input, grad = (torch.randn(2, n, 6, 12).contiguous(memory_format=torch.channels_last) for n in (16, 32))
+    return [(input, grad, 3, 3, 1), (input, grad, 1, 5, 2)]
+
+
 # Every operator has its samples here.
 SAMPLES: dict[str, Callable[[Device], list[Arguments]]] = {
     "beam_search": beam_search_samples,
     "beam_search_advance": beam_search_advance_samples,
     "beam_search_result": beam_search_result_samples,
     "convolution": convolution_samples,
+    "convolution_weights": convolution_weights_samples,
     "ctc_loss": ctc_loss_samples,
     "ctc_loss_backward": ctc_loss_backward_samples,
     "ctc_loss_tangent": ctc_loss_tangent_samples,

@@ -31,6 +31,14 @@ struct ConvolutionParams {
   int64_t pool_rows, pool_columns;  // 1, or 2: maximum of so many rows and columns, after that
 };
 
+// The gradient of a layer without pooling, of 1x5 or 3x3 kernels, by its weights.
+struct ConvolutionWeightsParams {
+  ConvolutionParams layer;  // its kind, input, sizes and dilation
+  const float* grad;        // (N, H, W, outputs)
+  float* sums;              // a block of convolution_weights_sums() for each chunk
+  int64_t chunks;           // from 1 to convolution_weights_chunks()
+};
+
 namespace cpu {
 // Places of a product in each tile.
 int64_t convolution_places(Convolution kind);
@@ -43,6 +51,14 @@ int64_t convolution_block(const ConvolutionParams& p);
 // Tiles [begin, end) of all samples, with a workspace for one thread.
 size_t convolution_workspace(const ConvolutionParams& p);
 void convolution(const ConvolutionParams& p, int64_t begin, int64_t end, void* workspace);
+
+int64_t convolution_weights_sums(const ConvolutionWeightsParams& p);
+int64_t convolution_weights_chunks(const ConvolutionWeightsParams& p);
+size_t convolution_weights_workspace(const ConvolutionWeightsParams& p);
+// Writes the sums of a chunk, with a workspace for one thread.
+void convolution_weights(const ConvolutionWeightsParams& p, int64_t chunk, void* workspace);
+// Writes the gradient (outputs, inputs, kernel rows, kernel columns) by all sums.
+void convolution_weights_finish(const ConvolutionWeightsParams& p, float* to);
 }  // namespace cpu
 
 }  // namespace fastctc

@@ -191,6 +191,55 @@ TEST(neither_threads_nor_other_samples_change_a_bit) {
   }
 }
 
+TEST(the_gradient_by_weights_equals_the_definition) {
+  std::mt19937 random(4);
+  for (int round = 0; round < 40; ++round) {
+    Layer l = some_layer(random);
+    l.kind = round % 2 ? Convolution::k3x3 : Convolution::k1x5;
+    l.inputs = 16 * (1 + int(random() % 2));
+    l.dilation = round % 2 ? 1 : 1 + int(random() % 3);
+    const Numbers n = draw(l, random);
+    Layer of_grad = l;
+    of_grad.inputs = l.outputs;
+    const std::vector<float> grad = draw(of_grad, random).input;
+    const int rows = l.kernel_rows(), columns = l.kernel_columns();
+    std::vector<double> expected(n.weights.size(), 0.0);
+    for (int i = 0; i < l.batch; ++i) {
+      for (int h = 0; h < l.rows; ++h) {
+        for (int w = 0; w < l.columns; ++w) {
+          for (int t = 0; t < rows * columns; ++t) {
+            const int row = h + t / columns - rows / 2, column = w + (t % columns - columns / 2) * l.dilation;
+            if (row < 0 || row >= l.rows || column < 0 || column >= l.columns) continue;
+            const float* const x = &n.input[size_t(((i * l.rows + row) * l.columns + column) * l.inputs)];
+            const float* const g = &grad[size_t(((i * l.rows + h) * l.columns + w) * l.outputs)];
+            for (int o = 0; o < l.outputs; ++o) {
+              for (int k = 0; k < l.inputs; ++k) {
+                expected[size_t((o * l.inputs + k) * rows * columns + t)] += double(g[o]) * x[k];
+              }
+            }
+          }
+        }
+      }
+    }
+    ConvolutionWeightsParams p{};
+    p.layer.kind = l.kind;
+    p.layer.input = n.input.data();
+    p.layer.batch = l.batch, p.layer.rows = l.rows, p.layer.columns = l.columns;
+    p.layer.inputs = l.inputs, p.layer.outputs = l.outputs, p.layer.dilation = l.dilation;
+    p.grad = grad.data();
+    p.chunks = 1 + int(random() % 3);
+    std::vector<float> sums(size_t(p.chunks * cpu::convolution_weights_sums(p)) + 16, NAN), got(expected.size());
+    p.sums = sums.data();
+    for (int64_t chunk = 0; chunk < p.chunks; ++chunk) {
+      std::vector<char> memory(cpu::convolution_weights_workspace(p) + 64, char(0xff));
+      void* const aligned = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
+      cpu::convolution_weights(p, chunk, aligned);
+    }
+    cpu::convolution_weights_finish(p, got.data());
+    for (size_t i = 0; i < got.size(); ++i) CHECK_NEAR(got[i], expected[i], 1e-3);
+  }
+}
+
 TEST(nan_stays_in_its_tiles) {
   std::mt19937 random(3);
   Layer l;

@@ -1,6 +1,8 @@
 // fastctc::pack_convolution and fastctc::convolution: checks, allocation, registration. On the CPU only.
 #include "../kernels/convolution.h"
 
+#include <algorithm>
+
 #include "tensors.h"
 
 namespace fastctc {
@@ -13,7 +15,7 @@ void check(const Tensor& t, const char* name, int64_t dims, const char* shape) {
 }
 
 // Contiguous in torch.channels_last.
-void check_images(const Tensor& t) {
+void check_images(const Tensor& t, const char* name) {
   bool holds = !t.is_cuda() && t.scalar_type() == ScalarType::Float && t.dim() == 4;
   if (holds) {
     int64_t stride = 1;
@@ -22,7 +24,7 @@ void check_images(const Tensor& t) {
       stride *= t.size(d);
     }
   }
-  if (!holds) value_error("input must be a float32 tensor (N, C, H, W) on the CPU, contiguous in channels_last");
+  if (!holds) value_error(name, " must be a float32 tensor (N, C, H, W) on the CPU, contiguous in channels_last");
 }
 
 Convolution kind_of(int64_t inputs, int64_t rows, int64_t columns) {
@@ -63,7 +65,7 @@ Tensor pack_convolution(Tensor weight) {
 
 Tensor convolution(Tensor input, Tensor packed, Tensor bias, std::vector<int64_t> widths, int64_t dilation,
                    bool rectifies, bool adds_input, int64_t pool_rows, int64_t pool_columns) {
-  check_images(input);
+  check_images(input, "input");
   check(packed, "packed", 3, "of pack_convolution");
   check(bias, "bias", 1, "(outputs)");
   ConvolutionParams p{};
@@ -109,10 +111,43 @@ Tensor convolution(Tensor input, Tensor packed, Tensor bias, std::vector<int64_t
   return output;
 }
 
+Tensor convolution_weights(Tensor input, Tensor grad, int64_t rows, int64_t columns, int64_t dilation) {
+  check_images(input, "input");
+  check_images(grad, "grad");
+  ConvolutionWeightsParams p{};
+  p.layer.batch = input.size(0), p.layer.inputs = input.size(1);
+  p.layer.rows = input.size(2), p.layer.columns = input.size(3);
+  p.layer.outputs = grad.size(1);
+  check_channels("outputs", p.layer.outputs);
+  check_channels("inputs", p.layer.inputs);
+  p.layer.kind = kind_of(p.layer.inputs, rows, columns);
+  if (p.layer.kind == Convolution::k1x1) value_error("a kernel has 1 row and 1 column, expected 1x5 or 3x3");
+  for (const int d : {0, 2, 3}) {
+    if (input.size(d) != grad.size(d)) {
+      value_error("size ", d, " of input is ", input.size(d), ", of grad ", grad.size(d));
+    }
+  }
+  if (dilation < 1) value_error("dilation is ", dilation, ", expected at least 1");
+  p.layer.dilation = dilation;
+  p.layer.input = static_cast<const float*>(input.const_data_ptr());
+  p.grad = static_cast<const float*>(grad.const_data_ptr());
+  p.chunks = std::min(cpu::convolution_weights_chunks(p), int64_t(torch::stable::get_num_threads()));
+  const HostWorkspace sums(size_t(p.chunks * cpu::convolution_weights_sums(p)) * sizeof(float));
+  p.sums = static_cast<float*>(sums.get());
+  parallel_for(p.chunks, 1, [&](int64_t begin, int64_t end) {
+    const HostWorkspace workspace(cpu::convolution_weights_workspace(p));
+    for (int64_t chunk = begin; chunk < end; ++chunk) cpu::convolution_weights(p, chunk, workspace.get());
+  });
+  Tensor weights = empty_tensor(input, {p.layer.outputs, p.layer.inputs, rows, columns}, ScalarType::Float);
+  cpu::convolution_weights_finish(p, static_cast<float*>(weights.mutable_data_ptr()));
+  return weights;
+}
+
 }  // namespace
 
 FASTCTC_DEFINE(m) {
   m.def("pack_convolution(Tensor weight) -> Tensor");
+  m.def("convolution_weights(Tensor input, Tensor grad, int rows, int columns, int dilation) -> Tensor");
   m.def(
       "convolution(Tensor input, Tensor packed, Tensor bias, int[] widths, int dilation, bool rectifies, "
       "bool adds_input, int pool_rows, int pool_columns) -> Tensor");
@@ -120,6 +155,7 @@ FASTCTC_DEFINE(m) {
 FASTCTC_LIBRARY_IMPL(FASTCTC_NAMESPACE, CPU, m) {
   m.impl("pack_convolution", TORCH_BOX(&pack_convolution));
   m.impl("convolution", TORCH_BOX(&convolution));
+  m.impl("convolution_weights", TORCH_BOX(&convolution_weights));
 }
 
 }  // namespace fastctc

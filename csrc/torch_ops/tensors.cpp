@@ -106,7 +106,7 @@ void host_memory_error(size_t bytes) {
   throw std::runtime_error(text.str());
 }
 
-constexpr int64_t kMostDimensions = 3;  // of a tensor that an op makes
+constexpr int64_t kMostDimensions = 4;  // of a tensor that an op makes
 
 template <class Allocate>
 static Tensor allocated(const Tensor& place, std::initializer_list<int64_t> shape, const Allocate& allocate) {

@@ -11,7 +11,7 @@
 
 #include "../workspace.h"
 #include "lanes.h"
-#include "winograd_basis.h"
+#include "winograd_tiles.h"
 
 namespace fastctc {
 namespace cpu {
@@ -68,12 +68,17 @@ void multiply_rows(const float* values, const float* weights, int64_t inputs, fl
 
 // A layer by the bases of its rows and columns.
 template <class Vertical, class Horizontal>
-class Winograd {
-  static constexpr int kOutRows = Vertical::outputs, kOutColumns = Horizontal::outputs;
-  static constexpr int kInRows = Vertical::places, kInColumns = Horizontal::places;
+class Winograd : public Tiles<Vertical, Horizontal> {
+  using Base = Tiles<Vertical, Horizontal>;
+  using Base::kInColumns;
+  using Base::kInRows;
+  using Base::kOutColumns;
+  using Base::kOutRows;
+  using Base::p_;
+  using typename Base::Place;
 
  public:
-  static constexpr int kPlaces = kInRows * kInColumns;
+  using Base::kPlaces;
   static constexpr int kBlock = kPlaces == 1 ? 8 * kRows : kPlaces == 8 ? 4 * kRows : 2 * kRows;  // tiles
 
   static void pack(const float* weights, int64_t outputs, int64_t inputs, float* packed) {
@@ -101,13 +106,7 @@ class Winograd {
     }
   }
 
-  explicit Winograd(const ConvolutionParams& p)
-      : p_(p),
-        tile_rows_((p.rows + kOutRows - 1) / kOutRows),
-        // With a dilation, every so many columns are a row of tiles of their own.
-        tile_columns_((p.columns + kOutColumns * p.dilation - 1) / (kOutColumns * p.dilation) * p.dilation) {}
-
-  int64_t tiles() const { return tile_rows_ * tile_columns_; }
+  explicit Winograd(const ConvolutionParams& p) : Base(p) {}
 
   size_t workspace() const { return Memory(nullptr, p_).size; }
 
@@ -116,16 +115,16 @@ class Winograd {
     std::fill_n(memory.zeros, p_.inputs, 0.0f);
     int64_t waiting[kBlock], count = 0;
     for (int64_t tile = begin; tile < end; ++tile) {
-      const Place place = place_of(tile);
+      const Place place = this->place_of(tile);
       if (place.column < p_.widths[place.sample]) {
-        enter(place, memory.zeros, memory.values + count * p_.inputs);
+        this->enter(place, memory.zeros, memory.values + count * p_.inputs, kBlock * p_.inputs);
         waiting[count++] = tile;
       } else {
         clear(place);
       }
       if (count == kBlock || (tile + 1 == end && count > 0)) {
         multiply_places(memory.values, memory.sums, count);
-        for (int64_t i = 0; i < count; ++i) leave(place_of(waiting[i]), memory.sums + i * p_.outputs);
+        for (int64_t i = 0; i < count; ++i) leave(this->place_of(waiting[i]), memory.sums + i * p_.outputs);
         count = 0;
       }
     }
@@ -144,43 +143,6 @@ class Winograd {
       size = memory.size();
     }
   };
-  struct Place {
-    int64_t sample, row, column;  // of the first output
-  };
-
-  Place place_of(int64_t tile) const {
-    const int64_t in_row = tile % tile_columns_, row = tile / tile_columns_;
-    return {row / tile_rows_, row % tile_rows_ * kOutRows,
-            in_row / p_.dilation * kOutColumns * p_.dilation + in_row % p_.dilation};
-  }
-
-  void enter(const Place& place, const float* zeros, float* values) const {
-    const float* at[kInRows][kInColumns];
-    for (int r = 0; r < kInRows; ++r) {
-      for (int c = 0; c < kInColumns; ++c) {
-        const int64_t row = place.row + r - Vertical::taps / 2;
-        const int64_t column = place.column + (c - Horizontal::taps / 2) * p_.dilation;
-        const bool inside = row >= 0 && row < p_.rows && column >= 0 && column < p_.columns;
-        at[r][c] = inside ? p_.input + ((place.sample * p_.rows + row) * p_.columns + column) * p_.inputs : zeros;
-      }
-    }
-    const int64_t plane = kBlock * p_.inputs;
-    for (int64_t channel = 0; channel < p_.inputs; channel += L::N) {
-      F x[kInRows][kInColumns];
-      FASTCTC_UNROLL for (int r = 0; r < kInRows; ++r) {
-        FASTCTC_UNROLL for (int c = 0; c < kInColumns; ++c) x[r][c] = L::load(at[r][c] + channel);
-        Horizontal::enter(x[r]);
-      }
-      FASTCTC_UNROLL for (int c = 0; c < kInColumns; ++c) {
-        F column[kInRows];
-        FASTCTC_UNROLL for (int r = 0; r < kInRows; ++r) column[r] = x[r][c];
-        Vertical::enter(column);
-        FASTCTC_UNROLL for (int r = 0; r < kInRows; ++r) {
-          L::store(values + (r * kInColumns + c) * plane + channel, column[r]);
-        }
-      }
-    }
-  }
 
   void multiply_places(const float* values, float* sums, int64_t rows) const {
     constexpr int64_t kTwo = 2 * L::N;
@@ -255,9 +217,6 @@ class Winograd {
     const F nothing[kOutRows][kOutColumns] = {};
     for (int64_t channel = 0; channel < p_.outputs; channel += L::N) put(place, channel, nothing);
   }
-
-  const ConvolutionParams& p_;
-  const int64_t tile_rows_, tile_columns_;
 };
 
 // The first layer, of one input, by direct sums. A tile is a row of outputs after pooling.

@@ -47,6 +47,12 @@ namespace cpu {
   X(int64_t, convolution_tiles, (const ConvolutionParams& p), (p))                                                    \
   X(int64_t, convolution_block, (const ConvolutionParams& p), (p))                                                    \
   X(size_t, convolution_workspace, (const ConvolutionParams& p), (p))                                                 \
+  X(int64_t, convolution_weights_sums, (const ConvolutionWeightsParams& p), (p))                                      \
+  X(int64_t, convolution_weights_chunks, (const ConvolutionWeightsParams& p), (p))                                    \
+  X(size_t, convolution_weights_workspace, (const ConvolutionWeightsParams& p), (p))                                  \
+  X(void, convolution_weights, (const ConvolutionWeightsParams& p, int64_t chunk, void* workspace),                   \
+    (p, chunk, workspace))                                                                                            \
+  X(void, convolution_weights_finish, (const ConvolutionWeightsParams& p, float* to), (p, to))                        \
   X(void, convolution, (const ConvolutionParams& p, int64_t begin, int64_t end, void* workspace),                     \
     (p, begin, end, workspace))
 

@@ -70,6 +70,27 @@ struct Basis {
     }
     FASTCTC_UNROLL for (int i = 0; i < outputs; ++i) x[i] = y[i];
   }
+  // The transpose of leave().
+  FASTCTC_LANE void leave_back(F* x) {
+    F even[pairs], odd[pairs];
+    float power[pairs];
+    FASTCTC_UNROLL for (int b = 0; b < pairs; ++b) {
+      even[b] = x[0];
+      power[b] = 1;
+    }
+    FASTCTC_UNROLL for (int i = 1; i < outputs; ++i) {
+      FASTCTC_UNROLL for (int b = 0; b < pairs; ++b) {
+        power[b] *= point[b];
+        F& sum = (i % 2 ? odd : even)[b];
+        sum = i == 1 ? power[b] * x[1] : power[b] * x[i] + sum;
+      }
+    }
+    x[places - 1] = x[outputs - 1];
+    FASTCTC_UNROLL for (int b = 0; b < pairs; ++b) {
+      x[2 * b + 1] = even[b] + odd[b];
+      x[2 * b + 2] = even[b] - odd[b];
+    }
+  }
   // Row k: the powers of the point of place k, divided by its distances to the others.
   struct Weights {
     double row[places][taps];
@@ -99,6 +120,14 @@ struct Basis {
       y[k * y_step] = sum;
     }
   }
+  // The transpose of weigh().
+  FASTCTC_LANE void weigh_back(const D* x, int x_step, D* y, int y_step) {
+    for (int tap = 0; tap < taps; ++tap) {
+      D sum{};
+      for (int k = 0; k < places; ++k) sum += weights.row[k][tap] * x[k * x_step];
+      y[tap * y_step] = sum;
+    }
+  }
 };
 // A single tap is a product already.
 struct Single {
@@ -107,7 +136,9 @@ struct Single {
   static constexpr int places = 1, outputs = 1, taps = 1;
   FASTCTC_LANE void enter(F*) {}
   FASTCTC_LANE void leave(F*) {}
+  FASTCTC_LANE void leave_back(F*) {}
   FASTCTC_LANE void weigh(const D* x, int, D* y, int) { *y = *x; }
+  FASTCTC_LANE void weigh_back(const D* x, int, D* y, int) { *y = *x; }
 };
 
 }  // namespace FASTCTC_ISA
