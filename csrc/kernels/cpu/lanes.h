@@ -263,12 +263,28 @@ struct Lanes {
   FASTCTC_LANE F select(M m, F a, F b) { return m ? a : b; }
   // Lanes outside of the mask are not touched, or are zero.
   FASTCTC_LANE void store(S* p, F x, M m) {
-#if defined(__AVX2__)
-    if constexpr (kSingle) return _mm256_maskstore_ps(p, (__m256i)m, x);
-    if constexpr (!kSingle) return _mm256_maskstore_pd(p, (__m256i)m, x);
+#if defined(__AVX2__)  // Zen 4 stores ten registers while it stores one by a mask
+    return store_pieces(p, x, bits(m), Each());
 #endif
     for (int i = 0; i < N; ++i) {
       if (m[i]) p[i] = x[i];
+    }
+  }
+  // Those of sizeof...(i) lanes from `begin` on whose bits are set: in one store if all are, else by halves.
+  template <int begin = 0, int... i>
+  FASTCTC_LANE void store_pieces(S* p, F x, uint32_t lanes, std::integer_sequence<int, i...>) {
+    constexpr int count = sizeof...(i);
+    constexpr uint32_t all = ((1u << count) - 1) << begin;
+    if ((lanes & all) == all) {
+      typedef S Piece __attribute__((vector_size(count * sizeof(S))));
+      const Piece piece = __builtin_shufflevector(x, x, (begin + i)...);
+      memcpy(p + begin, &piece, sizeof piece);
+    } else if (lanes & all) {
+      if constexpr (count > 1) {
+        using Half = std::make_integer_sequence<int, count / 2>;
+        store_pieces<begin>(p, x, lanes, Half());
+        store_pieces<begin + count / 2>(p, x, lanes, Half());
+      }
     }
   }
   FASTCTC_LANE F load(const S* p, M m) {
