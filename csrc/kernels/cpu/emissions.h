@@ -117,7 +117,7 @@ class Emissions {
   }
 
   // The same where few classes have many labels: an emission for each class, from which the labels take theirs.
-  static constexpr int kClassRegisters = 2;
+  static constexpr int kClassRegisters = 128 / kVectorBytes;  // 32 floats
   bool has_many_labels() const {
     return p_.classes <= kClassRegisters * L::N && q_.slots > kClassRegisters * L::N && !w_.bias;
   }
@@ -150,7 +150,7 @@ class Emissions {
       for (int64_t i = 0; i < slots; i += L::N) {
         if (soon) __builtin_prefetch(soon + t * width + i, 1, kSecondLevel);
         X y = {L::template lookup<kClassRegisters>(m, labels + i), L::template lookup<kClassRegisters>(e, labels + i)};
-        y = X::select(L::first(length - i), y, X::zero());
+        if (length - i < L::N) y = X::select(L::first(length - i), y, X::zero());
         if (tilt) y = y * X::template load<1>(tilt + (i + 1), 0);
         y.template store<1>(out + i, 0);
       }

@@ -305,10 +305,27 @@ struct Lanes {
     }
     return x;
   }
+#if defined(__AVX2__)
+  static constexpr int kTable = kSingle ? 4 * N : 0;
+#else
   static constexpr int kTable = 0;  // no lookup: gather does as well
+#endif
   template <int registers>
-  FASTCTC_LANE F lookup(const F*, const int32_t*) {
-    return set(0);
+  FASTCTC_LANE F lookup(const F* row, const int32_t* index) {
+#if defined(__AVX2__)
+    if constexpr (kSingle) {
+      const __m256i places = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
+      if constexpr (registers > 1) {
+        constexpr int half = registers / 2;
+        const __m256i upper = _mm256_cmpgt_epi32(_mm256_and_si256(places, (__m256i)(I{} + half * N)), __m256i{});
+        return select((M)upper, lookup<half>(row + half, index), lookup<half>(row, index));
+      }
+      return _mm256_permutevar8x32_ps(*row, places);
+    }
+#endif
+    F x;
+    for (int i = 0; i < N; ++i) x[i] = row[index[i] / N][index[i] % N];
+    return x;
   }
   // max(a, b) is b where either is NaN, as in the processor's own instruction.
   FASTCTC_LANE F max(F a, F b) { return a > b ? a : b; }
