@@ -260,7 +260,13 @@ struct Lanes {
   FASTCTC_LANE M invert(M m) { return ~m; }
   // The lanes below `count`.
   FASTCTC_LANE M first(int64_t count) { return index<1, 0>() < I{} + Int(count >= N ? N : count <= 0 ? 0 : count); }
-  FASTCTC_LANE F select(M m, F a, F b) { return m ? a : b; }
+  FASTCTC_LANE F select(M m, F a, F b) {
+#if defined(__AVX2__)  // without comparing a mask from memory with zero
+    if constexpr (kSingle) return _mm256_blendv_ps(b, a, (__m256)m);
+    if constexpr (!kSingle) return _mm256_blendv_pd(b, a, (__m256d)m);
+#endif
+    return m ? a : b;
+  }
   // Lanes outside of the mask are not touched, or are zero.
   FASTCTC_LANE void store(S* p, F x, M m) {
 #if defined(__AVX2__)  // Zen 4 stores ten registers while it stores one by a mask
@@ -328,8 +334,20 @@ struct Lanes {
     return x;
   }
   // max(a, b) is b where either is NaN, as in the processor's own instruction.
-  FASTCTC_LANE F max(F a, F b) { return a > b ? a : b; }
-  FASTCTC_LANE F min(F a, F b) { return a < b ? a : b; }
+  FASTCTC_LANE F max(F a, F b) {
+#if defined(__AVX2__)  // GCC compares and selects where one is a constant
+    if constexpr (kSingle) return _mm256_max_ps(a, b);
+    if constexpr (!kSingle) return _mm256_max_pd(a, b);
+#endif
+    return a > b ? a : b;
+  }
+  FASTCTC_LANE F min(F a, F b) {
+#if defined(__AVX2__)
+    if constexpr (kSingle) return _mm256_min_ps(a, b);
+    if constexpr (!kSingle) return _mm256_min_pd(a, b);
+#endif
+    return a < b ? a : b;
+  }
   FASTCTC_LANE F round(F x) {
 #if defined(__AVX2__)
     if constexpr (kSingle) return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
