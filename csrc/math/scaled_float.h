@@ -18,7 +18,7 @@
 //   make(f): f(i) in lane i
 //   for_each(count, f): f(i) for i = 0..count-1, spread over the lanes
 //   sync(): what the lanes have stored is there for all of them
-//   kSelectsToAdd: is select() cheaper than scale()? Then negative(x) = -|x| too
+//   kSelectsToAdd: is select() cheaper than scale()? Then negative(x) = -|x| too, and less(a, b, a - b) for select()
 #pragma once
 
 #include <cstdint>
@@ -112,9 +112,10 @@ template <class W>
 FASTCTC_HD Scaled<W> operator+(Scaled<W> a, Scaled<W> b) {
   const auto e = W::max(a.e, b.e);
   if constexpr (W::kSelectsToAdd) {  // the same sum: 2^0 is the scale of the number with the larger exponent
-    const auto second = W::less(a.e, b.e);
+    const auto difference = a.e - b.e;
+    const auto second = W::less(a.e, b.e, difference);
     const auto larger = W::select(second, b.m, a.m), smaller = W::select(second, a.m, b.m);
-    return {larger + W::scale(smaller, W::negative(a.e - b.e)), e};
+    return {larger + W::scale(smaller, W::negative(difference)), e};
   }
   return {W::scale(a.m, a.e - e) + W::scale(b.m, b.e - e), e};
 }

@@ -153,6 +153,7 @@ struct Lanes {
     if constexpr (kSingle) return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
     if constexpr (!kSingle) return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ);
   }
+  FASTCTC_LANE M less(F a, F b, F) { return less(a, b); }
   FASTCTC_LANE M nonzero(F x) {
     if constexpr (kSingle) return _mm512_cmp_ps_mask(x, set(0), _CMP_NEQ_UQ);
     if constexpr (!kSingle) return _mm512_cmp_pd_mask(x, set(0), _CMP_NEQ_UQ);
@@ -248,6 +249,7 @@ struct Lanes {
   }
 #else
   FASTCTC_LANE M less(F a, F b) { return a < b; }
+  FASTCTC_LANE M less(F, F, F difference) { return (M)difference; }  // selections read only the signs
   FASTCTC_LANE M nonzero(F x) { return x != set(0); }
   static bool rounds_to_bfloat16() { return false; }
   FASTCTC_LANE F rounded_to_bfloat16(F a, F) { return a; }
@@ -379,11 +381,11 @@ struct Lanes {
     for (int i = 0; i < N; ++i) bits |= uint32_t(m[i] != 0) << i;
     return bits;
   }
-  // m * 2^d for d <= 127 (1023 for double); 0 from d = -127 (-1023) downwards. In the low bits of `round` + d stands d.
-  FASTCTC_LANE F scale(F m, F d) {
-    constexpr int bias = Integer<S>::bias;
-    const F biased = max(d, set(S(-bias))) + (Integer<S>::round + bias);
-    return m * (F)((I)biased << Integer<S>::mantissa_bits);
+  // m * 2^d for d <= 127 (1023 for double); 0 from d = -127 (-1023) downwards.
+  FASTCTC_LANE F scale(F m, F d) { return m * power_of_2(max(d, set(S(-Integer<S>::bias)))); }
+  // In the low bits of `round` + d stands d.
+  FASTCTC_LANE F power_of_2(F d) {
+    return (F)((I)(d + (Integer<S>::round + Integer<S>::bias)) << Integer<S>::mantissa_bits);
   }
   // floor(log2(x)) of a normal x > 0.
   FASTCTC_LANE F exponent(F x) {
@@ -409,8 +411,12 @@ struct Lanes {
       const F shifted = x + Integer<S>::round, n = shifted - Integer<S>::round;
       return exp2_fraction(x - n, S()) * (F)(((I)shifted + Integer<S>::bias) << Integer<S>::mantissa_bits);
     }
-    const F n = round(x);
-    return scale(exp2_fraction(x - n, S()), n);
+    const F n = round(x), fraction = exp2_fraction(x - n, S());
+#if defined(__AVX512F__)
+    return scale(fraction, n);
+#else
+    return fraction * power_of_2(n);
+#endif
   }
   // log2(x) of a normal x > 0.
   FASTCTC_LANE F log2(F x) {
