@@ -466,35 +466,46 @@ struct Lanes {
     return reduce_each<(count > 1 ? count / 2 : 1)>(y, op);
   }
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
+  // Lanes of each piece of 128 bits of the pair a, b: 0 to 3 are a's.
+  template <int p0, int p1, int p2, int p3, int... i>
+  FASTCTC_LANE F shuffle_pieces(F a, F b, std::integer_sequence<int, i...>) {
+    constexpr int lanes[] = {p0, p1, p2, p3};
+    return __builtin_shufflevector(a, b, (i / 4 * 4 + lanes[i % 4] % 4 + lanes[i % 4] / 4 * N)...);
+  }
   // transpose() of floats by pieces of 128 bits: shuffles within or of these are the fastest.
   FASTCTC_LANE void transpose_by_pieces(F* x) {
-    const auto low = [](F a, F b) { return _mm512_castps_pd(_mm512_unpacklo_ps(a, b)); };
-    const auto high = [](F a, F b) { return _mm512_castps_pd(_mm512_unpackhi_ps(a, b)); };
     F y[N];  // piece l of y[i + k] is column 4 l + k of rows i to i + 3
     FASTCTC_UNROLL for (int i = 0; i < N; i += 4) {
-      const __m512d a = low(x[i], x[i + 1]), b = low(x[i + 2], x[i + 3]);
-      const __m512d c = high(x[i], x[i + 1]), d = high(x[i + 2], x[i + 3]);
-      y[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-      y[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-      y[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
-      y[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+      const F a = shuffle_pieces<0, 4, 1, 5>(x[i], x[i + 1], Each());
+      const F b = shuffle_pieces<0, 4, 1, 5>(x[i + 2], x[i + 3], Each());
+      const F c = shuffle_pieces<2, 6, 3, 7>(x[i], x[i + 1], Each());
+      const F d = shuffle_pieces<2, 6, 3, 7>(x[i + 2], x[i + 3], Each());
+      y[i] = shuffle_pieces<0, 1, 4, 5>(a, b, Each());
+      y[i + 1] = shuffle_pieces<2, 3, 6, 7>(a, b, Each());
+      y[i + 2] = shuffle_pieces<0, 1, 4, 5>(c, d, Each());
+      y[i + 3] = shuffle_pieces<2, 3, 6, 7>(c, d, Each());
     }
-    constexpr int even = 0x88, odd = 0xdd;  // pieces of either register
     FASTCTC_UNROLL for (int k = 0; k < 4; ++k) {
+#if defined(__AVX512F__)
+      constexpr int even = 0x88, odd = 0xdd;  // pieces of either register
       const F a = _mm512_shuffle_f32x4(y[k], y[k + 4], even), b = _mm512_shuffle_f32x4(y[k + 8], y[k + 12], even);
       const F c = _mm512_shuffle_f32x4(y[k], y[k + 4], odd), d = _mm512_shuffle_f32x4(y[k + 8], y[k + 12], odd);
       x[k] = _mm512_shuffle_f32x4(a, b, even);
       x[k + 4] = _mm512_shuffle_f32x4(c, d, even);
       x[k + 8] = _mm512_shuffle_f32x4(a, b, odd);
       x[k + 12] = _mm512_shuffle_f32x4(c, d, odd);
+#else
+      x[k] = _mm256_permute2f128_ps(y[k], y[k + 4], 0x20);  // the lower pieces
+      x[k + 4] = _mm256_permute2f128_ps(y[k], y[k + 4], 0x31);
+#endif
     }
   }
 #endif
   // Lane j of x[i] becomes lane i of x[j]: the first and the second half are zipped, log2(N) times.
   template <int count = N>
   FASTCTC_LANE void transpose(F* x) {
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
     if constexpr (kSingle) return transpose_by_pieces(x);
 #endif
     F y[N];
