@@ -13,11 +13,12 @@ namespace {
 constexpr int64_t kRowsPerChunk = 64;
 constexpr int64_t kMostTransposed = 128;  // classes
 
-// Are rows transposed? A row that is not takes a load and a store for each label, but none for its classes.
+// Are rows transposed? A row that is not takes a load and a store for each label, but none for its classes. Registers of
+// 8 floats take fewer shuffles for each class than those of 16.
 template <class Scalar>
 bool uses_tiles(const CtcLossParams& p) {
-  constexpr int N = Lanes<Scalar>::N;
-  const int64_t most = N + (p.from_logits ? p.max_length * 5 / 4 : p.max_length * 2);
+  constexpr int N = Lanes<Scalar>::N, few = kVectorBytes == 32 ? 3 * N : N;
+  const int64_t most = few + (p.from_logits ? p.max_length * 5 / 4 : p.max_length * 2);
   return N >= 8 && p.classes <= (most < kMostTransposed ? most : kMostTransposed) && p.star < 0;
 }
 
