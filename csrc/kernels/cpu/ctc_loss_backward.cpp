@@ -13,8 +13,8 @@ namespace {
 constexpr int64_t kRowsPerChunk = 64;
 constexpr int64_t kMostTransposed = 128;  // classes
 
-// Are rows transposed? A row that is not takes a load and a store for each label, but none for its classes. Registers of
-// 8 floats take fewer shuffles for each class than those of 16.
+// Are rows transposed? A row that is not takes a load and a store for each label, but none for its classes. Registers
+// of 8 floats take fewer shuffles for each class than those of 16.
 template <class Scalar>
 bool uses_tiles(const CtcLossParams& p) {
   constexpr int N = Lanes<Scalar>::N, few = kVectorBytes == 32 ? 3 * N : N;
@@ -226,6 +226,11 @@ void backward_by_rows(const CtcLossParams& p, int64_t begin, int64_t end, const 
   const int64_t first = begin * kRowsPerChunk, last = end * kRowsPerChunk < rows ? end * kRowsPerChunk : rows;
   int64_t major = first / inner, minor = first % inner;
   for (int64_t row = first; row < last; ++row) {
+    if (frame_first && minor + 1 < inner) {  // the next occupancies are far away
+      const Scalar* const next =
+          static_cast<const Scalar*>(p.occupancy) + ((minor + 1) * p.frames + major) * p.max_length;
+      for (int64_t i = 0; i < p.max_length; i += 64 / int64_t(sizeof(Scalar))) __builtin_prefetch(next + i);
+    }
     any_row<streams, Element>(p, frame_first ? major : minor, frame_first ? minor : major, w);
     if (++minor == inner) {
       minor = 0;
