@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kShortRow = 512;  // classes; shorter rows are reduced several at once
 template <class Scalar>
-constexpr int64_t kTransposedRow = Lanes<Scalar>::N * 4;  // and these are transposed
+constexpr int64_t kTransposedRow = Lanes<Scalar>::N * (kVectorBytes == 32 ? 6 : 4);  // and these are transposed
 
 // Frames of sample n that are read.
 int64_t frames_to_read(const CtcLossParams& p, int64_t n) {
@@ -54,7 +54,8 @@ RowStatistics<typename Lanes<Scalar>::F> statistics_of_tile(const Scalar** rows,
   if (classes <= L::N) return TileStatistics<1, Scalar>(tile, classes)();
   if (classes <= 2 * L::N) return TileStatistics<2, Scalar>(tile, classes)();
   if (classes <= 3 * L::N) return TileStatistics<3, Scalar>(tile, classes)();
-  return TileStatistics<4, Scalar>(tile, classes)();
+  if (classes <= 4 * L::N) return TileStatistics<4, Scalar>(tile, classes)();
+  return TileStatistics<0, Scalar>(tile, classes)();
 }
 
 // Frames [t0, t1) of sample n, which are all used.

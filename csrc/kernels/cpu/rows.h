@@ -151,6 +151,13 @@ class TileStatistics {
   F reduce(F neutral, const Op& op, const Function& f) const {
     if constexpr (count > 1) {
       return op(reduce<lane, count / 2>(neutral, op, f), reduce<lane + count / 2, count / 2>(neutral, op, f));
+    } else if constexpr (vectors == 0) {  // as many as there are
+      F a = neutral, b = neutral;
+      for (int c = lane; c < classes_; c += 2 * L::N) {
+        a = op(a, f(L::load(tile_ + c * L::N)));
+        if (c + L::N < classes_) b = op(b, f(L::load(tile_ + (c + L::N) * L::N)));
+      }
+      return op(a, b);
     } else {
       constexpr int last = lane + (vectors - 1) * L::N;
       F all = last < classes_ ? f(L::load(tile_ + last * L::N)) : neutral;
