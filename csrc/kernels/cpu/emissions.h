@@ -78,7 +78,12 @@ class Emissions {
   struct Stand {
     const Stored* row;
     int64_t length;
-    typename L::F operator()(int64_t i) const { return load_as<Scalar>(row + i, length - i); }
+    typename L::F operator()(int64_t i) const {
+      if constexpr (!kWidens) {
+        if (length - i >= L::N) return L::load(row + i);
+      }
+      return load_as<Scalar>(row + i, length - i);
+    }
   };
 
   template <int registers>
@@ -100,18 +105,22 @@ class Emissions {
     const Plane<Scalar> origins = w_.origins, tilt = q_.tilt;
     const Scalar* const bias = w_.bias;
     Plane<Scalar> out = q_.labels + (t0 - q_.first) * slots;
+    const auto last = L::first(length % L::N);  // of the last register of slots
     Found seen = found;
     for (int64_t t = t0; t < t1; ++t, out = out + slots) {
       const Split<L> origin = {L::set(origins.m[t]), L::set(origins.e[t])};
       const auto scores = scores_of(t);
-      for (int64_t i = 0; i < slots; i += L::N) {
+      const auto emit = [&](int64_t i, typename L::M wanted) __attribute__((always_inline)) {
         auto x = scores(i);
         if (bias) x += L::load(bias + i);
         seen.finite = L::both(seen.finite, L::less(x, L::set(Scalar(INFINITY))));
-        X y = seen.emission(x, origin, L::first(length - i));
+        X y = seen.emission(x, origin, wanted);
         if (tilt) y = y * X::template load<1>(tilt + (i + 1), 0);
         y.template store<1>(out + i, 0);
-      }
+      };
+      int64_t i = 0;
+      for (; i + L::N <= length; i += L::N) emit(i, L::first(L::N));
+      emit(i, last);
     }
     found = seen;
   }
