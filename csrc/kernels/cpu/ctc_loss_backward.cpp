@@ -227,9 +227,8 @@ void backward_by_rows(const CtcLossParams& p, int64_t begin, int64_t end, const 
   int64_t major = first / inner, minor = first % inner;
   for (int64_t row = first; row < last; ++row) {
     if (frame_first && minor + 1 < inner) {  // the next occupancies are far away
-      const Scalar* const next =
-          static_cast<const Scalar*>(p.occupancy) + ((minor + 1) * p.frames + major) * p.max_length;
-      for (int64_t i = 0; i < p.max_length; i += 64 / int64_t(sizeof(Scalar))) __builtin_prefetch(next + i);
+      const int64_t next = (minor + 1) * p.frames + major;
+      fetch(static_cast<const Scalar*>(p.occupancy) + next * p.max_length, p.max_length);
     }
     any_row<streams, Element>(p, frame_first ? major : minor, frame_first ? minor : major, w);
     if (++minor == inner) {

@@ -127,6 +127,7 @@ class Emissions {
 
   // The same where few classes have many labels: an emission for each class, from which the labels take theirs.
   static constexpr int kClassRegisters = 128 / kVectorBytes;  // 32 floats
+  static constexpr int64_t kFramesAhead = 8;                  // that are fetched
   bool has_many_labels() const {
     return p_.classes <= kClassRegisters * L::N && q_.slots > kClassRegisters * L::N && !w_.bias;
   }
@@ -147,6 +148,7 @@ class Emissions {
     Found seen = found;
     for (int64_t t = t0; t < t1; ++t, out = out + slots) {
       const Split<L> origin = {L::set(origins.m[t]), L::set(origins.e[t])};
+      if (t + kFramesAhead < t1) fetch(input + (t + kFramesAhead) * stride, classes);
       typename L::F m[kClassRegisters], e[kClassRegisters];
       FASTCTC_UNROLL for (int k = 0; k < kClassRegisters; ++k) {
         const auto x = load_as<Scalar>(input + t * stride + k * L::N, classes - k * L::N);

@@ -24,6 +24,12 @@ inline const Scalar* contiguous_row(const Element* x, int64_t stride, int64_t cl
   return copy;
 }
 
+// Fetches `count` elements from memory.
+template <class Element>
+FASTCTC_LANE void fetch(const Element* p, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / int64_t(sizeof(Element))) __builtin_prefetch(p + i);
+}
+
 // Elements before the first that is aligned for a register, or `count`.
 template <class Element>
 inline int64_t until_aligned(const Element* p, int64_t count) {
