@@ -50,15 +50,20 @@ def draw_text(text: str, face: Face, look: Look, photos: Sequence[Path], rng: ra
 
 def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, int]:
     """Return a picture of print, and the height of its letters in pixels."""
-    font = font_of(face, rng.choice(SIZES))
-    on_page = straight(text, font, 0, 0)
+    size = rng.choice(SIZES)
+    font = font_of(face, size)
+    stroke = 1 if rng.random() < 0.12 else 0
+    if rng.random() < 0.15:
+        on_page = spaced(text, font, stroke, 0, size * rng.uniform(-0.07, 0.12), size * rng.uniform(0, 0.04), rng)
+    else:
+        on_page = straight(text, font, stroke, 0)
     lettering = flat = cropped(on_page)
     if rng.random() < 0.4:
         lettering = bent(
             on_page,
             Bend(
                 turn=rng.gauss(0, 0.012),
-                slant=rng.gauss(0, 0.05),
+                slant=rng.gauss(0, 0.25 if rng.random() < 0.3 else 0.05),
                 stretch=_stretch(0.45, 1.25, rng),
                 wobble=_wobble(rng),
             ),
