@@ -63,6 +63,7 @@ class _Direct:
         self.linear, self.norm, _ = cast("tuple[_Linear, nn.LayerNorm, nn.ReLU]", model.project)
         self.convs = [conv.apply_to for conv in cast("list[_Conv]", cast(ConvHead, model.head).convs)]
         self.classify = cast(_Linear, model.classify)
+        self.has_kernels = all(each.has_kernel for each in model.modules() if isinstance(each, _Conv))
 
     def __call__(self, x: Tensor, widths: list[int]) -> Tensor | None:
         """Map images (N, 1, H, W), zero behind their widths, to logits (N, T, C), to the bit as the modules.
@@ -70,7 +71,7 @@ class _Direct:
         Return None if neither our kernel nor oneDNN computes them.
         """
         dtype = _dtype(x)
-        if not _is_direct(x, dtype):
+        if not _is_computed(x, dtype, self.has_kernels):
             return None
         for conv, stride, pool, residuals in self.stages:
             widths = [-(-width // stride) for width in widths]
@@ -122,7 +123,7 @@ class _Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Apply both to (N, C, H, W)."""
         dtype = _dtype(x)
-        if _is_direct(x, dtype):
+        if _is_computed(x, dtype, self.has_kernel):
             return self.apply_to(x.to(dtype), [x.shape[3]] * len(x))
         y: Tensor = super().forward(x)
         return F.relu(y, inplace=True) if self.then == "relu" else y
@@ -204,15 +205,14 @@ def _dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
-def _is_direct(x: Tensor, dtype: torch.dtype) -> bool:
-    """Return True if our kernel or oneDNN computes the convolution of an input."""
-    return (
-        x.device.type == "cpu"
-        and dtype in (torch.float32, torch.bfloat16)
-        and not torch.is_grad_enabled()
-        and _HAS_ONEDNN
-        and bool(torch.backends.mkldnn.enabled)
-    )
+def _is_computed(x: Tensor, dtype: torch.dtype, has_kernel: bool) -> bool:
+    """Return True if our kernel, if there is one, or oneDNN computes the convolution of an input."""
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return False
+    if has_kernel and dtype == torch.float32:
+        return True
+    is_known = dtype in (torch.float32, torch.bfloat16)
+    return is_known and _HAS_ONEDNN and bool(torch.backends.mkldnn.enabled)
 
 
 _HAS_ONEDNN = torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")

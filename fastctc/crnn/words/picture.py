@@ -54,7 +54,9 @@ def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, in
     font = font_of(face, size)
     stroke = 1 if rng.random() < 0.12 else 0
     if rng.random() < 0.15:
-        on_page = spaced(text, font, stroke, 0, size * rng.uniform(-0.07, 0.12), size * rng.uniform(0, 0.04), rng)
+        on_page = spaced(
+            text, font, stroke, 0, size * rng.uniform(-0.07, 0.12), size * rng.uniform(0, 0.04), rng
+        )
     else:
         on_page = straight(text, font, stroke, 0)
     lettering = flat = cropped(on_page)
