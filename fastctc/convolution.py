@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.overrides import has_torch_function
 
 from fastctc import ops as ops  # loads the extension
 
@@ -86,11 +87,12 @@ def has_kernel(conv: torch.nn.Conv2d) -> bool:
 
 
 def _is_eager(x: Tensor) -> bool:
-    """Return True if a tensor is computed now, in float32, on the CPU."""
+    """Return True if a tensor is computed now, in float32, on the CPU, and nobody records PyTorch's functions."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
+        and not has_torch_function((x,))
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     )
