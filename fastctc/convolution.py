@@ -6,17 +6,26 @@ multiples of 16, or of one input 3x3 or 5x5, the latter with a stride of 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.overrides import has_torch_function
 
 from fastctc import ops as ops  # loads the extension
 
-__all__ = ["MULTIPLE", "Conv2d", "convolution", "convolution_weights", "has_kernel", "pack_convolution"]
+__all__ = [
+    "MULTIPLE",
+    "Conv2d",
+    "convolution",
+    "convolution_weights",
+    "has_kernel",
+    "pack_convolution",
+    "pytorch_convolutions",
+]
 
 MULTIPLE = 16
 """Outputs and inputs of a kernel are a multiple of it."""
@@ -86,14 +95,27 @@ def has_kernel(conv: torch.nn.Conv2d) -> bool:
     return has_shape and has_inputs and keeps_size and conv.groups == 1
 
 
+@contextlib.contextmanager
+def pytorch_convolutions() -> Iterator[None]:
+    """Let PyTorch compute every :class:`Conv2d` in a block, where its functions are recorded."""
+    token = _left_to_pytorch.set(True)
+    try:
+        yield
+    finally:
+        _left_to_pytorch.reset(token)
+
+
+_left_to_pytorch = contextvars.ContextVar("left_to_pytorch", default=False)
+
+
 def _is_eager(x: Tensor) -> bool:
-    """Return True if a tensor is computed now, in float32, on the CPU, and nobody records PyTorch's functions."""
+    """Return True if a tensor is computed now, in float32, on the CPU."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and not has_torch_function((x,))
-        and not torch.compiler.is_compiling()
+        and not _left_to_pytorch.get()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     )
 
