@@ -133,12 +133,13 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
         by_input = by_weight = None
         if ctx.needs_input_grad[0]:
             by_input = _convolved(grad, weight.flip(2, 3).transpose(0, 1), ctx.dilation)
         if ctx.needs_input_grad[1]:
-            images = (each.contiguous(memory_format=torch.channels_last) for each in (x, grad))
-            by_weight = convolution_weights(*images, weight.shape[2], weight.shape[3], ctx.dilation)
+            x = x.contiguous(memory_format=torch.channels_last)
+            by_weight = convolution_weights(x, grad, weight.shape[2], weight.shape[3], ctx.dilation)
         return by_input, by_weight, None
 
 

@@ -28,7 +28,7 @@ struct ConvolutionParams {
   int64_t dilation;                 // of columns
   bool rectifies;                   // max(0, x)
   bool adds_input;                  // after that
-  int64_t pool_rows, pool_columns;  // 1, or 2: maximum of so many rows and columns, after that
+  int64_t pool_rows, pool_columns;  // 1 or 2, of the windows of max-pooling, the last step
 };
 
 // The gradient of a layer without pooling, of 1x5 or 3x3 kernels, by its weights.

@@ -1,4 +1,5 @@
-// fastctc::pack_convolution and fastctc::convolution: checks, allocation, registration. On the CPU only.
+// fastctc::pack_convolution, fastctc::convolution and fastctc::convolution_weights: checks, allocation, registration.
+// On the CPU only.
 #include "../kernels/convolution.h"
 
 #include <algorithm>

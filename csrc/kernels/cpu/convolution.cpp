@@ -34,22 +34,13 @@ FASTCTC_LANE void multiply(const float* values, const float* weights, int64_t in
       w[c] = L::load(from);
       if (c * L::N % kPanel == 0) __builtin_prefetch(from + kAhead);
     }
-    FASTCTC_UNROLL for (int r = 0; r < rows; ++r) {
-      const float x = values[r * inputs + k];
-      FASTCTC_UNROLL for (int c = 0; c < registers; ++c) sum[r][c] = x * w[c] + sum[r][c];
-    }
+    add_product(sum, values + k, inputs, w);
   }
-  FASTCTC_UNROLL for (int r = 0; r < rows; ++r) {
-    FASTCTC_UNROLL for (int c = 0; c < registers; ++c) L::store(sums + r * outputs + c * L::N, sum[r][c]);
-  }
+  store(sum, sums, outputs);
 }
 
-// Rows whose sums fit into registers: 32, or 16.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kRows = 12;
-#else
-constexpr int kRows = 6;
-#endif
+// Rows whose sums fit into registers.
+constexpr int kRows = kRegisters == 32 ? 12 : 6;
 
 template <int registers>
 void multiply_rows(const float* values, const float* weights, int64_t inputs, float* sums, int64_t outputs,

@@ -27,22 +27,13 @@ FASTCTC_LANE void accumulate(const float* values, int64_t inputs, const float* g
   for (int64_t k = 0; k < count; ++k) {
     F g[registers];
     FASTCTC_UNROLL for (int c = 0; c < registers; ++c) g[c] = L::load(grads + k * outputs + c * L::N);
-    FASTCTC_UNROLL for (int r = 0; r < inputs_; ++r) {
-      const float x = values[k * inputs + r];
-      FASTCTC_UNROLL for (int c = 0; c < registers; ++c) sum[r][c] = x * g[c] + sum[r][c];
-    }
+    add_product(sum, values + k * inputs, 1, g);
   }
-  FASTCTC_UNROLL for (int r = 0; r < inputs_; ++r) {
-    FASTCTC_UNROLL for (int c = 0; c < registers; ++c) L::store(sums + r * outputs + c * L::N, sum[r][c]);
-  }
+  store(sum, sums, outputs);
 }
 
-// Inputs whose sums fit into registers: 32, or 16. They divide kPanel.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kInputs = 8;
-#else
-constexpr int kInputs = 4;
-#endif
+// Inputs whose sums fit into registers. They divide kPanel.
+constexpr int kInputs = kRegisters == 32 ? 8 : 4;
 
 template <class Vertical, class Horizontal>
 class Weights : Tiles<Vertical, Horizontal> {
@@ -127,13 +118,7 @@ class Weights : Tiles<Vertical, Horizontal> {
   // Writes the gradient of a tile of outputs, in the basis, place by place.
   void enter_grad(const Place& place, const float* zeros, float* grads) const {
     const float* at[kOutRows][kOutColumns];
-    for (int r = 0; r < kOutRows; ++r) {
-      for (int c = 0; c < kOutColumns; ++c) {
-        const int64_t row = place.row + r, column = place.column + c * p_.dilation;
-        const bool inside = row < p_.rows && column < p_.columns;
-        at[r][c] = inside ? all_.grad + ((place.sample * p_.rows + row) * p_.columns + column) * p_.outputs : zeros;
-      }
-    }
+    this->find(place, all_.grad, p_.outputs, zeros, at);
     const int64_t plane = kBlock * p_.outputs;
     for (int64_t channel = 0; channel < p_.outputs; channel += L::N) {
       F x[kOutRows][kInColumns];
