@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import cast
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from PIL import Image, ImageFilter
 from fastctc.crnn.data.images import Pixels, robust_range
 
 Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
 COLOR_RATIO = 8.0  # spread of colors over the spread of gray levels, from which color shows the ink
 GRAY_SPREAD = 12.0  # of gray levels, up to which ink may be missing in them
@@ -32,7 +33,37 @@ SPECKLED = 0.02  # share of lone pixels from which a picture of two levels is di
 ROWS = 64  # rows on which an uneven ground is estimated
 
 
-def gray_steps(image: Image.Image, *, find: bool = True) -> Iterator[tuple[str, Image.Image]]:
+class Levels(NamedTuple):
+    """The gray levels of a picture.
+
+    Attributes:
+        counts: pixels of each level, (256,).
+        low: the darkest level.
+        high: the lightest level.
+        median: the lowest level that at least half of the pixels do not exceed.
+    """
+
+    counts: Counts
+    low: int
+    high: int
+    median: int
+
+    @classmethod
+    def of(cls, gray: Image.Image) -> Levels:
+        """Count the levels of a picture of mode L."""
+        counts = np.array(gray.histogram())
+        present = np.flatnonzero(counts)
+        return cls(counts, int(present[0]), int(present[-1]), _median(counts))
+
+    @property
+    def spread(self) -> float:
+        """Return the standard deviation."""
+        levels, pixels = np.arange(256), self.counts.sum()
+        mean = self.counts @ levels / pixels
+        return math.sqrt(self.counts @ (levels - mean) ** 2 / pixels)
+
+
+def gray_steps(image: Image.Image, *, find: bool = True) -> Iterator[tuple[str, Image.Image, Levels]]:
     """Yield the gray levels of a picture, then what else was needed to see its ink.
 
     Args:
@@ -40,22 +71,23 @@ def gray_steps(image: Image.Image, *, find: bool = True) -> Iterator[tuple[str, 
         find: whether ink is looked for in gray levels too; False: only in colors where gray levels show nothing.
 
     Yields:
-        (name of the step, picture of mode L) pairs, the first of them ``"gray"``.
+        (name of the step, picture of mode L, its levels), the first of them ``"gray"``.
     """
     gray = image.convert("L")
-    yield "gray", gray
-    if image.mode == "RGB" and (found := by_color(image, gray)) is not None:
-        gray = found
-        yield "color", gray
+    levels = Levels.of(gray)
+    yield "gray", gray, levels
+    if image.mode == "RGB" and (found := by_color(image, levels)) is not None:
+        gray, levels = found, Levels.of(found)
+        yield "color", gray, levels
     for name, step in _STEPS if find else ():
-        if (found := step(gray)) is not None:
-            gray = found
-            yield name, gray
+        if (found := step(gray, levels)) is not None:
+            gray, levels = found, Levels.of(found)
+            yield name, gray, levels
 
 
-def by_color(image: Image.Image, gray: Image.Image) -> Image.Image | None:
+def by_color(image: Image.Image, levels: Levels) -> Image.Image | None:
     """Return ink by its distance from the ground in color, where ink and ground are about equally bright."""
-    spread = _spread(gray.histogram())
+    spread = levels.spread
     if spread > GRAY_SPREAD:
         return None
     colors = np.asarray(image, dtype=np.float64)
@@ -65,26 +97,23 @@ def by_color(image: Image.Image, gray: Image.Image) -> Image.Image | None:
     return _as_ink(np.maximum(0, distance - 2 * float(np.median(distance))))
 
 
-def without_stray_pixels(gray: Image.Image) -> Image.Image | None:
+def without_stray_pixels(gray: Image.Image, levels: Levels) -> Image.Image | None:
     """Return a picture cut to the levels of nearly all pixels, where a few others span most of the range."""
-    histogram = np.asarray(gray.histogram())
-    low, high = robust_range(np.arange(256), histogram)
-    present = np.flatnonzero(histogram)
-    if (low, high) == (present[0], present[-1]):
+    low, high = robust_range(np.arange(256), levels.counts)
+    if (low, high) == (levels.low, levels.high):
         return None
     return gray.point(np.clip(np.arange(256), low, high).tolist())
 
 
-def without_dither(gray: Image.Image) -> Image.Image | None:
+def without_dither(gray: Image.Image, levels: Levels) -> Image.Image | None:
     """Return a picture of two levels smoothed to the gray levels that its dots stand for."""
-    histogram = np.array(gray.histogram())
-    low, high = _extremes(gray)
+    counts, low, high, _ = levels
     edge = max(1, (high - low) // 5)
-    if high - low < 8 or histogram[low : low + edge].sum() + histogram[high - edge + 1 : high + 1].sum() < (
-        0.85 * histogram.sum()
+    if high - low < 8 or counts[low : low + edge].sum() + counts[high - edge + 1 : high + 1].sum() < (
+        0.85 * counts.sum()
     ):
         return None
-    black = np.asarray(gray) > (int(low) + int(high)) / 2
+    black = np.asarray(gray) > (low + high) / 2
     if min(black.shape) < 3:
         return None
     middle = black[1:-1, 1:-1]
@@ -99,19 +128,19 @@ def without_dither(gray: Image.Image) -> Image.Image | None:
     wide = Image.fromarray(np.pad(np.asarray(gray), margin, mode="reflect"))
     smooth = wide.filter(ImageFilter.GaussianBlur(sigma))
     smooth = smooth.crop((margin, margin, margin + gray.width, margin + gray.height))
-    noise = int(high - low) / (12 * sigma)  # about what sums of random dots differ by
-    even = on_even_ground(smooth, noise)
+    noise = (high - low) / (12 * sigma)  # about what sums of random dots differ by
+    smooth_levels = Levels.of(smooth)
+    even = on_even_ground(smooth, smooth_levels, noise)
     if even is not None:
         return even
-    return _two_sided(np.asarray(smooth, dtype=np.float64) - _median(smooth.histogram()), noise)
+    return _two_sided(np.asarray(smooth, dtype=np.float64) - smooth_levels.median, noise)
 
 
-def without_frame(gray: Image.Image) -> Image.Image | None:
+def without_frame(gray: Image.Image, levels: Levels) -> Image.Image | None:
     """Return a picture whose frame, in another level than the ground, has the level of the ground."""
     pixels = np.asarray(gray)
-    low, high = _extremes(gray)
-    ground = _median(gray.histogram())
-    most = max(ground - int(low), int(high) - ground)
+    ground = levels.median
+    most = max(ground - levels.low, levels.high - ground)
     if most < 16 or min(pixels.shape) < 16:
         return None
     top, bottom = _frame(pixels, ground, most / 2), _frame(pixels[::-1], ground, most / 2)
@@ -145,18 +174,16 @@ def _frame(lines: Pixels, ground: int, far: float) -> int:
     return next((count + n for n in range(4) if share_within(lines[count + n], far) < 0.25), 0)
 
 
-def on_even_ground(gray: Image.Image, noise: float = 0.0) -> Image.Image | None:
+def on_even_ground(gray: Image.Image, levels: Levels, noise: float = 0.0) -> Image.Image | None:
     """Return ink by its difference from an uneven ground, as dark on white, if it is more than ``noise``.
 
     The ground is what fits most pixels: a surface of second degree, alone or with a curve of running medians along
     the line, or the lighter or darker levels of each column. It counts if far more pixels lie on it than on any
     single level.
     """
-    histogram = np.asarray(gray.histogram())
-    low, high = np.flatnonzero(histogram)[[0, -1]]
-    near = max(2, int(high - low) // 14)
-    below = np.concatenate([np.zeros(near + 1), np.cumsum(histogram), np.full(near, histogram.sum())])
-    even = float((below[2 * near + 1 :] - below[: -2 * near - 1]).max()) / histogram.sum()
+    near, pixels = max(2, (levels.high - levels.low) // 14), levels.counts.sum()
+    below = np.concatenate([np.zeros(near + 1), np.cumsum(levels.counts), np.full(near, pixels)])
+    even = float((below[2 * near + 1 :] - below[: -2 * near - 1]).max()) / pixels
     if even > EVEN or min(gray.size) < 8:
         return None
     scale = -(-gray.height // ROWS)
@@ -178,25 +205,22 @@ def on_even_ground(gray: Image.Image, noise: float = 0.0) -> Image.Image | None:
     return _two_sided(np.asarray(gray, dtype=np.float64) - np.asarray(full, dtype=np.float64), noise)
 
 
-def either_side(gray: Image.Image) -> Image.Image | None:
+def either_side(gray: Image.Image, levels: Levels) -> Image.Image | None:
     """Return ink that is lighter and darker than the ground, or lighter beside a few darker specks."""
-    histogram = np.asarray(gray.histogram())
-    middle = _median(histogram)
-    present = np.flatnonzero(histogram)
-    darker, lighter = middle - int(present[0]), int(present[-1]) - middle
+    darker, lighter = levels.median - levels.low, levels.high - levels.median
     if min(darker, lighter) < max(16, max(darker, lighter) / 3):
         return None
-    levels = np.arange(256) - middle
-    noise = 1.5 * _median(np.bincount(np.abs(levels), weights=histogram))
+    off = np.arange(256) - levels.median
+    noise = 1.5 * _median(np.bincount(np.abs(off), weights=levels.counts))
     far = max(min(darker, lighter) / 2, 4 * noise)
-    dark, light = int(histogram[levels < -far].sum()), int(histogram[levels > far].sum())
+    dark, light = int(levels.counts[off < -far].sum()), int(levels.counts[off > far].sum())
     first, second = (dark, light) if darker >= lighter else (light, dark)
     if 4 * second < first or second == 0:  # the tone curve takes the right side
         return None
     if 8 * first > second:
-        shown = 255 - np.minimum(255, np.abs(levels))
+        shown = 255 - np.minimum(255, np.abs(off))
     else:
-        shown = 255 - np.clip(levels if darker >= lighter else -levels, 0, 255)
+        shown = 255 - np.clip(off if darker >= lighter else -off, 0, 255)
     return gray.point(shown.tolist())
 
 
@@ -263,22 +287,10 @@ def _as_ink(strength: Floats) -> Image.Image:
     return Image.fromarray(np.rint(255 - 255 * np.minimum(1, strength / most)).astype(np.uint8))
 
 
-def _spread(histogram: list[int]) -> float:
-    """Return the standard deviation of gray levels."""
-    counts, levels = np.asarray(histogram, dtype=np.float64), np.arange(256)
-    mean = counts @ levels / counts.sum()
-    return math.sqrt(counts @ (levels - mean) ** 2 / counts.sum())
-
-
-def _extremes(gray: Image.Image) -> tuple[int, int]:
-    """Return the darkest and the lightest level."""
-    low, high = cast("tuple[int, int]", gray.getextrema())
-    return low, high
-
-
-def _median(histogram: npt.ArrayLike) -> int:
-    total = np.cumsum(histogram)
-    return int(np.searchsorted(total, total[-1] / 2))
+def _median(counts: npt.ArrayLike) -> int:
+    """Return the lowest level that at least half of the pixels do not exceed."""
+    below = np.cumsum(counts)
+    return int(np.searchsorted(below, below[-1] / 2))
 
 
 _STEPS = (

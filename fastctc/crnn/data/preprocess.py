@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from fastctc.crnn.data.images import ImageError, ImageLike, Pixels, decode
-from fastctc.crnn.data.ink import gray_steps
+from fastctc.crnn.data.ink import Levels, gray_steps
 from fastctc.crnn.data.settings import (
     at_least,
     between,
@@ -43,12 +43,11 @@ def _tone(image: Image.Image, config: PreprocessConfig) -> Image.Image:
     differences: light text on a dark ground becomes dark on white too, and single dark pixels of a textured ground
     are not taken for ink.
     """
-    histogram = np.asarray(image.histogram())
-    total = np.cumsum(histogram)
-    difference = np.arange(256) - int(np.searchsorted(total, total[-1] / 2))
+    levels = Levels.of(image)
+    difference = np.arange(256) - levels.median
     sides = np.maximum(0, -difference), np.maximum(0, difference)
-    ink = max(sides, key=lambda side: int(histogram @ side**2))  # the darker one of two equal ones
-    strongest = int(ink[histogram > 0].max())
+    ink = max(sides, key=lambda side: int(levels.counts @ side**2))  # the darker one of two equal ones
+    strongest = int(max(ink[levels.low], ink[levels.high]))
     share = np.clip(ink / max(strongest, config.tone_floor), 0, 1)
     return image.point(np.rint(255 * (1 - share**config.tone)).astype(int).tolist())
 
@@ -238,7 +237,7 @@ def prepare(image: ImageLike, config: PreprocessConfig) -> Prepared:
     contrast = 0.0
     for name, picture in _steps(decoded.picture, config):
         if name == "gray":
-            contrast = _contrast(picture.histogram())
+            contrast = Levels.of(picture).spread / 255
     return Prepared(np.asarray(picture, dtype=np.uint8), contrast, decoded.size, decoded.warning)
 
 
@@ -268,7 +267,7 @@ def _steps(original: Image.Image, config: PreprocessConfig) -> Iterator[tuple[st
             f" the limit is max_width, {config.max_width}"
         )
     yield "original", original
-    for name, gray in gray_steps(original, find=config.ink == "found"):
+    for name, gray, _ in gray_steps(original, find=config.ink == "found"):
         yield name, gray
     for each in _APPLIED:
         value = getattr(config, each.name)
@@ -280,13 +279,6 @@ def _steps(original: Image.Image, config: PreprocessConfig) -> Iterator[tuple[st
             )
     columns = max(1, round(gray.width * rows / gray.height))
     yield f"height {rows}", gray.resize((columns, rows), Image.Resampling.BILINEAR)
-
-
-def _contrast(histogram: list[int]) -> float:
-    """Return the standard deviation of gray levels, as a share of 255."""
-    counts, levels = np.asarray(histogram, dtype=np.float64), np.arange(256)
-    mean = counts @ levels / counts.sum()
-    return math.sqrt(counts @ (levels - mean) ** 2 / counts.sum()) / 255
 
 
 def otsu_threshold(histogram: list[int]) -> int:

@@ -145,6 +145,8 @@ def are_numbers(log_probs: Tensor, lengths: Tensor) -> Tensor:
         log_probs: (N, T, C).
         lengths: (N,) frames of each image; the frames behind do not count.
     """
+    if bool(log_probs.numel()) and bool(log_probs.max() < math.inf):  # a maximum is NaN if any number is
+        return torch.ones(len(log_probs), dtype=torch.bool, device=log_probs.device)
     inside = torch.arange(log_probs.shape[1], device=log_probs.device) < lengths.to(log_probs.device)[:, None]
     return ((log_probs < math.inf).all(-1) | ~inside).all(-1)
 
