@@ -129,7 +129,7 @@ def sides(checkpoint: str, folder: Path) -> dict[str, Read]:
             checkpoint, single=True, greedy=True, second_look=0.0
         ),
     }
-    if fast_precision("cpu") == "bf16":
+    if fast_precision("cpu", "vgg-bilstm") == "bf16":
         found["fastctc, bf16"] = ours(checkpoint, "bf16")
         found["fastctc, bf16, one image at a time"] = ours(checkpoint, "bf16", single=True)
     if find_spec("onnxruntime") and find_spec("onnxscript"):

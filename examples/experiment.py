@@ -80,7 +80,7 @@ def train(
     model.train()
     for step in range(1, steps + 1):
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision("cpu") == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision("cpu", "vgg-bilstm") == "bf16"):
             loss = batch_loss()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 5.0)

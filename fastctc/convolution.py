@@ -23,8 +23,9 @@ __all__ = [
     "convolution",
     "convolution_weights",
     "has_kernel",
+    "is_eager",
     "pack_convolution",
-    "pytorch_convolutions",
+    "pytorch_layers",
 ]
 
 MULTIPLE = 16
@@ -77,7 +78,7 @@ class Conv2d(torch.nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, outputs, H, W)."""
-        if not (self.trains and _is_eager(input)):
+        if not (self.trains and is_eager(input)):
             return super().forward(input)
         result: Tensor = _Convolution.apply(input, self.weight, self.dilation[1])  # type: ignore[no-untyped-call]
         return result
@@ -96,8 +97,8 @@ def has_kernel(conv: torch.nn.Conv2d) -> bool:
 
 
 @contextlib.contextmanager
-def pytorch_convolutions() -> Iterator[None]:
-    """Let PyTorch compute every :class:`Conv2d` in a block, where its functions are recorded."""
+def pytorch_layers() -> Iterator[None]:
+    """Let PyTorch compute all layers in a block, where its functions are recorded."""
     token = _left_to_pytorch.set(True)
     try:
         yield
@@ -108,8 +109,8 @@ def pytorch_convolutions() -> Iterator[None]:
 _left_to_pytorch = contextvars.ContextVar("left_to_pytorch", default=False)
 
 
-def _is_eager(x: Tensor) -> bool:
-    """Return True if a tensor is computed now, in float32, on the CPU."""
+def is_eager(x: Tensor) -> bool:
+    """Return True if our kernels may compute a layer of a tensor: now, in float32, on the CPU."""
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"

@@ -52,6 +52,8 @@ NAMES = (
     "ctc_loss_tangent",
     "forced_align",
     "greedy_decode",
+    "normalization",
+    "normalization_grad",
     "pack_convolution",
     "scored_search",
     "scored_search_advance",

@@ -164,7 +164,9 @@ def scored_search_result_samples(device: Device) -> list[Arguments]:
     return samples
 
 
-CPU_ONLY = {"convolution", "convolution_weights", "pack_convolution"}
+CPU_ONLY = {
+    "convolution", "convolution_weights", "normalization", "normalization_grad", "pack_convolution",
+}  # fmt: skip
 
 
 def pack_convolution_samples(device: Device) -> list[Arguments]:
@@ -193,6 +195,24 @@ def convolution_weights_samples(device: Device) -> list[Arguments]:
     return [(input, grad, 3, 3, 1), (input, grad, 1, 5, 2)]
 
 
+def normalization_samples(device: Device) -> list[Arguments]:
+    images, added = (torch.randn(2, 16, n, 12).contiguous(memory_format=torch.channels_last) for n in (6, 3))
+    weight, bias = torch.randn(2, 16)
+    return [
+        (images, weight, bias, [12, 5], 1e-5, 1, 1, images),
+        (images, weight, bias, [12, 12], 1e-5, 2, 1, added),
+        (images, weight, bias, [12, 5], 1e-5, 2, 2, None),
+    ]
+
+
+def normalization_grad_samples(device: Device) -> list[Arguments]:
+    samples: list[Arguments] = []
+    for images, weight, bias, *options, _ in normalization_samples(device):
+        grad, mean, variance = torch.ops.fastctc.normalization(images, weight, bias, *options, None)
+        samples.append((grad, images, weight, bias, mean, variance, *options))
+    return samples
+
+
 # Every operator has its samples here.
 SAMPLES: dict[str, Callable[[Device], list[Arguments]]] = {
     "beam_search": beam_search_samples,
@@ -205,6 +225,8 @@ SAMPLES: dict[str, Callable[[Device], list[Arguments]]] = {
     "ctc_loss_tangent": ctc_loss_tangent_samples,
     "forced_align": forced_align_samples,
     "greedy_decode": greedy_decode_samples,
+    "normalization": normalization_samples,
+    "normalization_grad": normalization_grad_samples,
     "pack_convolution": pack_convolution_samples,
     "scored_search": scored_search_samples,
     "scored_search_advance": scored_search_advance_samples,

@@ -15,19 +15,6 @@ void check(const Tensor& t, const char* name, int64_t dims, const char* shape) {
   }
 }
 
-// Contiguous in torch.channels_last.
-void check_images(const Tensor& t, const char* name) {
-  bool holds = !t.is_cuda() && t.scalar_type() == ScalarType::Float && t.dim() == 4;
-  if (holds) {
-    int64_t stride = 1;
-    for (const int d : {1, 3, 2, 0}) {
-      holds &= t.stride(d) == stride || t.size(d) <= 1;
-      stride *= t.size(d);
-    }
-  }
-  if (!holds) value_error(name, " must be a float32 tensor (N, C, H, W) on the CPU, contiguous in channels_last");
-}
-
 Convolution kind_of(int64_t inputs, int64_t rows, int64_t columns) {
   if (inputs == 1 && rows == 3 && columns == 3) return Convolution::kFirst3x3;
   if (inputs == 1 && rows == 5 && columns == 5) return Convolution::kFirst5x5;

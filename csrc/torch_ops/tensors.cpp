@@ -46,6 +46,18 @@ void check_place(const Tensor& t, const char* name, const Tensor& input) {
   if (!t.is_contiguous()) value_error(name, " must be contiguous");
 }
 
+void check_images(const Tensor& t, const char* name) {
+  bool holds = !t.is_cuda() && t.scalar_type() == ScalarType::Float && t.dim() == 4;
+  if (holds) {
+    int64_t stride = 1;
+    for (const int d : {1, 3, 2, 0}) {
+      holds &= t.stride(d) == stride || t.size(d) <= 1;
+      stride *= t.size(d);
+    }
+  }
+  if (!holds) value_error(name, " must be a float32 tensor (N, C, H, W) on the CPU, contiguous in channels_last");
+}
+
 bool has_shape(const Tensor& t, std::initializer_list<int64_t> shape) {
   if (t.dim() != int64_t(shape.size())) return false;
   int64_t d = 0;
@@ -141,10 +153,6 @@ Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> shape, Sc
     if (__builtin_mul_overflow(stride, size, &stride)) stride = std::numeric_limits<int64_t>::max();  // is refused
   }
   return empty_strided(like, shape, strides, type);
-}
-Tensor empty_images(const Tensor& like, int64_t batch, int64_t channels, int64_t rows, int64_t columns) {
-  const int64_t strides[] = {rows * columns * channels, 1, columns * channels, channels};
-  return empty_strided(like, {batch, channels, rows, columns}, strides, like.scalar_type());
 }
 Tensor zero_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
   return allocated(like, shape, [&] { return torch::stable::new_zeros(like, shape, type); });
@@ -270,6 +278,14 @@ Tensor reused_tensor(const Tensor& like, int64_t count, ScalarType type) {
   const size_t bytes = size_t(count) * (type == ScalarType::Double ? sizeof(double) : sizeof(float));
   const AtenTensorHandle made = in_block(like, 1, &count, &stride, type, bytes, most_for(bytes));
   return made ? Tensor(made) : empty_tensor(like, {count}, type);
+}
+
+Tensor empty_images(const Tensor& like, int64_t batch, int64_t channels, int64_t rows, int64_t columns) {
+  const int64_t sizes[] = {batch, channels, rows, columns};
+  const int64_t strides[] = {rows * columns * channels, 1, columns * channels, channels};
+  const size_t bytes = size_t(batch * channels * rows * columns) * like.element_size();
+  const AtenTensorHandle made = in_block(like, 4, sizes, strides, like.scalar_type(), bytes, most_for(bytes));
+  return made ? Tensor(made) : empty_strided(like, {batch, channels, rows, columns}, strides, like.scalar_type());
 }
 
 HostWorkspace::HostWorkspace(size_t bytes) : memory_(nullptr) {

@@ -68,6 +68,8 @@ ScalarType scalar_type_of(const Tensor& t);
 // Raise unless `t` is on the device of `input`, and for check_place contiguous.
 void check_device(const Tensor& t, const char* name, const Tensor& input);
 void check_place(const Tensor& t, const char* name, const Tensor& input);
+// Raises unless `t` is of float32 images (N, C, H, W) on the CPU, contiguous in torch.channels_last.
+void check_images(const Tensor& t, const char* name);
 bool has_shape(const Tensor& t, std::initializer_list<int64_t> shape);
 const int64_t* int64_data(const Tensor& t, const char* name, const Tensor& input);
 // Lengths, one for each of `batch` samples: a tensor, or for direct calls on the CPU the ints of a list. To allocate a
@@ -120,7 +122,8 @@ class DeviceGuard {
 // Uninitialized memory, zeros, and memory in the layout of another tensor. Where memory is lacking, the error has the
 // words of PyTorch's allocators: programs that retry with a smaller batch look for them.
 Tensor empty_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
-// Uninitialized images (N, C, H, W) of the type of `like`, the channels of a pixel side by side.
+// Uninitialized images (N, C, H, W) of the type of `like` on the CPU, the channels of a pixel side by side. Large ones
+// get the memory of the last large tensor that was freed, see below.
 Tensor empty_images(const Tensor& like, int64_t batch, int64_t channels, int64_t rows, int64_t columns);
 Tensor zero_tensor(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
 Tensor tensor_like(const Tensor& t);

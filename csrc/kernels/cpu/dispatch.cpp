@@ -11,6 +11,7 @@
 #include "../ctc_tangent.h"
 #include "../forced_align.h"
 #include "../greedy_decode.h"
+#include "../normalization.h"
 
 namespace fastctc {
 namespace cpu {
@@ -53,6 +54,15 @@ namespace cpu {
   X(void, convolution_weights, (const ConvolutionWeightsParams& p, int64_t chunk, void* workspace),                   \
     (p, chunk, workspace))                                                                                            \
   X(void, convolution_weights_finish, (const ConvolutionWeightsParams& p, float* to), (p, to))                        \
+  X(void, normalization_sums, (const NormalizationParams& p, int64_t image, double* sums), (p, image, sums))          \
+  X(void, normalization, (const NormalizationParams& p, int64_t image, const float* added, float* output),            \
+    (p, image, added, output))                                                                                        \
+  X(void, normalization_grad_sums, (const NormalizationParams& p, int64_t image, const float* grad, double* sums),    \
+    (p, image, grad, sums))                                                                                           \
+  X(void, normalization_grad,                                                                                         \
+    (const NormalizationParams& p, int64_t image, const float* grad, const float* slope, const float* offset,         \
+     float* output),                                                                                                  \
+    (p, image, grad, slope, offset, output))                                                                          \
   X(void, convolution, (const ConvolutionParams& p, int64_t begin, int64_t end, void* workspace),                     \
     (p, begin, end, workspace))
 

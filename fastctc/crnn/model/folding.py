@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from fastctc.convolution import MULTIPLE, convolution, has_kernel, pack_convolution
-from fastctc.crnn.model.masked_norm import MaskedBatchNorm, cut_padding
-from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage, ResidualConv, pooled
+from fastctc.crnn.model.masked_norm import MaskedBatchNorm, cut_padding, finished, pooled
+from fastctc.crnn.model.network import CRNN, ConvHead, ConvStage, ResidualConv
 
 
 def folded(model: CRNN) -> CRNN:
@@ -95,8 +95,14 @@ def _apply(part: ConvStage | ResidualConv) -> Callable[..., Tensor]:
 class _Folded(nn.Module):
     """The place of a normalization and ReLU that are folded into the convolution before it."""
 
-    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
-        return x
+    def forward(
+        self,
+        x: Tensor,
+        inside: Tensor | None = None,
+        pool: tuple[int, int] = (1, 1),
+        added: Tensor | None = None,
+    ) -> Tensor:
+        return finished(x, inside, pool, added)
 
 
 class _Conv(nn.Conv2d):

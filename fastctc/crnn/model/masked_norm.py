@@ -1,4 +1,4 @@
-"""Batch normalization of images of different widths, with the ReLU that follows it."""
+"""Batch normalization of images of different widths, with ReLU, pooling and a residual sum after it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,73 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastctc.normalization import has_kernel, normalized
+
 
 class MaskedBatchNorm(nn.BatchNorm2d):
-    """Batch normalization, whose statistics in training leave the padding out, and ReLU."""
+    """Batch normalization, whose statistics in training leave the padding out, and what follows it."""
 
-    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
-        """Apply ``BatchNorm2d`` over the columns where ``inside`` is true, then ReLU.
+    def forward(
+        self,
+        x: Tensor,
+        inside: Tensor | None = None,
+        pool: tuple[int, int] = (1, 1),
+        added: Tensor | None = None,
+    ) -> Tensor:
+        """Apply ``BatchNorm2d`` over the columns where ``inside`` is true, ReLU, and what :func:`finished` does.
 
         Args:
-            x: (N, C, H, W). In training its padding is set to zero in place.
+            x: (N, C, H, W). In training its padding may be set to zero in place.
             inside: (N, 1, 1, W) bool, true in the first columns of each image; None where nothing is padding.
+            pool: rows and columns of the windows of max-pooling.
+            added: (N, C, H / rows, W / columns), is added last; None: nothing.
 
         Returns:
-            (N, C, H, W). In training it is zero in the padding, and no gradient flows from there.
+            (N, C, H / rows, W / columns). No gradient flows from the padding.
         """
-        if not self.training or inside is None:
-            return F.relu(super().forward(x), inplace=True)
-        assert self.running_mean is not None and self.running_var is not None
-        y, mean, variance, count = _NormalizeReLU.apply(  # type: ignore[no-untyped-call]
-            x, zero_padding(x.detach(), inside), inside, self.weight, self.bias, self.eps
-        )
+        if not self.training:
+            return finished(F.relu(super().forward(x), inplace=True), inside, pool, added)
+        if has_kernel(x, pool):
+            y, mean, variance, count = self._by_kernel(x, inside, pool, added)
+        elif inside is None:
+            return finished(F.relu(super().forward(x), inplace=True), None, pool, added)
+        else:
+            y, mean, variance, count = _NormalizeReLU.apply(  # type: ignore[no-untyped-call]
+                x, zero_padding(x.detach(), inside), inside, self.weight, self.bias, self.eps
+            )
+            y = finished(y, None, pool, added)
         with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None
             momentum = 0.1 if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * count / (count - 1).clamp_min(1), momentum)
         return y  # type: ignore[no-any-return]
+
+    def _by_kernel(
+        self, x: Tensor, inside: Tensor | None, pool: tuple[int, int], added: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the result of training, the mean and the variance, and of how many pixels they are."""
+        widths = [x.shape[3]] * len(x) if inside is None else inside.sum(3).flatten().tolist()
+        result = normalized(x, self.weight, self.bias, widths, self.eps, pool, added)
+        return *result, torch.tensor(x.shape[2] * sum(widths))
+
+
+def finished(x: Tensor, inside: Tensor | None, pool: tuple[int, int], added: Tensor | None) -> Tensor:
+    """Set the padding of (N, C, H, W) >= 0 to zero, pool it, and add a tensor of the shape that it has then."""
+    if inside is not None:
+        x = x * inside if torch.is_grad_enabled() else zero_padding(x, inside)
+    x = x if pool == (1, 1) else pooled(x, pool)  # a half-filled window sees the zeros of the padding
+    return x if added is None else added + x
+
+
+def pooled(x: Tensor, pool: tuple[int, int]) -> Tensor:
+    """Return ``F.max_pool2d``, without a gradient on the CPU by the faster maximum of two views per axis."""
+    whole = x.shape[2] % pool[0] == 0 and x.shape[3] % pool[1] == 0
+    if torch.compiler.is_exporting() or torch.is_grad_enabled() or x.device.type != "cpu" or not whole:
+        return F.max_pool2d(x, pool)
+    if pool[0] == 2:
+        x = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
+    return torch.maximum(x[..., 0::2], x[..., 1::2]) if pool[1] == 2 else x
 
 
 def zero_padding(x: Tensor, inside: Tensor) -> Tensor:

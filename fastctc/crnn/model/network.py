@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fastctc.convolution import Conv2d
-from fastctc.crnn.model.masked_norm import MaskedBatchNorm, zero_padding
+from fastctc.crnn.model.masked_norm import MaskedBatchNorm, finished
 
 ARCHITECTURES = ("conv", "bilstm", "bigru", "vgg-bilstm")
 
@@ -112,9 +112,8 @@ class ResidualConv(nn.Module):
 
     def forward(self, x: Tensor, inside: Tensor | None) -> Tensor:
         """Map (N, C, H, W) to the same shape; ``inside`` is true in the columns that are not padding."""
-        step: Tensor = self.norm(self.conv(x), inside)
-        added: Tensor = x + (step if inside is None or self.training else step * inside)
-        return added
+        result: Tensor = self.norm(self.conv(x), inside, added=x)
+        return result
 
 
 class ConvStage(nn.Module):
@@ -138,12 +137,11 @@ class ConvStage(nn.Module):
         x = self.conv(x)
         widths = None if widths is None else _divided(widths, self.stride)
         inside = _inside(x, widths)
-        x = F.relu(x, inplace=True) if self.norm is None else self.norm(x, inside)
-        if inside is not None and not (self.norm is not None and self.training):
-            x = x * inside if torch.is_grad_enabled() else zero_padding(x, inside)
-        if self.pool != (1, 1):
-            x = pooled(x, self.pool)  # a half-filled window sees the padding's zeros: no ReLU is below them
-            widths = None if widths is None else _divided(widths, self.pool[1])
+        if self.norm is None:
+            x = finished(F.relu(x, inplace=True), inside, self.pool, None)
+        else:
+            x = self.norm(x, inside, self.pool)
+        widths = None if widths is None else _divided(widths, self.pool[1])
         inside = _inside(x, widths)
         for residual in self.residuals:
             x = residual(x, inside)
@@ -167,16 +165,6 @@ def _with_whole_frames(images: Tensor, widths: Tensor) -> Tensor:
     return torch.where(columns < widths[:, None, None, None], images, images.gather(3, place))
 
 
-def pooled(x: Tensor, pool: tuple[int, int]) -> Tensor:
-    """Return ``F.max_pool2d``, without a gradient on the CPU by the faster maximum of two views per axis."""
-    whole = x.shape[2] % pool[0] == 0 and x.shape[3] % pool[1] == 0
-    if torch.compiler.is_exporting() or torch.is_grad_enabled() or x.device.type != "cpu" or not whole:
-        return F.max_pool2d(x, pool)
-    if pool[0] == 2:
-        x = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
-    return torch.maximum(x[..., 0::2], x[..., 1::2]) if pool[1] == 2 else x
-
-
 class ConvHead(nn.Module):
     """Residual dilated convolutions along the frames: context of 17 frames, no recurrence."""
 
@@ -196,8 +184,7 @@ class ConvHead(nn.Module):
         if inside is not None:
             x = x * inside
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            step = norm(conv(x), inside)
-            x = x + (step if inside is None or self.training else step * inside)
+            x = norm(conv(x), inside, added=x)
         return x.squeeze(2).transpose(1, 2)
 
 

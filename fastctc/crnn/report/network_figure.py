@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from fastctc.convolution import pytorch_convolutions
+from fastctc.convolution import pytorch_layers
 from fastctc.figures import BLANK, COLORS, INK, load_matplotlib, new_figure, styled
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def record(model: nn.Module, *inputs: Tensor) -> list[Operation]:
             hooks.append(module.register_forward_hook(_leave(recorder)))
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), pytorch_convolutions(), recorder:
+        with torch.no_grad(), pytorch_layers(), recorder:
             model.eval()(*inputs)
     finally:
         for hook in hooks:

@@ -270,20 +270,25 @@ def max_rate(config: TrainConfig) -> float:
 
 def _precision(config: TrainConfig) -> Literal["auto", "bf16", "fp32"]:
     """Return the precision that a recipe asks for, with ``"auto"`` decided."""
-    return fast_precision(config.device) if config.precision == "auto" else config.precision
+    if config.precision != "auto":
+        return config.precision
+    return fast_precision(config.device, config.model.architecture or "conv")
 
 
-def fast_precision(device: str) -> Literal["bf16", "fp32"]:
-    """Return the fastest precision of training: bf16 pays only where the processor multiplies it.
+def fast_precision(device: str, architecture: str = "conv") -> Literal["bf16", "fp32"]:
+    """Return the fastest precision of training.
+
+    On a CPU, bf16 pays where the processor multiplies matrices of it (AMX). Where it multiplies vectors of it, bf16
+    pays with ``"vgg-bilstm"`` alone: the package has kernels in fp32 for the convolutions of the others.
 
     Args:
         device: a device of torch, such as ``"cpu"``.
+        architecture: of the network, one of ``ARCHITECTURES``.
     """
     if torch.device(device).type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    checks = [
-        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    ]
+    names = ["_is_amx_tile_supported"] + ["_is_avx512_bf16_supported"] * (architecture == "vgg-bilstm")
+    checks = [getattr(torch.cpu, name, None) for name in names]
     return "bf16" if any(check() for check in checks if check is not None) else "fp32"
 
 

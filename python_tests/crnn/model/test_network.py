@@ -10,7 +10,8 @@ from torch import nn
 
 from fastctc.crnn.data import Batch, PreprocessConfig, kind_of, normalize
 from fastctc.crnn.model import CRNN, CRNNConfig, MaskedBatchNorm, folded, summarize
-from fastctc.crnn.model.network import ARCHITECTURES, pooled
+from fastctc.crnn.model.masked_norm import pooled
+from fastctc.crnn.model.network import ARCHITECTURES
 from fastctc.crnn.read.decoding import greedy_texts
 from fastctc.crnn.training import ModelConfig, model_config, settled
 from fastctc.crnn.training.step import Learner, one_cycle
