@@ -73,14 +73,16 @@ class Conv2d(torch.nn.Conv2d):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        whole = self.out_channels % MULTIPLE == 0 and self.in_channels > 1 and self.kernel_size != (1, 1)
+        whole = self.out_channels % MULTIPLE == 0 and self.kernel_size != (1, 1)
         self.trains = whole and self.bias is None and has_kernel(self)
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, outputs, H, W)."""
         if not (self.trains and is_eager(input)):
             return super().forward(input)
-        result: Tensor = _Convolution.apply(input, self.weight, self.dilation[1])  # type: ignore[no-untyped-call]
+        result: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
+            input, self.weight, self.dilation[1], self.stride[0]
+        )
         return result
 
 
@@ -122,30 +124,39 @@ def is_eager(x: Tensor) -> bool:
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution that keeps rows and columns, with its gradient."""
+    """A convolution that keeps rows and columns, or halves them with a stride of 2, with its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.dilation = dilation
-        return _convolved(x, weight, dilation)
+        ctx.dilation, ctx.stride = dilation, stride
+        return _convolved(x, weight, dilation, stride)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
+        wants = ctx.needs_input_grad[:2]
+        if weight.shape[1] == 1:
+            padding = [weight.shape[2] // 2, weight.shape[3] // 2]
+            stride = [ctx.stride, ctx.stride]
+            by_input, by_weight, _ = torch.ops.aten.convolution_backward(
+                grad, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, [*wants, False]
+            )
+            return by_input, by_weight, None, None
         by_input = by_weight = None
-        if ctx.needs_input_grad[0]:
+        if wants[0]:
             by_input = _convolved(grad, weight.flip(2, 3).transpose(0, 1), ctx.dilation)
-        if ctx.needs_input_grad[1]:
+        if wants[1]:
             x = x.contiguous(memory_format=torch.channels_last)
             by_weight = convolution_weights(x, grad, weight.shape[2], weight.shape[3], ctx.dilation)
-        return by_input, by_weight, None
+        return by_input, by_weight, None, None
 
 
-def _convolved(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+def _convolved(x: Tensor, weight: Tensor, dilation: int, stride: int = 1) -> Tensor:
+    widths = [(x.shape[3] + stride - 1) // stride] * len(x)
     return convolution(
         x.contiguous(memory_format=torch.channels_last), pack_convolution(weight.contiguous()),
-        weight.new_zeros(weight.shape[0]), [x.shape[3]] * len(x), dilation, False, False, 1, 1,
+        weight.new_zeros(weight.shape[0]), widths, dilation, False, False, 1, 1,
     )  # fmt: skip

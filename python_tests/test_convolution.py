@@ -156,24 +156,31 @@ def test_errors_of_packing(shape: tuple[int, ...], message: str) -> None:
         pack_convolution(torch.zeros(shape))
 
 
-@pytest.mark.parametrize(("taps", "dilation"), [((3, 3), 1), ((1, 5), 1), ((1, 5), 3)])
+@pytest.mark.parametrize(
+    ("inputs", "taps", "dilation"),
+    [(32, (3, 3), 1), (32, (1, 5), 1), (32, (1, 5), 3), (1, (3, 3), 1), (1, (5, 5), 1)],
+)
 @pytest.mark.parametrize("memory_format", [LAST, torch.contiguous_format])
 def test_gradients_are_those_of_torch(
-    taps: tuple[int, int], dilation: int, memory_format: torch.memory_format
+    inputs: int, taps: tuple[int, int], dilation: int, memory_format: torch.memory_format
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     options: Any = {
         "padding": (taps[0] // 2, taps[1] // 2 * dilation),
         "dilation": (1, dilation),
+        "stride": 2 if taps == (5, 5) else 1,
         "bias": False,
     }
-    ours, torchs = Conv2d(32, 48, taps, **options), torch.nn.Conv2d(32, 48, taps, **options).double()
+    ours, torchs = (
+        Conv2d(inputs, 48, taps, **options),
+        torch.nn.Conv2d(inputs, 48, taps, **options).double(),
+    )
     torchs.load_state_dict(ours.state_dict())
     assert ours.trains
-    x = torch.randn(2, 32, 7, 30, generator=generator).contiguous(memory_format=memory_format)
-    grad = torch.randn(2, 48, 7, 30, generator=generator)
+    x = torch.randn(2, inputs, 7, 30, generator=generator).contiguous(memory_format=memory_format)
     mine, other = x.clone().requires_grad_(), x.double().requires_grad_()
     y, exact = ours(mine), torchs(other)
+    grad = torch.randn(y.shape, generator=generator)
     y.backward(grad)
     exact.backward(grad.double())
     assert mine.grad is not None and other.grad is not None

@@ -189,47 +189,50 @@ thread_local KeptMemory kept;
 
 namespace {
 
-// The last large block that was freed. The system may take its pages back whenever it is short of memory.
-struct FreedBlock {
-  std::mutex lock;
+struct Block {
   void* memory = nullptr;
   size_t bytes = 0;
 };
 
-FreedBlock& freed_block() {
-  static auto* const freed = new FreedBlock;  // never destroyed: tensors may outlive this library's other objects
+// Large blocks that were freed. The system may take their pages back whenever it is short of memory.
+struct FreedBlocks {
+  std::mutex lock;
+  Block blocks[2];  // a layer and its gradient
+};
+
+FreedBlocks& freed_blocks() {
+  static auto* const freed = new FreedBlocks;  // never destroyed: tensors may outlive this library's other objects
   return *freed;
 }
 
-// Takes the block that is kept if it has from `bytes` to `most` bytes, else a new one. `bytes` becomes its size.
-void* take_block(size_t& bytes, size_t most) {
+// Takes the smallest block that is kept and has from `bytes` to `most` bytes, else a new one.
+Block take_block(size_t bytes, size_t most) {
   bytes = (bytes + kHugePage - 1) / kHugePage * kHugePage;
-  FreedBlock& freed = freed_block();
+  FreedBlocks& freed = freed_blocks();
   {
     const std::lock_guard<std::mutex> guard(freed.lock);
-    if (freed.bytes >= bytes && freed.bytes <= most) {
-      bytes = std::exchange(freed.bytes, 0);
-      return std::exchange(freed.memory, nullptr);
+    Block* best = nullptr;
+    for (Block& each : freed.blocks) {
+      if (each.bytes >= bytes && each.bytes <= most && (!best || each.bytes < best->bytes)) best = &each;
     }
+    if (best) return std::exchange(*best, Block());
   }
-  return std::aligned_alloc(kHugePage, bytes);
+  return {std::aligned_alloc(kHugePage, bytes), bytes};
 }
 
-// Keeps a block instead of a smaller one. PyTorch calls it when a tensor is freed.
+// Keeps a block instead of the smallest one, if that is smaller. PyTorch calls it when a tensor is freed.
 void free_block(void* memory, void* context) {
-  auto bytes = reinterpret_cast<size_t>(context);
+  Block block{memory, reinterpret_cast<size_t>(context)};
 #ifdef MADV_FREE
-  madvise(memory, bytes, MADV_FREE);
-  FreedBlock& freed = freed_block();
+  madvise(block.memory, block.bytes, MADV_FREE);
+  FreedBlocks& freed = freed_blocks();
   {
     const std::lock_guard<std::mutex> guard(freed.lock);
-    if (freed.bytes < bytes) {
-      std::swap(freed.memory, memory);
-      std::swap(freed.bytes, bytes);
-    }
+    Block& smallest = freed.blocks[freed.blocks[0].bytes <= freed.blocks[1].bytes ? 0 : 1];
+    if (smallest.bytes < block.bytes) std::swap(smallest, block);
   }
 #endif
-  std::free(memory);
+  std::free(block.memory);
 }
 
 using FromBlob = AOTITorchError (*)(void*, int64_t, const int64_t*, const int64_t*, int64_t, int32_t, int32_t, int32_t,
@@ -240,12 +243,12 @@ AtenTensorHandle in_block(const Tensor& place, int64_t dims, const int64_t* size
                           ScalarType type, size_t bytes, size_t most) {
   static const auto from_blob = reinterpret_cast<FromBlob>(dlsym(RTLD_DEFAULT, "torch_from_blob"));  // PyTorch 2.11
   if (bytes < kLeastReused || !from_blob) return nullptr;
-  void* const memory = take_block(bytes, most);
+  const auto [memory, size] = take_block(bytes, most);
   if (!memory) return nullptr;
   AtenTensorHandle made = nullptr;
   const int32_t code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
   if (from_blob(memory, dims, sizes, strides, 0, code, aoti_torch_device_type_cpu(), place.get_device_index(), &made,
-                aoti_torch_layout_strided(), nullptr, 0, &free_block, reinterpret_cast<void*>(bytes)) != 0) {
+                aoti_torch_layout_strided(), nullptr, 0, &free_block, reinterpret_cast<void*>(size)) != 0) {
     std::free(memory);
     return nullptr;
   }
@@ -295,8 +298,9 @@ HostWorkspace::HostWorkspace(size_t bytes) : memory_(nullptr) {
     kept.is_used = is_kept_ = memory_ != nullptr;
   }
   if (!memory_ && bytes >= kLeastReused) {
-    block_bytes_ = bytes;
-    memory_ = take_block(block_bytes_, most_for(bytes));
+    const Block block = take_block(bytes, most_for(bytes));
+    memory_ = block.memory;
+    block_bytes_ = block.bytes;
   } else if (!memory_) {
     memory_ = std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
   }
