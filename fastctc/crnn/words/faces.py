@@ -22,6 +22,7 @@ _ALIKE = (
 )
 _OF_TEXT = ("DejaVuSans", "DejaVuSerif", "STIXGeneral")
 _TEST_SIZE = 24
+_PEN_SIZE = 64
 _TESTED = "abdeghnqrt"  # letters whose two cases differ in shape
 _MISSING = ("\U0010ffff", "\ue83f")  # no font of text has these
 
@@ -104,6 +105,15 @@ def font_of(face: Face, size: int) -> ImageFont.FreeTypeFont:
     if face.instance >= 0:
         font.set_variation_by_name(font.get_variation_names()[face.instance])
     return font
+
+
+@cache
+def pen_of(face: Face) -> float:
+    """Return how thick the strokes of a face are, as a share of its size: 0.05 to 0.15 in most."""
+    ink = np.pad(np.asarray(printed("no038", font_of(face, _PEN_SIZE))) > 127, 1)
+    edges = (ink[1:] != ink[:-1]).sum() + (ink[:, 1:] != ink[:, :-1]).sum()
+    # A stroke has two edges. Steps of pixels are 4 / pi times as long as the edges in all directions are.
+    return float(2 * ink.sum() / max(1, edges) * 4 / np.pi / _PEN_SIZE)
 
 
 @cache

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
 
-from fastctc.crnn.words.faces import Face, font_of
+from fastctc.crnn.words.faces import Face, font_of, pen_of
 from fastctc.crnn.words.grounds import Color, lightness, random_color, random_ground
 from fastctc.crnn.words.lettering import Bend, Lettering, bent, cropped, spaced, straight
 
@@ -29,6 +29,7 @@ Look = Literal["mixed", "clean", "scene"]
 SIZES = (32, 40, 52)
 _CLEAN_SHARE = 1 / 3
 _LEAST_CONTRAST = 28  # gray levels between ink and ground
+_BOLDEST = 0.17  # width of the strokes of letters that are made bolder, as a share of the size
 
 
 def draw_text(text: str, face: Face, look: Look, photos: Sequence[Path], rng: random.Random) -> Image.Image:
@@ -52,11 +53,10 @@ def _printed(text: str, face: Face, rng: random.Random) -> tuple[Image.Image, in
     """Return a picture of print, and the height of its letters in pixels."""
     size = rng.choice(SIZES)
     font = font_of(face, size)
-    stroke = 1 if rng.random() < 0.12 else 0
-    if rng.random() < 0.15:
-        on_page = spaced(
-            text, font, stroke, 0, size * rng.uniform(-0.07, 0.12), size * rng.uniform(0, 0.04), rng
-        )
+    stroke = _stroke(face, size, rng) if rng.random() < 0.25 else 0
+    if stroke > 1 or rng.random() < 0.15:
+        spacing = stroke + size * rng.uniform(-0.07, 0.12)
+        on_page = spaced(text, font, stroke, 0, spacing, size * rng.uniform(0, 0.04), rng)
     else:
         on_page = straight(text, font, stroke, 0)
     lettering = flat = cropped(on_page)
@@ -86,10 +86,10 @@ def _painted(text: str, face: Face, photos: Sequence[Path], rng: random.Random) 
     """Return a picture of a sign, a cover or a label, and the height of its letters in pixels."""
     size = rng.choice(SIZES)
     font = font_of(face, size)
-    stroke = rng.choice((0, 0, 0, 0, 0, 0, 1, 1, 2))
+    stroke = _stroke(face, size, rng) if rng.random() < 0.33 else 0
     outline = rng.choice((1, 2, 3)) if rng.random() < 0.15 else 0
-    if rng.random() < 0.35:
-        spacing = size * (rng.uniform(-0.06, 0.0) if rng.random() < 0.3 else rng.uniform(0.0, 0.35))
+    if stroke > 1 or rng.random() < 0.35:
+        spacing = size * (rng.uniform(-0.06, 0.0) if rng.random() < 0.3 else rng.uniform(0.0, 0.35)) + stroke
         jitter = size * (rng.uniform(0, 0.08) if rng.random() < 0.4 else 0.0)
         on_page = spaced(text, font, stroke, outline, spacing, jitter, rng)
     else:
@@ -150,6 +150,11 @@ def _random_bend(lettering: Lettering, rng: random.Random) -> Bend:
         stretch=_stretch(0.5, 1.4, rng) if rng.random() < 0.5 else 1.0,
         wobble=_wobble(rng),
     )
+
+
+def _stroke(face: Face, size: int, rng: random.Random) -> int:
+    """Return pixels by which letters are made bolder, up to the width of a marker's strokes."""
+    return round(rng.uniform(0, max(0.0, _BOLDEST - pen_of(face)) * size / 2))
 
 
 def _circle(length: float, rng: random.Random) -> float:

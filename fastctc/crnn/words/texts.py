@@ -197,7 +197,7 @@ def _digits(rng: random.Random, count: int) -> str:
 
 
 def _integer(rng: random.Random) -> str:
-    return _digits(rng, rng.randint(1, 4) if rng.random() < 0.5 else rng.randint(3, 20))
+    return _digits(rng, rng.randint(1, 4) if rng.random() < 0.4 else rng.randint(3, 25))
 
 
 def _amount(rng: random.Random) -> str:

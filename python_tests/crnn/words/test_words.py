@@ -15,9 +15,9 @@ from PIL import Image
 from fastctc.crnn import WordDraw, WordSource
 from fastctc.crnn.data import PreprocessConfig, package_folder, prepare
 from fastctc.crnn.words import KINDS, Face, draw_text, find_faces, kind, word_list
-from fastctc.crnn.words.faces import can_draw, font_of, has_one_case
+from fastctc.crnn.words.faces import can_draw, font_of, has_one_case, pen_of
 from fastctc.crnn.words.lettering import Bend, bent, cropped, spaced, straight
-from fastctc.crnn.words.picture import _calmed, _margins
+from fastctc.crnn.words.picture import _BOLDEST, _calmed, _margins, _stroke
 from fastctc.crnn.words.texts import SIGNS, TextDraw, is_unseen, letters_of
 
 pytest.importorskip("matplotlib")
@@ -105,6 +105,20 @@ def test_faces_are_checked(draw):
     assert not has_one_case(SANS.path) and has_one_case(str(FONTS / "DejaVuSansDisplay.ttf"))
     symbols = str(FONTS / "cmsy10.ttf")
     assert symbols not in [face.path for face in find_faces(None, "seen")]
+
+
+@pytest.mark.parametrize("name", ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf"])
+def test_the_pen_of_a_face_is_as_wide_as_its_stems(name):
+    face = Face(str(FONTS / name))
+    left, _, right, _ = font_of(face, 400).getmask("l", mode="L").getbbox()
+    assert pen_of(face) == pytest.approx((right - left) / 400, rel=0.12)
+
+
+def test_no_letter_is_made_bolder_than_a_marker_writes():
+    rng = random.Random(0)
+    strokes = [_stroke(SANS, 50, rng) for _ in range(100)]
+    assert 0 in strokes and 0.9 * _BOLDEST < pen_of(SANS) + 2 * max(strokes) / 50 < _BOLDEST + 0.02
+    assert not any(_stroke(Face(str(FONTS / "DejaVuSans-Bold.ttf")), 50, rng) for _ in range(100))
 
 
 def test_a_character_that_no_font_has_is_an_error(draw, tmp_path):
