@@ -1,14 +1,19 @@
-"""Training the recognizer as fastctc does, against the same model on torch's loss and the captcha package alone.
+"""Training the recognizer as fastctc does, against a plain network of the same layers on torch's loss.
 
-Three ways to train on drawn formulas, each with the same network, optimizer, batch size and precision:
+Three ways to train on drawn formulas, each with the same layers, optimizer and batch size:
 
-    fastctc     fastctc's loss; images drawn beforehand, most of them composed of a bank of glyphs
-    beforehand  torch's loss; as many images drawn beforehand, all by the captcha package's ``generate_image``
-    on the fly  torch's loss; a new image of the captcha package for every sample, by a DataLoader with workers,
-                which share the processor with the model: what they take of it shows in the model's time
+    fastctc     fastctc's network and loss; images drawn beforehand, most of them composed of a bank of glyphs
+    beforehand  torch's layers and loss; as many images drawn beforehand, all by the captcha package's
+                ``generate_image``
+    on the fly  torch's layers and loss; a new image of the captcha package for every sample, by a DataLoader with
+                workers, which share the processor with the model: what they take of it shows in the model's time
 
-Checked first: both losses agree on the batch, and so do the gradients of all weights. Rates are images trained on
-per second of everything, drawing included, and the split shows where the time goes.
+The plain network has torch's convolutions, normalization and pooling, and does not know of padding. Each side
+trains in the precision that is fastest for it on this processor; ``--fp32`` chooses float32 for both.
+
+Checked first, in float32: both networks agree on images without padding, and both losses agree on the batch, as do
+the gradients of all weights of the network. Rates are images trained on per second of everything, drawing included,
+and the split shows where the time goes.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +45,8 @@ from fastctc.crnn.data import (
     prepare,
 )
 from fastctc.crnn.formulas import CHARACTERS
+from fastctc.crnn.model.network import ConvHead, ConvStage
+from fastctc.crnn.training import fast_precision
 from fastctc.text import Alphabet
 
 EXAMPLES = """examples:
@@ -64,14 +71,48 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-class Trainer:
-    """The shipped network and its optimizer, with a loss to choose."""
+class Plain(nn.Module):
+    """The layers and weights of a network with a convolutional head, as one would write them in PyTorch."""
 
-    def __init__(self, loss: Loss, bf16: bool) -> None:
+    def __init__(self, model: CRNN) -> None:
+        super().__init__()
+        stages = cast("list[ConvStage]", model.stages)
+        self.stages = nn.Sequential(
+            *(nn.Sequential(*normalized(each.conv), nn.MaxPool2d(each.pool)) for each in stages)
+        )
+        self.project, self.dropout, self.classify = model.project, model.dropout, model.classify
+        convs = cast("list[nn.Conv2d]", cast(ConvHead, model.head).convs)
+        self.head = nn.ModuleList(nn.Sequential(*normalized(each)) for each in convs)
+
+    def logits(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, 1, H, W) and widths to logits (N, T, C), and frames."""
+        x = self.stages(images).permute(0, 3, 2, 1).flatten(2)
+        x = self.project(x).transpose(1, 2).unsqueeze(2)
+        for layer in self.head:
+            x = x + layer(x)
+        logits = self.classify(self.dropout(x.squeeze(2).transpose(1, 2)))
+        return logits.float(), (widths * logits.shape[1]) // images.shape[3]
+
+
+def normalized(conv: nn.Conv2d) -> list[nn.Module]:
+    """Return PyTorch's own convolution with the weights of another one, its normalization and ReLU."""
+    own = nn.Conv2d(
+        conv.in_channels, conv.out_channels, cast(Any, conv.kernel_size), cast(Any, conv.stride),
+        cast(Any, conv.padding), cast(Any, conv.dilation), bias=False,
+    )  # fmt: skip
+    own.load_state_dict(conv.state_dict())
+    return [own, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True)]
+
+
+class Trainer:
+    """The network of fastctc or a plain one, with its optimizer and loss."""
+
+    def __init__(self, loss: Loss, *, bf16: bool, plain: bool) -> None:
         torch.manual_seed(0)
         config = CRNNConfig(ALPHABET.num_classes, height=64, stem_stride=2, pooled_columns=2)
-        self.model = CRNN(config).train()
-        self.model.to(memory_format=torch.channels_last)
+        model = CRNN(config)
+        self.model = (Plain(model) if plain else model).train()
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
         self.loss, self.bf16 = loss, bf16
 
@@ -116,8 +157,16 @@ def as_batch(items: list[tuple[Any, str]]) -> Batch:
 
 
 def check(batch: Batch) -> None:
-    """Check that both losses give the same gradients, in float32 before any update."""
-    ours, theirs = (Trainer(loss, bf16=False) for loss in LOSSES.values())
+    """Check that both networks are the same, and both losses give the same gradients, in float32."""
+    images = torch.randn(2, 1, 64, 128).contiguous(memory_format=torch.channels_last)
+    widths = torch.tensor([128, 128])
+    models = [Trainer(LOSSES["torch"], bf16=False, plain=plain).model for plain in (False, True)]
+    for model in models:
+        cast(nn.Dropout, model.dropout).p = 0.0
+    (one, frames), (other, same) = (cast(Any, model).logits(images, widths) for model in models)
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert torch.equal(frames, same)
+    ours, theirs = (Trainer(loss, bf16=False, plain=False) for loss in LOSSES.values())
     a, b = ours.gradients(batch), theirs.gradients(batch)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     for (name, p), q in zip(ours.model.named_parameters(), theirs.model.parameters(), strict=True):
@@ -139,9 +188,18 @@ def drawing_rate(source: Source, count: int, workers: int) -> tuple[float, Sampl
     return (count - first) / (time.perf_counter() - began), samples
 
 
-def step_seconds(batches: list[Batch], bf16: bool, rounds: int) -> dict[str, float]:
-    """Return the median time of a step with each loss, taking turns."""
-    trainers = {name: Trainer(loss, bf16) for name, loss in LOSSES.items()}
+def precisions(fp32: bool) -> dict[str, bool]:
+    """Return whether each side trains in bf16."""
+    architectures = {
+        "fastctc": "conv",
+        "torch": "vgg-bilstm",
+    }  # bf16 pays for torch's layers on more processors
+    return {side: not fp32 and fast_precision("cpu", each) == "bf16" for side, each in architectures.items()}
+
+
+def step_seconds(batches: list[Batch], bf16: dict[str, bool], rounds: int) -> dict[str, float]:
+    """Return the median time of a step of each side, taking turns."""
+    trainers = {side: Trainer(loss, bf16=bf16[side], plain=side == "torch") for side, loss in LOSSES.items()}
     times: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(rounds + 2):
         for name, trainer in trainers.items():
@@ -161,7 +219,7 @@ def on_the_fly(steps: int, workers: int, bf16: bool) -> tuple[float, float]:
         collate_fn=as_batch,
         prefetch_factor=4,
     )
-    trainer = Trainer(torch_loss, bf16)
+    trainer = Trainer(torch_loss, bf16=bf16, plain=True)
     images: Iterator[Batch] = iter(loader)
     for _ in range(8):
         trainer.step(next(images))
@@ -180,11 +238,11 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few images and steps")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
-    parser.add_argument("--fp32", action="store_true", help="without bf16 autocast")
+    parser.add_argument("--fp32", action="store_true", help="float32 for both sides")
     parser.add_argument("--out", type=Path, help="folder for the result, a .json and a .md file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    bf16 = not arguments.fp32
+    bf16 = precisions(arguments.fp32)
     workers = max(1, default_workers())
     count, rounds = (256, 3) if arguments.quick else (8_000, 30)
 
@@ -196,7 +254,7 @@ def main() -> None:
     batch_seconds = (time.perf_counter() - began) / len(batches)
     check(batches[0])
     steps = step_seconds(batches, bf16, rounds)
-    fly_step, fly_wait = on_the_fly(rounds, workers, bf16)
+    fly_step, fly_wait = on_the_fly(rounds, workers, bf16["torch"])
 
     drawing = {"fastctc": BATCH / mixed_rate / PASSES, "beforehand": BATCH / captcha_rate / PASSES}
     rows = [
@@ -231,9 +289,10 @@ def main() -> None:
 
 def table(result: dict[str, Any]) -> str:
     ours = result["rows"][0]["images_per_second"]
+    precision = ", ".join(f"{side} in {'bf16' if bf16 else 'fp32'}" for side, bf16 in result["bf16"].items())
     lines = [
         f"Training, {result['threads']} threads, {result['workers']} workers, batches of {result['batch']},"
-        f" {'bf16' if result['bf16'] else 'fp32'}, {result['machine']['cpu']}.",
+        f" {precision}, {result['machine']['cpu']}.",
         f"Drawn per second, before training: fastctc {result['drawn_per_second']['mixed']:.0f} images, the captcha"
         f" package {result['drawn_per_second']['captcha']:.0f}; each is trained on {result['passes']} times.",
         "",
