@@ -64,7 +64,7 @@ def configure(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     parser.set_defaults(default_preset=name)
     parser.add_argument(
         "--preset", choices=PRESETS,
-        help="recipe that the other options change: quick takes 8 minutes on 2 CPU cores; formula and words made"
+        help="recipe that the other options change: quick takes 7 minutes on 2 CPU cores; formula and words made"
         " the checkpoints in the package and need fastctc[words] (default: quick, or the recipe of the domain)",
     )  # fmt: skip
     parser.add_argument(

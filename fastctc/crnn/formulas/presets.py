@@ -10,7 +10,7 @@ PRESETS = {
     "quick": TrainConfig(
         draw=FormulaDraw(images=70_000),
         optimizer=OptimizerConfig("muon"),
-        schedule=ScheduleConfig(steps=None, minutes=8.0),
+        schedule=ScheduleConfig(steps=None, minutes=7.0),
     ),
     "formula": TrainConfig(
         draw=FormulaDraw(

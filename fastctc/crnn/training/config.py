@@ -143,7 +143,7 @@ class TrainConfig:
         schedule: steps or minutes, batches, evaluation.
         seed: decides everything random: images, weights, order, augmentation, dropout.
         threads: threads of torch in each process; sums depend on it. None: torch's choice.
-        precision: bf16 (autocast), fp32, or auto: bf16 where the processor multiplies it.
+        precision: bf16 (autocast), fp32, or auto: the one that is faster on the device.
         device: cpu or cuda.
         min_usable: smallest share of the samples that can be read and learned; with fewer the run does not start.
         start_from: checkpoint whose weights the run starts from, for fine-tuning: a file, or a name such as
