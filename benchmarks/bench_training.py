@@ -8,7 +8,7 @@ Three ways to train on drawn formulas, each with the same layers, optimizer and 
     on the fly  torch's layers and loss; a new image of the captcha package for every sample, by a DataLoader with
                 workers, which share the processor with the model: what they take of it shows in the model's time
 
-The plain network has torch's convolutions, normalization and pooling, and does not know of padding. Each side
+The plain network has torch's convolutions, normalization and pooling, and no mask of the padding. Each side
 trains in the precision that is fastest for it on this processor; ``--fp32`` chooses float32 for both.
 
 Checked first, in float32: both networks agree on images without padding, and both losses agree on the batch, as do
@@ -45,7 +45,6 @@ from fastctc.crnn.data import (
     prepare,
 )
 from fastctc.crnn.formulas import CHARACTERS
-from fastctc.crnn.model.network import ConvHead, ConvStage
 from fastctc.crnn.training import fast_precision
 from fastctc.text import Alphabet
 
@@ -76,13 +75,12 @@ class Plain(nn.Module):
 
     def __init__(self, model: CRNN) -> None:
         super().__init__()
-        stages = cast("list[ConvStage]", model.stages)
+        stages, head = cast("list[Any]", model.stages), cast(Any, model.head)
         self.stages = nn.Sequential(
             *(nn.Sequential(*normalized(each.conv), nn.MaxPool2d(each.pool)) for each in stages)
         )
         self.project, self.dropout, self.classify = model.project, model.dropout, model.classify
-        convs = cast("list[nn.Conv2d]", cast(ConvHead, model.head).convs)
-        self.head = nn.ModuleList(nn.Sequential(*normalized(each)) for each in convs)
+        self.head = nn.ModuleList(nn.Sequential(*normalized(each)) for each in head.convs)
 
     def logits(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, 1, H, W) and widths to logits (N, T, C), and frames."""
