@@ -129,7 +129,7 @@ void normalization_sums(const NormalizationParams& p, int64_t image, double* sum
       F mean[registers];
       for (int r = 0; r < registers; ++r) mean[r] = L::load(p.mean + c + r * L::N);
       for (int64_t i = 0; i < windows.count(); ++i) {
-        FASTCTC_UNROLL for (int r = 0; r < registers; ++r) {
+        for (int r = 0; r < registers; ++r) {
           const F difference = L::load(x + i * p.channels + c + r * L::N) - mean[r];
           all.first[r] += difference;
           all.second[r] = difference * difference + all.second[r];
@@ -176,7 +176,7 @@ void normalization_grad_sums(const NormalizationParams& p, int64_t image, const 
         Sums<registers> all;
         windows.each([&](int64_t i, auto columns) {
           const float* const x = p.input + windows.input(row, i) + c;
-          FASTCTC_UNROLL for (int r = 0; r < registers; ++r) {
+          for (int r = 0; r < registers; ++r) {
             const auto place = windows.place(c + r * L::N);
             F differences[kPixels];
             for (int k = 0; k < kPixels; ++k) {
