@@ -187,11 +187,8 @@ def drawing_rate(source: Source, count: int, workers: int) -> tuple[float, Sampl
 
 
 def precisions(fp32: bool) -> dict[str, bool]:
-    """Return whether each side trains in bf16."""
-    architectures = {
-        "fastctc": "conv",
-        "torch": "vgg-bilstm",
-    }  # bf16 pays for torch's layers on more processors
+    """Return whether each side trains in bf16, which pays for torch's layers on more processors."""
+    architectures = {"fastctc": "conv", "torch": "vgg-bilstm"}
     return {side: not fp32 and fast_precision("cpu", each) == "bf16" for side, each in architectures.items()}
 
 

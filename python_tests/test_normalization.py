@@ -80,9 +80,8 @@ def test_gradients_are_those_of_torch(case: Case) -> None:
         assert mine.shape == other.shape
         scale = max(1.0, float(other.abs().max()))
         wrong = (mine - other).abs() > 2e-3 * scale
-        assert (
-            float(wrong.double().mean()) < 2e-3
-        )  # a value near zero, or near another one, may pass the gradient
+        # A value near zero, or near another one, may pass the gradient.
+        assert float(wrong.double().mean()) < 2e-3
 
 
 @settings(max_examples=20, deadline=None)

@@ -235,10 +235,11 @@ def prepare(image: ImageLike, config: PreprocessConfig) -> Prepared:
     """
     decoded = decode(image, config.max_pixels)
     contrast = 0.0
-    for name, picture in _steps(decoded.picture, config):
-        if name == "gray":
-            contrast = Levels.of(picture).spread / 255
-    return Prepared(np.asarray(picture, dtype=np.uint8), contrast, decoded.size, decoded.warning)
+    for name, picture, levels in _steps(decoded.picture, config):
+        last = picture
+        if name == "gray" and levels is not None:
+            contrast = levels.spread / 255
+    return Prepared(np.asarray(last, dtype=np.uint8), contrast, decoded.size, decoded.warning)
 
 
 def steps(image: ImageLike, config: PreprocessConfig) -> list[tuple[str, Pixels]]:
@@ -253,12 +254,17 @@ def steps(image: ImageLike, config: PreprocessConfig) -> list[tuple[str, Pixels]
     """
     return [
         (name, np.asarray(picture.convert("L") if picture.mode == "1" else picture, dtype=np.uint8))
-        for name, picture in _steps(decode(image, config.max_pixels).picture, config)
+        for name, picture, _ in _steps(decode(image, config.max_pixels).picture, config)
     ]
 
 
-def _steps(original: Image.Image, config: PreprocessConfig) -> Iterator[tuple[str, Image.Image]]:
-    """Yield the pictures from an image to the model's input; each is made on demand."""
+def _steps(
+    original: Image.Image, config: PreprocessConfig
+) -> Iterator[tuple[str, Image.Image, Levels | None]]:
+    """Yield the pictures from an image to the model's input, with their levels if they were counted.
+
+    Each is made on demand.
+    """
     (width, height), rows = original.size, config.rows
     columns = max(1, round(width * rows / height))
     if columns > config.max_width:
@@ -266,9 +272,9 @@ def _steps(original: Image.Image, config: PreprocessConfig) -> Iterator[tuple[st
             f"image of {width}x{height} pixels would be {columns} wide at height {rows},"
             f" the limit is max_width, {config.max_width}"
         )
-    yield "original", original
-    for name, gray, _ in gray_steps(original, find=config.ink == "found"):
-        yield name, gray
+    yield "original", original, None
+    for name, gray, levels in gray_steps(original, find=config.ink == "found"):
+        yield name, gray, levels
     for each in _APPLIED:
         value = getattr(config, each.name)
         if value:
@@ -276,9 +282,10 @@ def _steps(original: Image.Image, config: PreprocessConfig) -> Iterator[tuple[st
             yield (
                 each.metadata.get("title") or (each.name if value is True else f"{each.name} {value:g}"),
                 gray,
+                None,
             )
     columns = max(1, round(gray.width * rows / gray.height))
-    yield f"height {rows}", gray.resize((columns, rows), Image.Resampling.BILINEAR)
+    yield f"height {rows}", gray.resize((columns, rows), Image.Resampling.BILINEAR), None
 
 
 def otsu_threshold(histogram: list[int]) -> int:

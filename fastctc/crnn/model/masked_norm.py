@@ -32,12 +32,10 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         Returns:
             (N, C, H / rows, W / columns). No gradient flows from the padding.
         """
-        if not self.training:
-            return finished(F.relu(super().forward(x), inplace=True), inside, pool, added)
-        if has_kernel(x, pool):
+        if self.training and has_kernel(x, pool):
             y, mean, variance, count = self._by_kernel(x, inside, pool, added)
-        elif inside is None:
-            return finished(F.relu(super().forward(x), inplace=True), None, pool, added)
+        elif not self.training or inside is None:
+            return finished(F.relu(super().forward(x), inplace=True), inside, pool, added)
         else:
             y, mean, variance, count = _NormalizeReLU.apply(  # type: ignore[no-untyped-call]
                 x, zero_padding(x.detach(), inside), inside, self.weight, self.bias, self.eps
